@@ -1,0 +1,1 @@
+//! The daemon: assembles the rooms, handles signals, reloads, drains, speaks to systemd.

@@ -1,0 +1,146 @@
+//! What went wrong, in the house's own words.
+//!
+//! No protocol's code appears here: each door translates a [`Kind`] once, in its `reply.rs`,
+//! without a catch-all arm, so that a new kind stops the build at every door.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+/// `Result` with the house's error.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// The kinds of failure a caller may have to tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// The asker went away or the work was stopped.
+    Cancelled,
+    /// Somebody else changed the same thing at the same time; planning again may succeed.
+    Conflict,
+    /// Stored bytes are not what was written.
+    Corrupt,
+    /// The caller is known and may not do this.
+    Denied,
+    /// The name is taken and the rule says not to replace it.
+    Exists,
+    /// A fault of ours.
+    Internal,
+    /// The request itself makes no sense.
+    Invalid,
+    /// Someone holds a lock on it.
+    Locked,
+    /// The folder still has something in it.
+    NotEmpty,
+    /// There is no such thing, as far as this caller may know.
+    NotFound,
+    /// A quota is used up.
+    OverQuota,
+    /// Too many tries; come back later.
+    Throttled,
+    /// One item is larger than the limit for one item.
+    TooLarge,
+    /// The caller must sign in (or gave a wrong password).
+    Unauthenticated,
+    /// A resource is missing for now: disk full, database gone, shutting down.
+    Unavailable,
+    /// A folder where a file was meant, or the reverse.
+    WrongType,
+}
+
+/// A failure with two texts: `Display` is safe to show a peer, `source` is for the log.
+pub struct Error {
+    kind: Kind,
+    public: Cow<'static, str>,
+    source: Option<Source>,
+}
+
+impl Error {
+    /// An error whose text may be shown to the peer.
+    pub fn new(kind: Kind, public: impl Into<Cow<'static, str>>) -> Self {
+        Self { kind, public: public.into(), source: None }
+    }
+
+    /// The same error with its cause, which only the log sees.
+    #[must_use]
+    pub fn with(mut self, source: impl Into<Source>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// A fault of ours: the peer learns nothing but that it happened.
+    pub fn internal(source: impl Into<Source>) -> Self {
+        Self::new(Kind::Internal, "internal error, see the server's log").with(source)
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The text that is safe to show a peer.
+    #[must_use]
+    pub fn public(&self) -> &str {
+        &self.public
+    }
+
+    /// The same request may succeed later without being changed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind, Kind::Cancelled | Kind::Conflict | Kind::Locked | Kind::Throttled | Kind::Unavailable)
+    }
+
+    /// Text for the log: the public text and every cause below it.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        let mut text = self.public.to_string();
+        let mut next = self.source.as_deref().map(|source| source as &dyn StdError);
+        while let Some(error) = next {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            next = error.source();
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.public)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}({})", self.kind, self.detail())
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+impl From<std::io::Error> for Error {
+    /// The file system's word in the house's words; the path is the caller's to add.
+    fn from(error: std::io::Error) -> Self {
+        use std::io::ErrorKind as Io;
+        let (kind, public) = match error.kind() {
+            Io::NotFound => (Kind::NotFound, "no such file or folder"),
+            Io::AlreadyExists => (Kind::Exists, "the name is taken"),
+            Io::PermissionDenied => (Kind::Denied, "the server's own account may not do this"),
+            Io::DirectoryNotEmpty => (Kind::NotEmpty, "the folder is not empty"),
+            Io::NotADirectory => (Kind::WrongType, "not a folder"),
+            Io::IsADirectory => (Kind::WrongType, "is a folder"),
+            Io::StorageFull => (Kind::Unavailable, "the disk is full"),
+            Io::QuotaExceeded => (Kind::Unavailable, "the disk quota of the server is used up"),
+            Io::InvalidFilename => (Kind::Invalid, "the name is not allowed here"),
+            Io::FileTooLarge => (Kind::TooLarge, "the file is too large for the server's disk"),
+            _ => (Kind::Internal, "internal error, see the server's log"),
+        };
+        Self::new(kind, public).with(error)
+    }
+}

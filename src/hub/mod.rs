@@ -1,0 +1,134 @@
+//! The hub: the one place that decides who may do what, and the only way to the data.
+//!
+//! A door asks a [`Caller`]; the caller judges the [`act::Claim`] against the [`view::View`] (accounts, spaces, grants),
+//! plans a batch, commits it with its history line and intents, and publishes. A door cannot pass by it: no other
+//! room hands out bytes or records.
+
+pub mod account;
+pub mod act;
+pub mod admin;
+mod adopt;
+pub mod caller;
+mod commit;
+pub mod files;
+mod lock;
+pub mod login;
+pub mod mail;
+pub mod path;
+pub mod policy;
+pub mod session;
+pub mod settings;
+mod sweep;
+pub mod transfer;
+pub mod view;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+
+pub use account::Account;
+pub use act::{Act, Claim};
+pub use caller::{Caller, Entry, Listing};
+pub use mail::{Envelope, Recipient};
+pub use path::TreePath;
+pub use policy::{Verb, Verbs};
+pub use settings::Settings;
+pub use transfer::{Download, Receipt, Upload, WriteMode, WriteOptions};
+
+use crate::error::Result;
+use crate::origin::Origin;
+use crate::store::{Catalog, Micros, Volume};
+
+/// Opens the volume of a space: `source` is a directory to serve in place, or empty for one of our own.
+pub trait Volumes: Send + Sync + 'static {
+    /// # Errors
+    /// What the disk says, naming the directory.
+    fn open(&self, space: &TreePath, source: &str) -> Result<Arc<dyn Volume>>;
+}
+
+/// The hub. Cheap to clone; everything behind it is shared.
+#[derive(Clone)]
+pub struct Hub {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) catalog: Catalog,
+    pub(crate) volumes: Arc<dyn Volumes>,
+    pub(crate) view: ArcSwap<view::View>,
+    pub(crate) gatekeeper: login::Gatekeeper,
+    pub(crate) locks: lock::Locks,
+    pub(crate) paths: commit::PathLocks,
+    pub(crate) pending: commit::Pending,
+    pub(crate) partials: transfer::Partials,
+    pub(crate) next_intent: AtomicI64,
+}
+
+impl Hub {
+    /// Opens the hub: builds the view, replays what a crash left unpublished, sweeps stale stages.
+    ///
+    /// # Errors
+    /// What is wrong with the settings, the catalog or a volume.
+    pub async fn open(settings: Settings, catalog: Catalog, volumes: Arc<dyn Volumes>) -> Result<Self> {
+        let view = view::View::build(settings, &catalog, volumes.as_ref(), None).await?;
+        let locks = lock::Locks::load(&catalog, now()).await?;
+        let gatekeeper = login::Gatekeeper::new(&view.settings.login);
+        let hub = Self {
+            inner: Arc::new(Inner {
+                catalog,
+                volumes,
+                view: ArcSwap::from_pointee(view),
+                gatekeeper,
+                locks,
+                paths: commit::PathLocks::default(),
+                pending: commit::Pending::default(),
+                partials: transfer::Partials::default(),
+                next_intent: AtomicI64::new(now()),
+            }),
+        };
+        hub.replay().await?;
+        Ok(hub)
+    }
+
+    /// Starts the keepers (intent clearing, adoption of outside changes, expiry, following other processes' commits);
+    /// they end when `stop` is cancelled. Call once, inside a tokio runtime.
+    pub fn keep(&self, stop: &CancellationToken) -> Vec<tokio::task::JoinHandle<()>> {
+        sweep::start(self, stop)
+    }
+
+    /// Takes new settings: users, devices, spaces, limits. Sessions and transfers go on; a failure changes nothing.
+    ///
+    /// # Errors
+    /// As [`Hub::open`].
+    pub async fn reload(&self, settings: Settings) -> Result<()> {
+        let old = self.view();
+        let new = view::View::build(settings, &self.inner.catalog, self.inner.volumes.as_ref(), Some(&old)).await?;
+        self.inner.view.store(Arc::new(new));
+        Ok(())
+    }
+
+    /// A caller who is not signed in.
+    #[must_use]
+    pub fn guest(&self, origin: Origin) -> Caller {
+        Caller::new(self.clone(), origin, None)
+    }
+
+    /// The current view of accounts and spaces.
+    pub(crate) fn view(&self) -> Arc<view::View> {
+        self.inner.view.load_full()
+    }
+
+    /// The records.
+    pub(crate) fn catalog(&self) -> &Catalog {
+        &self.inner.catalog
+    }
+}
+
+/// Now, in the store's form of time.
+#[must_use]
+pub fn now() -> Micros {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,1 @@
+//! Draining: stop accepting, let running work finish, then end.

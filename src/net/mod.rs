@@ -1,0 +1,66 @@
+//! The network: accepts, secures, counts, times and drains connections; knows no language.
+//!
+//! A door gets a [`Link`]: one accepted connection, already limited, counted, past its PROXY header and (on an implicit
+//! TLS listener) its handshake. Sockets exist only in this room.
+
+pub mod drain;
+pub mod limit;
+pub mod listen;
+pub mod pour;
+pub mod proxy;
+pub mod side;
+pub mod stream;
+pub mod tls;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+pub use limit::{Limits, Permit};
+pub use listen::{ListenSettings, TlsMode};
+pub use stream::Stream;
+pub use tls::{Tls, TlsSettings};
+
+use crate::origin::Origin;
+
+/// One accepted connection.
+pub struct Link {
+    /// The bytes.
+    pub stream: Stream,
+    /// Who and where.
+    pub origin: Origin,
+    /// Cancelled when the daemon drains: finish what runs, then part.
+    pub stop: CancellationToken,
+    /// Deadlines and rates.
+    pub limits: Arc<Limits>,
+    /// For STARTTLS / AUTH TLS and FTP data lanes; `None` when the listener offers no TLS.
+    pub tls: Option<Arc<Tls>>,
+    /// Given back when the link is dropped, panics included.
+    pub permit: Permit,
+}
+
+impl Link {
+    /// Upgrades to TLS in place; the caller has flushed its reply and forgotten buffered plaintext.
+    ///
+    /// # Errors
+    /// The handshake's, or that the listener has no TLS, or the handshake deadline.
+    pub async fn secure(&mut self) -> std::io::Result<()> {
+        let Some(tls) = self.tls.clone() else {
+            return Err(std::io::Error::other("this listener offers no TLS"));
+        };
+        let plain = std::mem::replace(&mut self.stream, Stream::Closed);
+        let deadline: Duration = self.limits.handshake.0;
+        self.stream = tls.accept(plain, deadline).await?;
+        self.origin.secure = true;
+        Ok(())
+    }
+}
+
+/// A configured language, ready to serve accepted links. Dropping the future at any await is safe.
+#[async_trait]
+pub trait Handler: Send + Sync + 'static {
+    /// Serves one connection to its end.
+    async fn serve(&self, link: Link) -> std::io::Result<()>;
+}

@@ -1,0 +1,89 @@
+//! The bytes of a connection: plain TCP, TLS over TCP, or an in-memory pipe for tests.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+
+/// A duplex byte stream.
+pub enum Stream {
+    /// Plain TCP.
+    Tcp(TcpStream),
+    /// TLS over TCP.
+    Tls(Box<TlsStream<TcpStream>>),
+    /// In memory, for transcripts.
+    Pipe(DuplexStream),
+    /// Nothing: during an upgrade, or after one failed.
+    Closed,
+}
+
+impl Stream {
+    /// The plain TCP socket below, for `sendfile` and `splice`; `None` under TLS.
+    #[must_use]
+    pub fn as_tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp),
+            Self::Tls(_) | Self::Pipe(_) | Self::Closed => None,
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(inner) => Pin::new(inner).poll_read(cx, buf),
+            Self::Tls(inner) => Pin::new(inner.as_mut()).poll_read(cx, buf),
+            Self::Pipe(inner) => Pin::new(inner).poll_read(cx, buf),
+            Self::Closed => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(inner) => Pin::new(inner).poll_write(cx, buf),
+            Self::Tls(inner) => Pin::new(inner.as_mut()).poll_write(cx, buf),
+            Self::Pipe(inner) => Pin::new(inner).poll_write(cx, buf),
+            Self::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Tcp(inner) => Pin::new(inner).poll_write_vectored(cx, bufs),
+            Self::Tls(inner) => Pin::new(inner.as_mut()).poll_write_vectored(cx, bufs),
+            Self::Pipe(inner) => Pin::new(inner).poll_write_vectored(cx, bufs),
+            Self::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(inner) => Pin::new(inner).poll_flush(cx),
+            Self::Tls(inner) => Pin::new(inner.as_mut()).poll_flush(cx),
+            Self::Pipe(inner) => Pin::new(inner).poll_flush(cx),
+            Self::Closed => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Tcp(inner) => Pin::new(inner).poll_shutdown(cx),
+            Self::Tls(inner) => Pin::new(inner.as_mut()).poll_shutdown(cx),
+            Self::Pipe(inner) => Pin::new(inner).poll_shutdown(cx),
+            Self::Closed => Poll::Ready(Ok(())),
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! One conversation in a line protocol: it decides, it never touches the wire.
+//!
+//! A [`Dialogue`] answers each command with a [`Turn`] that says what the wire must do next; the driver in
+//! [`super::converse`] does it. So timeouts, line bounds, pipelining, STARTTLS purge, drain and transfers exist once.
+
+use std::borrow::Cow;
+use std::future::Future;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+
+use crate::error::Result;
+use crate::hub::{Download, Receipt, Upload};
+use crate::net::side;
+use crate::origin::Origin;
+
+/// How lines end and how long they may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Lines {
+    /// Longest line in bytes without its end; longer ones are skipped and reported as [`Malformed::TooLong`].
+    pub longest: usize,
+    /// A bare LF ends a line too.
+    pub bare_lf: bool,
+    /// Telnet IAC sequences and the Synch mark are stripped (FTP).
+    pub telnet: bool,
+}
+
+/// Why a line is not a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Malformed {
+    /// A verb this language does not have.
+    Unknown,
+    /// A verb it has, with arguments it cannot have; the text is safe to show.
+    Syntax(Cow<'static, str>),
+    /// Longer than [`Lines::longest`].
+    TooLong,
+    /// Another protocol's first line (HTTP verb, TLS hello, PROXY header): log it and close.
+    Foreign(&'static str),
+}
+
+/// What happens to a dialogue beside commands.
+pub enum Event {
+    /// The connection is open: say the greeting. The origin is final.
+    Opened,
+    /// A line that is no command.
+    Malformed(Malformed),
+    /// TLS is up; whatever was said before must be forgotten as the RFC says.
+    Secured,
+    /// A [`Turn::Take`] ended: what was acknowledged, or why not.
+    Received(Result<Receipt>),
+    /// A [`Turn::Give`] ended: bytes sent, or why not.
+    Sent(Result<u64>),
+    /// Time to part; the driver closes after the turn.
+    Parting(Why),
+}
+
+/// Why the driver parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Nothing was said for too long.
+    Idle,
+    /// Too many malformed commands.
+    Errors,
+    /// The daemon drains.
+    Shutdown,
+    /// The total time of a connection is over.
+    Total,
+}
+
+/// A reply that knows its bytes.
+pub trait Encode {
+    /// Appends the reply with its line ends.
+    fn encode(&self, into: &mut BytesMut);
+}
+
+/// How the bytes of a transfer are framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    /// As they are, to the end of the lane.
+    Raw,
+    /// FTP TYPE A: on the wire CRLF, in the file LF.
+    Ascii,
+    /// RFC 5321 §4.5.2: ends at CRLF.CRLF only; leading dots doubled. After an error the rest is swallowed, up to the limit, so that sync
+    /// is never lost.
+    Dots {
+        /// Bytes swallowed at most after an error before the connection is closed.
+        swallow: u64,
+    },
+    /// Exactly this many bytes (BDAT).
+    Counted(u64),
+}
+
+/// Which connection carries the bytes.
+pub enum Lane {
+    /// The one the commands use.
+    Inline,
+    /// A second one.
+    Side(side::Lane),
+}
+
+/// Where outgoing bytes come from.
+pub enum Source {
+    /// A file's range, by `sendfile` where that is possible.
+    File(Download, Range<u64>),
+    /// Generated as the wire takes it (listings).
+    Feed(Box<dyn Feed>),
+}
+
+/// Bytes generated piece by piece.
+#[async_trait]
+pub trait Feed: Send {
+    /// The next piece; `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>>;
+}
+
+/// Takes incoming bytes; an [`Upload`] is one.
+#[async_trait]
+pub trait Intake: Send {
+    /// The next bytes, already unframed.
+    async fn push(&mut self, chunk: Bytes) -> Result<()>;
+    /// All came: make it durable.
+    async fn commit(self: Box<Self>) -> Result<Receipt>;
+    /// The transfer broke.
+    async fn abandon(self: Box<Self>);
+}
+
+#[async_trait]
+impl Intake for Upload {
+    async fn push(&mut self, chunk: Bytes) -> Result<()> {
+        Upload::push(self, chunk).await
+    }
+
+    async fn commit(self: Box<Self>) -> Result<Receipt> {
+        Upload::commit(*self).await
+    }
+
+    async fn abandon(self: Box<Self>) {
+        Upload::abandon(*self).await;
+    }
+}
+
+/// What the wire must do next.
+pub enum Turn<R> {
+    /// Wait for the next line.
+    Wait,
+    /// Send a reply.
+    Say(R),
+    /// Send a reply, forget buffered plaintext, do TLS; then [`Event::Secured`].
+    Secure(R),
+    /// Send a last reply and close.
+    Close(Option<R>),
+    /// Send `prompt`, pour what comes into `intake`, commit; then [`Event::Received`].
+    Take {
+        /// `354`, `150`; `None`: nothing is said first (BDAT).
+        prompt: Option<R>,
+        /// Where the bytes go.
+        intake: Box<dyn Intake>,
+        /// How they are framed.
+        framing: Framing,
+        /// Which connection carries them.
+        lane: Lane,
+    },
+    /// Send `prompt`, pour `source` out; then [`Event::Sent`].
+    Give {
+        /// `150`, or `None`.
+        prompt: Option<R>,
+        /// Where the bytes come from.
+        source: Source,
+        /// How they are framed.
+        framing: Framing,
+        /// Which connection carries them.
+        lane: Lane,
+    },
+}
+
+/// One conversation.
+pub trait Dialogue: Send {
+    /// A parsed command.
+    type Command: Send;
+    /// A reply of this language.
+    type Reply: Encode + Send;
+    /// How its lines look.
+    const LINES: Lines;
+
+    /// One whole line without its end. Pure; may look at `self` only to know what it expects (a SASL answer).
+    ///
+    /// # Errors
+    /// Why it is no command.
+    fn parse(&self, line: &[u8]) -> std::result::Result<Self::Command, Malformed>;
+
+    /// Legal now? Then ask the hub, once. Then say what the wire does next.
+    fn answer(&mut self, command: Self::Command) -> impl Future<Output = Turn<Self::Reply>> + Send;
+
+    /// Everything that is not a command.
+    fn react(&mut self, event: Event) -> impl Future<Output = Turn<Self::Reply>> + Send;
+
+    /// While bytes flow on a side lane: may this command be answered now (STAT, NOOP), does it end the transfer (ABOR), or does it wait?
+    fn during_transfer(&self, _command: &Self::Command) -> Meanwhile {
+        Meanwhile::Wait
+    }
+
+    /// The origin changed (TLS came up).
+    fn renew(&mut self, _origin: &Origin) {}
+
+    /// True once signed in or, where that is not needed, once something sensible was said: the idle limit counts, not the greeting limit.
+    fn settled(&self) -> bool;
+}
+
+/// What to do with a command that comes while bytes flow on a side lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meanwhile {
+    /// Cut the transfer, then answer it.
+    Abort,
+    /// Answer it at once.
+    Answer,
+    /// Answer it when the transfer is over.
+    Wait,
+}

@@ -1,0 +1,219 @@
+//! The catalog: every record the hub keeps, in real columns an operator can read with `sqlite3` or `psql`.
+//!
+//! Reads are typed methods written once in SQL both engines speak; writes are a [`Batch`], a list of
+//! edits that is applied whole and durably, or not at all. Under it sits one thin seam, [`Engine`]:
+//! `sqlite` (one writer thread doing group commit) and `postgres` implement it, `store::fault` breaks it.
+
+mod reads;
+pub mod rows;
+mod sql;
+
+pub mod postgres;
+pub mod sqlite;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use rows::{AccountRow, FileRow, HistoryLine, IntentRow, LockRow, SessionRow, SpaceRow};
+
+/// Which engine keeps the catalog.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EngineKind {
+    /// `PostgreSQL` (or one that speaks it): several daemons on one catalog.
+    Postgres,
+    /// The embedded default: one file under the data folder.
+    #[default]
+    Sqlite,
+}
+
+/// `[catalog]`: where the records are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CatalogSettings {
+    /// `sqlite` (embedded, one machine) or `postgres` (several machines).
+    pub engine: EngineKind,
+    /// `postgres://user@host/db`; `file:/path` or `credential:NAME` to read that text from there.
+    pub url: String,
+    /// Connections kept open for reading.
+    pub readers: u32,
+    /// Batches made durable by one fsync at most.
+    pub group: u32,
+}
+
+impl Default for CatalogSettings {
+    fn default() -> Self {
+        Self { engine: EngineKind::Sqlite, url: String::new(), readers: 4, group: 512 }
+    }
+}
+
+/// One value in a row or a parameter.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// SQL NULL.
+    Null,
+    /// Any integer, boolean or time.
+    Int(i64),
+    /// UTF-8 text.
+    Text(String),
+    /// Bytes.
+    Blob(bytes::Bytes),
+}
+
+/// One row as the engine returned it.
+pub type Row = Vec<Value>;
+
+/// One SQL statement with its parameters. Parameters are written `?1`, `?2`, … in either engine's dialect.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// The text; static, so that engines can keep it prepared.
+    pub sql: &'static str,
+    /// Values for `?1`, `?2`, …
+    pub params: Vec<Value>,
+    /// How many rows it must touch, and what it means when it does not.
+    pub must: Option<Must>,
+}
+
+/// A statement that does not touch exactly one row makes the whole batch fail with this.
+#[derive(Clone, Copy, Debug)]
+pub struct Must {
+    /// The kind of the failure.
+    pub kind: crate::error::Kind,
+    /// The text a peer may see.
+    pub public: &'static str,
+}
+
+/// What an engine applies: statements in order, then history lines chained and inserted.
+#[derive(Clone, Debug, Default)]
+pub struct Transaction {
+    /// Applied in order inside one savepoint.
+    pub statements: Vec<Statement>,
+    /// Lines for the hash chain; the engine numbers and chains them as it commits.
+    pub history: Vec<HistoryLine>,
+}
+
+/// The seam below the catalog: prepared SQL in, rows out, durable group commit.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Runs one reading statement on a reader connection.
+    async fn read(&self, statement: Statement) -> Result<Vec<Row>>;
+
+    /// Applies all of it durably or nothing; many callers share one fsync.
+    async fn commit(&self, transaction: Transaction) -> Result<()>;
+
+    /// A number that changes when another process (or node) has committed; the hub reloads its snapshots then.
+    async fn version(&self) -> Result<i64>;
+}
+
+/// What a file row must look like for an edit to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expect {
+    /// No row yet.
+    Absent,
+    /// Exactly this version.
+    Version(i64),
+}
+
+/// One change to the records. Guards are part of the edit: an edit that does not hold fails the batch.
+#[derive(Clone, Debug)]
+pub enum Edit {
+    /// Inserts or updates a file row; `Conflict` when `expect` no longer holds.
+    PutFile(FileRow, Expect),
+    /// Removes a file row; `Conflict` when the version differs.
+    RemoveFile { space: String, path: String, version: i64 },
+    /// Removes every file row below a folder.
+    RemoveFolder { space: String, folder: String },
+    /// Renames one file's row, or every row below a folder.
+    MoveFiles { space: String, from: String, to: String },
+    /// Adds to a space's usage; `OverQuota` when a positive change would pass a limit (negative changes always hold).
+    Usage { space: String, bytes: i64, files: i64, max_bytes: Option<u64>, max_files: Option<u64> },
+    /// Sets a space's usage to the truth found by a full count.
+    SetUsage { space: String, bytes: u64, files: u64 },
+    /// A publish still to be done.
+    Intent(IntentRow),
+    /// Publishes that are in place and synced.
+    ClearIntents(Vec<i64>),
+    /// One line of history; chained by the engine.
+    History(HistoryLine),
+    /// Makes or replaces an account.
+    PutAccount(AccountRow),
+    /// Removes an account; `NotFound` when there is none.
+    RemoveAccount(String),
+    /// Makes or replaces a space with its grants.
+    PutSpace(SpaceRow),
+    /// Removes a space's record (never its files); `NotFound` when there is none.
+    RemoveSpace(String),
+    /// Opens a session.
+    PutSession(SessionRow),
+    /// Closes a session by the hash of its token.
+    RemoveSession([u8; 32]),
+    /// Closes every session of an account.
+    RemoveSessionsOf(String),
+    /// Removes sessions and locks past their time.
+    Expire(super::Micros),
+    /// Takes or refreshes a lock; `Locked` when another token holds the path.
+    PutLock(LockRow),
+    /// Gives a lock back.
+    RemoveLock(String),
+}
+
+/// A list of edits that becomes durable whole, or not at all.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Applied in order.
+    pub edits: Vec<Edit>,
+}
+
+impl Batch {
+    /// Adds an edit.
+    pub fn push(&mut self, edit: Edit) {
+        self.edits.push(edit);
+    }
+}
+
+/// The records, over whichever engine keeps them. Cheap to clone.
+#[derive(Clone)]
+pub struct Catalog {
+    engine: Arc<dyn Engine>,
+}
+
+impl Catalog {
+    /// Wraps an engine whose schema is already at the current version.
+    #[must_use]
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
+        Self { engine }
+    }
+
+    /// Opens the engine the settings name, migrating the schema forward; `data` is the data folder.
+    /// `node` names this daemon's history chain.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be reached, `Invalid` when its schema is newer than this binary.
+    pub async fn open(settings: &CatalogSettings, data: &Path, node: &str) -> Result<Self> {
+        let engine: Arc<dyn Engine> = match settings.engine {
+            EngineKind::Sqlite => Arc::new(sqlite::Sqlite::open(&data.join("catalog.db"), node, settings)?),
+            EngineKind::Postgres => Arc::new(postgres::Postgres::open(node, settings).await?),
+        };
+        Ok(Self::new(engine))
+    }
+
+    /// Makes a batch durable, or fails leaving nothing.
+    ///
+    /// # Errors
+    /// The first guard's kind; `Unavailable` when the engine cannot write (disk full, connection lost).
+    pub async fn commit(&self, batch: Batch) -> Result<()> {
+        self.engine.commit(sql::transaction(batch)).await
+    }
+
+    /// See [`Engine::version`].
+    ///
+    /// # Errors
+    /// `Unavailable` when the engine cannot be asked.
+    pub async fn version(&self) -> Result<i64> {
+        self.engine.version().await
+    }
+}

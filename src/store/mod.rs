@@ -1,0 +1,21 @@
+//! The only room that knows engines: records in a catalog, bytes in a volume.
+//!
+//! [`Catalog`] holds what Stoa knows (accounts, files, usage, history, intents) in SQL that SQLite and
+//! PostgreSQL both speak; a [`Volume`] holds the bytes, here a plain directory tree that other programs can
+//! read. Nothing above this room names SQL, a table, a file descriptor's path or an engine.
+
+pub mod catalog;
+pub mod fault;
+pub mod volume;
+
+pub use catalog::rows::{
+    AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LockRow, SessionRow, SpaceRow,
+    Usage, Verified,
+};
+pub use catalog::{Batch, Catalog, CatalogSettings, Edit, Engine, EngineKind, Expect};
+pub use volume::directory::Directory;
+pub use volume::path::RelPath;
+pub use volume::{Body, Change, Node, NodeKind, Opened, Room, Stage, StageId, Touched, Volume};
+
+/// Microseconds since the Unix epoch: the one form in which the store keeps time.
+pub type Micros = i64;

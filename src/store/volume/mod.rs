@@ -1,0 +1,177 @@
+//! A tree of files and folders somewhere: here a plain directory that any program can read.
+//!
+//! Bytes are staged invisibly, sealed durable, and put in place by an idempotent [`Change`] that can be
+//! replayed after a crash. No path given to a volume can leave its root: not by `..`, a symlink or a race.
+
+pub mod directory;
+pub mod path;
+
+use std::fs::File;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
+
+use crate::error::Result;
+use crate::store::Micros;
+use path::RelPath;
+
+/// A file or a folder. Anything else on the disk (FIFO, device, socket, symlink out) does not exist here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeKind {
+    /// A regular file.
+    File,
+    /// A folder.
+    Folder,
+}
+
+/// What a volume says of one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Node {
+    /// The last part of its path.
+    pub name: String,
+    /// File or folder.
+    pub kind: NodeKind,
+    /// Bytes of a file; 0 for a folder.
+    pub size: u64,
+    /// Modification time.
+    pub modified: Micros,
+    /// Nanoseconds of the modification time and the inode: differs whenever the content was replaced.
+    pub tag: u64,
+}
+
+/// An opened file, ready for ranged reads; survives its own replacement.
+#[derive(Clone)]
+pub struct Opened {
+    /// As it was when opened.
+    pub node: Node,
+    /// The descriptor, lent out for `sendfile` and `splice`; positioned reads only.
+    pub file: Arc<File>,
+}
+
+impl Opened {
+    /// Up to `len` bytes at `offset`; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        directory::read_at(self.file.clone(), offset, len).await
+    }
+}
+
+/// Names a stage: chosen by the hub, unique for ever (`UUIDv7` as text).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct StageId(pub String);
+
+/// Where the bytes of a `Put` are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// In the intent row itself; `publish` gets them as its `body` argument.
+    Inline,
+    /// In a sealed stage.
+    Staged(StageId),
+}
+
+/// One publish: idempotent, so it can be replayed after a crash. Serialised into the intent row.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// The body appears under this path, replacing what is there, in one step. Parent folders are made.
+    Put { path: RelPath, body: Body, modified: Option<Micros> },
+    /// A folder exists here, with its parents.
+    Folder { path: RelPath },
+    /// The file is gone.
+    Remove { path: RelPath },
+    /// The folder and all below it are gone.
+    RemoveFolder { path: RelPath },
+    /// What was `from` is `to`, replacing a file there. Already done when `from` is gone and `to` is there.
+    Rename { from: RelPath, to: RelPath },
+    /// The file's or folder's modification time.
+    SetModified { path: RelPath, modified: Micros },
+}
+
+/// Free and total bytes of the file system below a volume.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Bytes an unprivileged process may still write.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// What the watcher of a volume saw other programs do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// Something at this path (file or folder) may have been made, changed or removed.
+    Path(RelPath),
+    /// Events were lost: compare everything.
+    Everything,
+}
+
+/// A tree of files and folders. Every method may be called from many tasks at once and never blocks the caller's thread on a disk.
+#[async_trait]
+pub trait Volume: Send + Sync + 'static {
+    /// What is at this path. `NotFound`, or `WrongType` when a parent is a file.
+    async fn stat(&self, path: &RelPath) -> Result<Node>;
+
+    /// Names in a folder in byte order, after `after`, at most `limit`.
+    async fn list(&self, folder: &RelPath, after: Option<&str>, limit: usize) -> Result<Vec<Node>>;
+
+    /// Opens a file for reading. `WrongType` for a folder, `NotFound` for everything that is neither.
+    async fn open(&self, path: &RelPath) -> Result<Opened>;
+
+    /// Opens a stage for appending; makes it when there is none (its length says which).
+    async fn stage(&self, id: &StageId) -> Result<Box<dyn Stage>>;
+
+    /// The same bytes under a second stage id, for one message to many mailboxes.
+    async fn fork(&self, from: &StageId, to: &StageId) -> Result<()>;
+
+    /// Forgets a stage; fine when there is none.
+    async fn discard(&self, id: &StageId) -> Result<()>;
+
+    /// Stages that exist, for the sweep at start.
+    async fn stages(&self) -> Result<Vec<StageId>>;
+
+    /// Does the change. Returns the node that is now there, for `Put`, `Rename` and `SetModified`.
+    async fn publish(&self, change: &Change, body: Option<Bytes>) -> Result<Option<Node>>;
+
+    /// Makes earlier publishes of these paths (file content, names, folders) survive a power cut.
+    async fn sync(&self, changes: &[Change]) -> Result<()>;
+
+    /// Room on the disk.
+    async fn room(&self) -> Result<Room>;
+
+    /// Starts telling what other programs (and we) change; `None` where the platform cannot. Bounded: overflow becomes `Everything`.
+    fn watch(&self) -> Option<mpsc::Receiver<Touched>>;
+}
+
+/// Invisible bytes that can be appended to. Dropping it keeps the bytes until `Volume::discard`.
+#[async_trait]
+pub trait Stage: Send + Sync {
+    /// How many bytes it holds.
+    fn len(&self) -> u64;
+
+    /// True before the first byte.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Appends; in the page cache on return.
+    async fn append(&mut self, chunk: Bytes) -> Result<()>;
+
+    /// Appends `len` bytes of another file, by reflink or in the kernel where it can.
+    async fn append_file(&mut self, from: &File, len: u64) -> Result<()>;
+
+    /// Cuts it back to `len` bytes.
+    async fn truncate(&mut self, len: u64) -> Result<()>;
+
+    /// Makes the bytes survive a power cut (`fdatasync`). After an error the stage must be discarded.
+    async fn seal(&mut self) -> Result<()>;
+
+    /// Reads back, for a digest or for parsing.
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
+
+    /// The descriptor, lent out for `splice` and `recvfile`; bytes written past `len` are adopted by `resync`.
+    fn file(&self) -> Arc<File>;
+}

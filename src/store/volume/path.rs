@@ -1,0 +1,123 @@
+//! A path inside a volume: checked once, then trusted.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+
+/// A relative path of plain names joined by `/`; empty is the root of the volume.
+///
+/// Never holds an empty part, `.`, `..`, a NUL, a reserved name (`.stoa…`) or a part over 255 bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RelPath(String);
+
+/// Longest path in bytes that is accepted from anyone.
+pub const LONGEST_PATH: usize = 4096;
+
+/// Names that start so are ours and hidden on every door.
+pub const RESERVED: &str = ".stoa";
+
+impl RelPath {
+    /// The root of the volume.
+    #[must_use]
+    pub fn root() -> Self {
+        Self::default()
+    }
+
+    /// Checks each part of a path already split from its space.
+    ///
+    /// # Errors
+    /// `Invalid` with what is wrong in words.
+    pub fn new(text: &str) -> Result<Self> {
+        if text.is_empty() {
+            return Ok(Self::default());
+        }
+        if text.len() > LONGEST_PATH {
+            return Err(Error::new(Kind::Invalid, "the path is longer than 4096 bytes"));
+        }
+        text.split('/').try_for_each(check_name)?;
+        Ok(Self(text.to_owned()))
+    }
+
+    /// As text, without leading slash.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// True for the root of the volume.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The last part; empty for the root.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.rsplit('/').next().unwrap_or_default()
+    }
+
+    /// The folder it is in; `None` for the root.
+    #[must_use]
+    pub fn parent(&self) -> Option<Self> {
+        if self.is_root() {
+            return None;
+        }
+        Some(Self(self.0.rsplit_once('/').map_or_else(String::new, |(folder, _)| folder.to_owned())))
+    }
+
+    /// A name below it.
+    ///
+    /// # Errors
+    /// `Invalid` when the name is not a plain name.
+    pub fn join(&self, name: &str) -> Result<Self> {
+        check_name(name)?;
+        Ok(if self.is_root() { Self(name.to_owned()) } else { Self(format!("{}/{name}", self.0)) })
+    }
+
+    /// True when it is `folder` or below it.
+    #[must_use]
+    pub fn is_in(&self, folder: &Self) -> bool {
+        folder.is_root()
+            || self.0 == folder.0
+            || self.0.strip_prefix(&folder.0).is_some_and(|rest| rest.starts_with('/'))
+    }
+}
+
+/// A single name as it may appear in the tree.
+///
+/// # Errors
+/// `Invalid` with what is wrong in words.
+pub fn check_name(name: &str) -> Result<()> {
+    let wrong = match name {
+        "" => "a name is empty",
+        "." | ".." => "`.` and `..` are not names",
+        name if name.len() > 255 => "a name is longer than 255 bytes",
+        name if name.contains(['/', '\0']) => "a name may not contain `/` or NUL",
+        name if name.starts_with(RESERVED) => "names that start with `.stoa` are reserved",
+        _ => return Ok(()),
+    };
+    Err(Error::new(Kind::Invalid, wrong))
+}
+
+impl TryFrom<String> for RelPath {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        Self::new(&text)
+    }
+}
+
+impl From<RelPath> for String {
+    fn from(path: RelPath) -> Self {
+        path.0
+    }
+}
+
+impl fmt::Display for RelPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
