@@ -37,9 +37,11 @@ pub use policy::{Verb, Verbs};
 pub use settings::Settings;
 pub use transfer::{Download, Receipt, Upload, WriteMode, WriteOptions};
 
+pub use crate::store::{Micros, Node, NodeKind};
+
 use crate::error::Result;
 use crate::origin::Origin;
-use crate::store::{Catalog, Micros, Volume};
+use crate::store::{Catalog, Volume};
 
 /// Opens the volume of a space: `source` is a directory to serve in place, or empty for one of our own.
 pub trait Volumes: Send + Sync + 'static {

@@ -1,0 +1,1 @@
+//! A catalog engine that fails or stops at the n-th call.

@@ -1,0 +1,1 @@
+//! A volume that fails or stops at the n-th call.
