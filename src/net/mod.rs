@@ -61,6 +61,11 @@ impl Link {
 /// A configured language, ready to serve accepted links. Dropping the future at any await is safe.
 #[async_trait]
 pub trait Handler: Send + Sync + 'static {
+    /// The ALPN protocols this language offers in a TLS handshake; empty: none.
+    fn alpn(&self) -> &'static [&'static [u8]] {
+        &[]
+    }
+
     /// Serves one connection to its end.
     async fn serve(&self, link: Link) -> std::io::Result<()>;
 }
