@@ -3,6 +3,8 @@
 //! Each act states its claim (verb and path: what policy judges and history records) and plans the batch and the
 //! publishes that do it. Planning has no side effects and may run again after a conflict.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -11,8 +13,7 @@ use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::view::{Space, View};
 use crate::hub::{Caller, Hub};
-use crate::store::{Batch, Change};
-use std::sync::Arc;
+use crate::store::{Batch, Change, Edit, HistoryLine, Node};
 
 /// What an act wants: judged by policy before anything is planned.
 #[derive(Clone, Debug)]
@@ -31,8 +32,10 @@ pub struct Plan<Y> {
     pub batch: Batch,
     /// Publishes in order.
     pub changes: Vec<Planned>,
-    /// What the act will answer.
-    pub answer: Y,
+    /// Must have the whole space to itself (a folder moves or goes); the turnstile then plans again, holding it.
+    pub wide: bool,
+    /// Makes the answer from what the publishes left in place, one node a change.
+    pub answer: Box<dyn FnOnce(&[Option<Node>]) -> Y + Send>,
 }
 
 /// One publish on one space's volume.
@@ -55,18 +58,40 @@ pub struct Sight<'a> {
     pub caller: &'a Caller,
 }
 
+impl Sight<'_> {
+    /// A line of history about what this caller does, successful unless changed.
+    #[must_use]
+    pub fn line(&self, verb: &str, path: &TreePath, bytes: u64, detail: impl Into<String>) -> Edit {
+        let origin = self.caller.origin();
+        Edit::History(HistoryLine {
+            at: crate::hub::now(),
+            door: origin.door.to_owned(),
+            account: self.caller.name().to_owned(),
+            address: origin.peer.ip().to_canonical().to_string(),
+            verb: verb.to_owned(),
+            path: path.to_string(),
+            bytes,
+            result: "ok".to_owned(),
+            detail: detail.into(),
+            ..HistoryLine::default()
+        })
+    }
+}
+
 /// One thing a caller may ask for.
 #[async_trait]
 pub trait Act: Send + Sync {
     /// What it answers.
     type Yield: Send;
 
-    /// Verb and path.
-    fn claim(&self) -> Claim<'_>;
+    /// Verb and path; `None` when the act judges for itself while planning (mail to a mailbox is not a grant).
+    fn claim(&self) -> Option<Claim<'_>>;
 
-    /// Holds a whole space still (folder removal, folder rename) instead of single paths.
-    fn wide(&self) -> bool {
-        false
+    /// Every path it will touch: their spaces are held still while it runs.
+    fn paths(&self) -> Vec<&TreePath> {
+        self.claim()
+            .map(|claim| std::iter::once(claim.path).chain(claim.also.map(|(_, path)| path)).collect())
+            .unwrap_or_default()
     }
 
     /// Reads what it must and writes down what does it. No side effects; may run again.

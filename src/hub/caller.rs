@@ -6,11 +6,14 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::Hub;
 use crate::hub::account::Account;
 use crate::hub::act::Act;
+use crate::hub::listing::Listing;
 use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
-use crate::hub::transfer::{Download, Upload, WriteOptions};
+use crate::hub::settings::Overwrite;
+use crate::hub::transfer::{Base, Download, Goal, Incoming, Upload, WriteMode, WriteOptions, full};
+use crate::hub::view::{Space, View};
 use crate::origin::Origin;
-use crate::store::Node;
+use crate::store::{Node, NodeKind, RelPath};
 
 /// A principal at an origin. Made only by [`Hub::login`], [`Hub::resume`] and [`Hub::guest`]; cheap to clone.
 #[derive(Clone)]
@@ -29,25 +32,6 @@ pub struct Entry {
     pub node: Node,
     /// What the caller may do with it.
     pub rights: Verbs,
-}
-
-/// A folder's entries, page by page in byte order of the names.
-pub struct Listing {
-    caller: Caller,
-    folder: TreePath,
-    after: Option<String>,
-    done: bool,
-}
-
-impl Listing {
-    /// The next entries; empty at the end. Memory stays bounded however large the folder is.
-    ///
-    /// # Errors
-    /// What the volume says.
-    pub async fn next_page(&mut self) -> Result<Vec<Entry>> {
-        let _ = (&self.caller, &self.folder, &self.after, self.done);
-        todo!()
-    }
 }
 
 impl Caller {
@@ -79,6 +63,13 @@ impl Caller {
         &self.origin
     }
 
+    /// The same caller on a connection that changed (TLS came up).
+    #[must_use]
+    pub fn at(mut self, origin: Origin) -> Self {
+        self.origin = origin;
+        self
+    }
+
     /// The hub behind it.
     #[must_use]
     pub fn hub(&self) -> &Hub {
@@ -103,7 +94,7 @@ impl Caller {
         self.hub.view().verbs(self.account(), path)
     }
 
-    /// The verdict on one verb at one path; see [`crate::hub::view::View::allow`].
+    /// The verdict on one verb at one path; see [`View::allow`].
     ///
     /// # Errors
     /// `Unauthenticated`, `NotFound` or `Denied`.
@@ -111,43 +102,264 @@ impl Caller {
         self.hub.view().allow(self.account(), verb, path)
     }
 
-    /// What is at a path. Needs `list` on its folder or any verb on itself.
+    /// What is at a path. A folder shows itself to whoever may do anything in it, a file to who may list or read it.
     ///
     /// # Errors
     /// `NotFound` when it is not there or not for this caller.
-    pub async fn stat(&self, _path: &TreePath) -> Result<Entry> {
-        todo!()
+    pub async fn stat(&self, path: &TreePath) -> Result<Entry> {
+        let view = self.hub.view();
+        let rights = view.verbs(self.account(), path);
+        if let Some((space, rel)) = view.space_of(path) {
+            if rights.is_empty() && view.mounts_in(self.account(), path).is_empty() {
+                view.allow(self.account(), Verb::Read, path)?;
+            }
+            match space.volume.stat(&rel).await {
+                Ok(node) => return shown(path, node, rights),
+                Err(error) if error.kind() != Kind::NotFound => return Err(error),
+                Err(_) => {}
+            }
+        }
+        self.virtual_folder(&view, path)
+    }
+
+    /// A folder that is there only because spaces are mounted below it.
+    fn virtual_folder(&self, view: &View, path: &TreePath) -> Result<Entry> {
+        let known = path.is_root() || !view.mounts_in(self.account(), path).is_empty();
+        if !known {
+            if self.is_guest() && view.verbs(None, path).is_empty() {
+                view.allow(None, Verb::Read, path)?;
+            }
+            return Err(nothing());
+        }
+        Ok(Entry {
+            path: path.clone(),
+            node: folder_node(path.name()),
+            rights: view.verbs(self.account(), path).with(Verb::List),
+        })
     }
 
     /// Begins listing a folder. Needs `list`.
     ///
     /// # Errors
     /// `WrongType` for a file.
-    pub async fn list(&self, _folder: &TreePath) -> Result<Listing> {
-        todo!()
+    pub async fn list(&self, folder: &TreePath) -> Result<Listing> {
+        self.allow(Verb::List, folder)?;
+        let entry = self.stat(folder).await?;
+        if entry.node.kind == NodeKind::File {
+            return Err(Error::new(Kind::WrongType, "this is a file, not a folder"));
+        }
+        Ok(Listing::new(self.clone(), folder.clone()))
     }
 
     /// Opens a file for reading. Needs `read`.
     ///
     /// # Errors
     /// `WrongType` for a folder.
-    pub async fn open(&self, _path: &TreePath) -> Result<Download> {
-        todo!()
+    pub async fn open(&self, path: &TreePath) -> Result<Download> {
+        let view = self.hub.view();
+        view.allow(self.account(), Verb::Read, path)?;
+        let Some((space, rel)) = view.space_of(path) else {
+            return Err(Error::new(Kind::WrongType, "this is a folder, not a file"));
+        };
+        Ok(Download::new(space.volume.open(&rel).await?))
     }
 
     /// Begins writing a file. Needs `create` or, where something is there, `overwrite` (unless the space keeps both).
     ///
     /// # Errors
     /// `NotFound` when its folder is missing, `OverQuota`, `TooLarge`, `Exists` when the space refuses to replace, `WrongType`.
-    pub async fn write(&self, _path: &TreePath, _options: WriteOptions) -> Result<Upload> {
-        todo!()
+    pub async fn write(&self, path: &TreePath, options: WriteOptions) -> Result<Upload> {
+        let view = self.hub.view();
+        let Some((space, rel)) = view.space_of(path) else {
+            view.allow(self.account(), Verb::Create, path)?;
+            return Err(Error::new(Kind::Denied, "no space is here: files live in one of the folders shown"));
+        };
+        let space = space.clone();
+        let there = self.precheck(&view, &space, &rel, path, &options).await?;
+        let quota_left = self.check_room(&view, &space, &rel, there.is_some(), options.size).await?;
+        let (body, base) = self.starting_point(&view, &space, path, there.as_ref(), options.mode).await?;
+        let digest = options.digest;
+        let goal = Goal::File { path: path.clone(), options, base };
+        Ok(Upload::begin(self.clone(), space, goal, body, quota_left, digest))
+    }
+
+    /// Refuses before a byte is taken what the commit would refuse.
+    async fn precheck(
+        &self,
+        view: &View,
+        space: &Space,
+        rel: &RelPath,
+        path: &TreePath,
+        options: &WriteOptions,
+    ) -> Result<Option<Node>> {
+        if rel.is_root() {
+            view.allow(self.account(), Verb::Create, path)?;
+            return Err(Error::new(Kind::WrongType, "this is a folder, not a file"));
+        }
+        if view.verbs(self.account(), path).is_empty() {
+            view.allow(self.account(), Verb::Create, path)?;
+        }
+        let there = match space.volume.stat(rel).await {
+            Ok(node) => Some(node),
+            Err(error) if error.kind() == Kind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let keeps_both = options.unique || space.overwrite == Overwrite::KeepBoth;
+        let replaces = there.is_some() && !(keeps_both && options.mode == WriteMode::Replace);
+        view.allow(self.account(), if replaces { Verb::Overwrite } else { Verb::Create }, path)?;
+        match &there {
+            Some(node) if node.kind == NodeKind::Folder => {
+                return Err(Error::new(Kind::WrongType, "a folder has this name"));
+            }
+            Some(_) if replaces && space.overwrite == Overwrite::Refuse => {
+                return Err(Error::new(Kind::Exists, "the name is taken and files here are never replaced"));
+            }
+            Some(_) => {}
+            None if !options.folders => self.folder_is_there(space, rel).await?,
+            None => {}
+        }
+        if options.only_if.is_some_and(|wanted| wanted != there.as_ref().map(|node| node.tag)) {
+            return Err(Error::new(Kind::Conflict, "it was changed by someone else meanwhile"));
+        }
+        match self.hub.inner.locks.obstacle(path, &options.tokens, crate::hub::now()) {
+            Some(lock) => Err(Error::new(Kind::Locked, format!("locked by {}", lock.account))),
+            None => Ok(there),
+        }
+    }
+
+    async fn folder_is_there(&self, space: &Space, rel: &RelPath) -> Result<()> {
+        let Some(parent) = rel.parent().filter(|parent| !parent.is_root()) else { return Ok(()) };
+        match space.volume.stat(&parent).await {
+            Ok(node) if node.kind == NodeKind::Folder => Ok(()),
+            Ok(_) => Err(Error::new(Kind::WrongType, "a part of the path is a file, not a folder")),
+            Err(error) if error.kind() == Kind::NotFound => {
+                Err(Error::new(Kind::NotFound, "the folder does not exist"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Room under the quota (for this one file) and on the disk, checked against the announced size.
+    async fn check_room(
+        &self,
+        view: &View,
+        space: &Space,
+        rel: &RelPath,
+        replaces: bool,
+        size: Option<u64>,
+    ) -> Result<Option<u64>> {
+        let room = space.volume.room().await?;
+        if room.free < view.settings.storage.keep_free.0.saturating_add(size.unwrap_or(0)) {
+            return Err(Error::new(Kind::Unavailable, "the server's disk is full"));
+        }
+        if space.max_bytes.is_none() && space.max_files.is_none() {
+            return Ok(None);
+        }
+        let used = self.hub.catalog().usage(&space.key).await?;
+        if !replaces && space.max_files.is_some_and(|most| used.files >= most) {
+            return Err(Error::new(Kind::OverQuota, full(space)));
+        }
+        let Some(most) = space.max_bytes else { return Ok(None) };
+        let old = match replaces {
+            true => self.hub.catalog().file(&space.key, rel.as_str()).await?.map_or(0, |row| row.size),
+            false => 0,
+        };
+        let left = most.saturating_sub(used.bytes).saturating_add(old);
+        if size.is_some_and(|size| size > left) {
+            return Err(Error::new(Kind::OverQuota, full(space)));
+        }
+        Ok(Some(left))
+    }
+
+    /// Nothing, the file to append to, or the broken upload to go on with.
+    async fn starting_point(
+        &self,
+        view: &View,
+        space: &Arc<Space>,
+        path: &TreePath,
+        there: Option<&Node>,
+        mode: WriteMode,
+    ) -> Result<(Incoming, Base)> {
+        let fresh = || (Incoming::new(view.settings.storage.inline), Base::default());
+        match mode {
+            WriteMode::Replace | WriteMode::Resume(0) => Ok(fresh()),
+            WriteMode::Append => self.append_base(space, path, None).await,
+            WriteMode::Resume(from) => {
+                if self.hub.inner.partials.len(self.name(), path).is_some_and(|len| len >= from)
+                    && let Some(partial) = self.hub.inner.partials.take(self.name(), path)
+                {
+                    let mut stage = space.volume.stage(&partial.id).await?;
+                    stage.truncate(from).await?;
+                    return Ok((Incoming::staged(partial.id, stage), Base { len: from, tag: None }));
+                }
+                match there {
+                    Some(_) => self.append_base(space, path, Some(from)).await,
+                    None => {
+                        Err(Error::new(Kind::Invalid, format!("cannot go on at {from}: nothing is here to go on with")))
+                    }
+                }
+            }
+        }
+    }
+
+    /// Length of a broken upload of this account that can be resumed at this path.
+    #[must_use]
+    pub fn resumable(&self, path: &TreePath) -> Option<u64> {
+        self.hub.inner.partials.len(self.name(), path)
+    }
+
+    /// Copies a file; the disk shares the bytes where it can. Needs `read` there and `create` or `overwrite` here.
+    ///
+    /// # Errors
+    /// As [`Caller::open`] and [`Caller::write`]; `Exists` when something is there and not `replace`.
+    pub async fn copy(&self, from: &TreePath, to: &TreePath, replace: bool) -> Result<crate::hub::Receipt> {
+        let source = self.open(from).await?;
+        let size = source.node().size;
+        let only_if = if replace { None } else { Some(None) };
+        let options = WriteOptions { size: Some(size), only_if, ..WriteOptions::default() };
+        let mut upload = self.write(to, options).await.map_err(|error| match error.kind() {
+            Kind::Conflict => Error::new(Kind::Exists, "the new name is taken"),
+            _ => error,
+        })?;
+        let mut at = 0;
+        while at < size {
+            let piece = source.read_at(at, COPY_PIECE).await?;
+            if piece.is_empty() {
+                return Err(Error::new(Kind::Conflict, "the file became shorter while it was copied"));
+            }
+            at += piece.len() as u64;
+            upload.push(piece).await?;
+        }
+        upload.commit().await
     }
 
     /// The turnstile: allow, plan, commit with history and intents, publish; plans again on conflict.
     ///
     /// # Errors
     /// The verdict's, the plan's, the store's.
-    pub async fn perform<A: Act>(&self, _act: A) -> Result<A::Yield> {
-        Err(Error::new(Kind::Internal, "not built yet"))
+    pub async fn perform<A: Act>(&self, act: A) -> Result<A::Yield> {
+        self.hub.carry(self, &act).await
     }
+}
+
+/// Bytes copied at once.
+const COPY_PIECE: usize = 1 << 20;
+
+/// A file needs `list` or `read` to be seen; a folder any verb, so that a device can change into its drop box.
+fn shown(path: &TreePath, node: Node, rights: Verbs) -> Result<Entry> {
+    let seen = node.kind == NodeKind::Folder || rights.has(Verb::List) || rights.has(Verb::Read);
+    if !seen {
+        return Err(nothing());
+    }
+    let name = path.name().to_owned();
+    Ok(Entry { path: path.clone(), node: Node { name, ..node }, rights })
+}
+
+fn nothing() -> Error {
+    Error::new(Kind::NotFound, "no such file or folder")
+}
+
+/// What stands for a folder that no volume holds.
+pub(super) fn folder_node(name: &str) -> Node {
+    Node { name: name.to_owned(), kind: NodeKind::Folder, size: 0, modified: 0, tag: 0 }
 }

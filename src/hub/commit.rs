@@ -1,19 +1,293 @@
-//! The commit: batch → durable → publish, in commit order on each path; and the replay after a crash.
+//! The commit: batch → durable → publish, in commit order on each path.
+//!
+//! 1. the spaces an act touches are held (shared; alone when a folder moves), 2. it plans, 3. its paths are locked in
+//! one order, 4. the catalog makes batch, history and intents durable together, 5. the publishes are done, 6. the
+//! intents are handed to the keeper, who syncs the tree and clears them. A crash after 4 is mended by [`super::replay`].
 
-use crate::error::Result;
-use crate::hub::Hub;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-/// Per-path order of commit and publish.
+use parking_lot::Mutex;
+use tokio::sync::{MutexGuard, Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
+
+use crate::error::{Error, Kind, Result};
+use crate::hub::act::{Act, Plan, Planned, Sight};
+use crate::hub::view::{Space, View};
+use crate::hub::{Caller, Hub};
+use crate::store::{Change, Edit, IntentRow, Node};
+
+/// Times an act is planned again when others changed the same thing meanwhile.
+const ATTEMPTS: u32 = 8;
+
+/// Times a publish is tried at once before the keeper takes over.
+const PUBLISH_TRIES: u32 = 3;
+
+/// Paths that can be locked at the same time without meeting by accident.
+const STRIPES: usize = 4096;
+
+/// Keeps commit and publish on one path in one order.
+pub(crate) struct PathLocks {
+    stripes: Vec<tokio::sync::Mutex<()>>,
+}
+
+impl Default for PathLocks {
+    fn default() -> Self {
+        Self { stripes: (0..STRIPES).map(|_| tokio::sync::Mutex::new(())).collect() }
+    }
+}
+
+impl PathLocks {
+    /// Locks one path of a space.
+    pub(crate) async fn lock(&self, space: &str, path: &str) -> Vec<MutexGuard<'_, ()>> {
+        self.lock_stripes(vec![stripe(space, path)]).await
+    }
+
+    /// Locks stripes, always in the same order so that two callers cannot wait for each other.
+    async fn lock_stripes(&self, mut wanted: Vec<usize>) -> Vec<MutexGuard<'_, ()>> {
+        wanted.sort_unstable();
+        wanted.dedup();
+        let mut held = Vec::with_capacity(wanted.len());
+        for index in wanted {
+            if let Some(mutex) = self.stripes.get(index) {
+                held.push(mutex.lock().await);
+            }
+        }
+        held
+    }
+}
+
+fn stripe(space: &str, path: &str) -> usize {
+    let mut hasher = std::collections::hash_map::DefaultHasher::new();
+    (space, path).hash(&mut hasher);
+    usize::try_from(hasher.finish() % STRIPES as u64).unwrap_or_default()
+}
+
+/// A publish with the intent that promises it.
+pub(crate) struct Promised {
+    pub(crate) id: i64,
+    pub(crate) planned: Planned,
+}
+
+/// Publishes on their way to being forgotten: done but not synced, or not even done.
 #[derive(Default)]
-pub(crate) struct PathLocks {}
+pub(crate) struct Pending {
+    /// In place; to be synced and cleared.
+    done: Mutex<Vec<Promised>>,
+    /// The volume refused; to be tried again, in order.
+    stuck: Mutex<Vec<Promised>>,
+    /// Bytes of inline bodies in either list.
+    bytes: AtomicU64,
+    /// Wakes the keeper early.
+    pub(crate) wake: Notify,
+}
 
-/// Publishes done and not yet synced and cleared.
-#[derive(Default)]
-pub(crate) struct Pending {}
+impl Pending {
+    /// Inline bytes that still live in the catalog.
+    pub(crate) fn inline_bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_done(&self, promised: Vec<Promised>) {
+        self.bytes.fetch_add(inline_bytes(&promised), Ordering::Relaxed);
+        self.done.lock().extend(promised);
+    }
+
+    pub(crate) fn add_stuck(&self, promised: Promised) {
+        self.bytes.fetch_add(inline_bytes(std::slice::from_ref(&promised)), Ordering::Relaxed);
+        self.stuck.lock().push(promised);
+        self.wake.notify_one();
+    }
+
+    /// Everything in place; the caller syncs and clears it, or adds it again.
+    pub(crate) fn take_done(&self) -> Vec<Promised> {
+        self.take(&self.done)
+    }
+
+    /// Everything refused so far.
+    pub(crate) fn take_stuck(&self) -> Vec<Promised> {
+        self.take(&self.stuck)
+    }
+
+    fn take(&self, list: &Mutex<Vec<Promised>>) -> Vec<Promised> {
+        let taken = std::mem::take(&mut *list.lock());
+        self.bytes.fetch_sub(inline_bytes(&taken), Ordering::Relaxed);
+        taken
+    }
+
+    /// Is a publish at this path still to be done?
+    pub(crate) fn is_stuck(&self, space: &str, path: &str) -> bool {
+        let stuck = self.stuck.lock();
+        stuck.iter().any(|one| one.planned.space.key == space && touches(&one.planned.change, path))
+    }
+}
+
+fn inline_bytes(promised: &[Promised]) -> u64 {
+    promised.iter().filter_map(|one| one.planned.body.as_ref()).map(|body| body.len() as u64).sum()
+}
+
+fn touches(change: &Change, path: &str) -> bool {
+    places(change).into_iter().flatten().any(|place| place == path)
+}
+
+/// The paths a change must have to itself.
+fn places(change: &Change) -> [Option<&str>; 2] {
+    match change {
+        Change::Put { path, .. }
+        | Change::Folder { path }
+        | Change::Remove { path }
+        | Change::RemoveFolder { path, .. }
+        | Change::SetModified { path, .. } => [Some(path.as_str()), None],
+        Change::Rename { from, to } => [Some(from.as_str()), Some(to.as_str())],
+    }
+}
+
+/// The stripes of every path these changes touch.
+fn stripes_of(changes: &[Planned]) -> Vec<usize> {
+    let mut stripes = Vec::with_capacity(changes.len());
+    for one in changes {
+        stripes.extend(places(&one.change).into_iter().flatten().map(|path| stripe(&one.space.key, path)));
+    }
+    stripes
+}
+
+/// Spaces held while an act runs.
+enum Hold {
+    Shared(#[expect(dead_code, reason = "held for its drop")] Vec<OwnedRwLockReadGuard<()>>),
+    Alone(#[expect(dead_code, reason = "held for its drop")] Vec<OwnedRwLockWriteGuard<()>>),
+}
+
+async fn hold(spaces: Vec<Arc<Space>>, alone: bool) -> Hold {
+    if alone {
+        let mut guards = Vec::with_capacity(spaces.len());
+        for space in spaces {
+            guards.push(space.gate.clone().write_owned().await);
+        }
+        return Hold::Alone(guards);
+    }
+    let mut guards = Vec::with_capacity(spaces.len());
+    for space in spaces {
+        guards.push(space.gate.clone().read_owned().await);
+    }
+    Hold::Shared(guards)
+}
 
 impl Hub {
-    /// Publishes what a crash left behind and sweeps stages nobody owns.
-    pub(crate) async fn replay(&self) -> Result<()> {
+    /// Does one act for a caller, whole or not at all.
+    pub(crate) async fn carry<A: Act>(&self, caller: &Caller, act: &A) -> Result<A::Yield> {
+        let mut alone = false;
+        let mut attempt = 0;
+        loop {
+            let view = self.view();
+            judge(&view, caller, act)?;
+            let _held = hold(spaces_of(&view, act), alone).await;
+            let plan = act.plan(&Sight { hub: self, view: &view, caller }).await?;
+            if plan.wide && !alone {
+                alone = true;
+                continue;
+            }
+            match self.settle(plan).await {
+                Err(error) if error.kind() == Kind::Conflict && attempt < ATTEMPTS => attempt += 1,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Commits a plan and publishes it.
+    async fn settle<Y>(&self, plan: Plan<Y>) -> Result<Y> {
+        let Plan { mut batch, changes, answer, .. } = plan;
+        let _locked = self.inner.paths.lock_stripes(stripes_of(&changes)).await;
+        self.refuse_stuck(&changes)?;
+        let promised = self.promise(&mut batch.edits, changes);
+        self.catalog().commit(batch).await?;
+        let nodes = self.publish_all(promised).await;
+        Ok(answer(&nodes))
+    }
+
+    /// A publish that the disk still refuses must come before any other on its path.
+    fn refuse_stuck(&self, changes: &[Planned]) -> Result<()> {
+        let stuck = changes.iter().any(|one| {
+            let mut paths = places(&one.change).into_iter().flatten();
+            paths.any(|path| self.inner.pending.is_stuck(&one.space.key, path))
+        });
+        if stuck {
+            return Err(Error::new(
+                Kind::Unavailable,
+                "an earlier change to this path is still being written; try again",
+            ));
+        }
         Ok(())
     }
+
+    /// Gives each change its intent, numbered in the order of commits on its path.
+    fn promise(&self, edits: &mut Vec<Edit>, changes: Vec<Planned>) -> Vec<Promised> {
+        changes
+            .into_iter()
+            .map(|planned| {
+                let id = self.inner.next_intent.fetch_add(1, Ordering::Relaxed);
+                edits.push(Edit::Intent(IntentRow {
+                    id,
+                    space: planned.space.key.clone(),
+                    change: planned.change.encode(),
+                    body: planned.body.clone(),
+                }));
+                Promised { id, planned }
+            })
+            .collect()
+    }
+
+    /// Puts everything in place; what the volume refuses even now is durable all the same and goes to the keeper.
+    async fn publish_all(&self, promised: Vec<Promised>) -> Vec<Option<Node>> {
+        let mut nodes = Vec::with_capacity(promised.len());
+        let mut done = Vec::with_capacity(promised.len());
+        for one in promised {
+            match publish(&one.planned).await {
+                Ok(node) => {
+                    nodes.push(node);
+                    done.push(one);
+                }
+                Err(error) => {
+                    tracing::error!(space = one.planned.space.key, change = ?one.planned.change, error = error.detail(),
+                        "a committed change could not be put in place; it will be tried again");
+                    nodes.push(None);
+                    self.inner.pending.add_stuck(one);
+                }
+            }
+        }
+        self.inner.pending.add_done(done);
+        nodes
+    }
+}
+
+/// Publishes, trying again at once when the volume stumbles.
+pub(crate) async fn publish(planned: &Planned) -> Result<Option<Node>> {
+    let mut tries = 1;
+    loop {
+        match planned.space.volume.publish(&planned.change, planned.body.clone()).await {
+            Err(_) if tries < PUBLISH_TRIES => {
+                tokio::time::sleep(Duration::from_millis(5 * u64::from(tries))).await;
+                tries += 1;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn judge<A: Act>(view: &View, caller: &Caller, act: &A) -> Result<()> {
+    let Some(claim) = act.claim() else { return Ok(()) };
+    view.allow(caller.account(), claim.verb, claim.path)?;
+    match claim.also {
+        Some((verb, path)) => view.allow(caller.account(), verb, path),
+        None => Ok(()),
+    }
+}
+
+/// The spaces an act touches, each once, always in the same order.
+fn spaces_of<A: Act>(view: &View, act: &A) -> Vec<Arc<Space>> {
+    let mut spaces: Vec<_> =
+        act.paths().into_iter().filter_map(|path| view.space_of(path)).map(|(space, _)| space.clone()).collect();
+    spaces.sort_by(|a, b| a.key.cmp(&b.key));
+    spaces.dedup_by(|a, b| a.key == b.key);
+    spaces
 }

@@ -1,7 +1,14 @@
-//! The acts on files and folders.
+//! The acts on files and folders that move no bytes: make, remove, rename, touch.
 
+use async_trait::async_trait;
+
+use crate::error::{Error, Kind, Result};
+use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
 use crate::hub::path::TreePath;
-use crate::store::Micros;
+use crate::hub::policy::Verb;
+use crate::hub::view::Space;
+use crate::store::{Batch, Change, Edit, FileRow, Micros, Node, NodeKind, RelPath};
+use std::sync::Arc;
 
 /// Makes a folder; its parent must be there. `Exists` when something is there.
 pub struct MakeFolder {
@@ -39,20 +46,253 @@ pub struct Rename {
     pub tokens: Vec<String>,
 }
 
-/// Copies a file (no bytes through us where the disk can).
-pub struct Copy {
-    /// From.
-    pub from: TreePath,
-    /// To.
-    pub to: TreePath,
-    /// Replace a file that is there.
-    pub replace: bool,
-}
-
 /// Sets a modification time.
 pub struct SetModified {
     /// Of what.
     pub path: TreePath,
     /// To when.
     pub modified: Micros,
+}
+
+impl Sight<'_> {
+    /// The space of a path and the path inside it; the root of a space cannot be changed as if it were a file.
+    pub(crate) fn place(&self, path: &TreePath) -> Result<(Arc<Space>, RelPath)> {
+        match self.view.space_of(path) {
+            Some((space, rel)) if !rel.is_root() => Ok((space.clone(), rel)),
+            Some(_) => Err(Error::new(Kind::Denied, "this folder is the root of a space and stays as it is")),
+            None => Err(Error::new(Kind::Denied, "no space is here: files live in one of the folders shown")),
+        }
+    }
+
+    /// Someone else's lock forbids it.
+    pub(crate) fn unlocked(&self, path: &TreePath, tokens: &[String]) -> Result<()> {
+        match self.hub.inner.locks.obstacle(path, tokens, crate::hub::now()) {
+            Some(lock) => Err(Error::new(Kind::Locked, format!("locked by {}", lock.account))),
+            None => Ok(()),
+        }
+    }
+
+    /// What is there, or nothing.
+    pub(crate) async fn look(&self, space: &Space, rel: &RelPath) -> Result<Option<Node>> {
+        match space.volume.stat(rel).await {
+            Ok(node) => Ok(Some(node)),
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What is there; `NotFound` in plain words.
+    async fn find(&self, space: &Space, rel: &RelPath) -> Result<Node> {
+        self.look(space, rel).await?.ok_or_else(|| Error::new(Kind::NotFound, "no such file or folder"))
+    }
+
+    /// The folder a new name goes into must be there.
+    pub(crate) async fn parent_exists(&self, space: &Space, rel: &RelPath) -> Result<()> {
+        let Some(parent) = rel.parent().filter(|parent| !parent.is_root()) else { return Ok(()) };
+        match self.look(space, &parent).await? {
+            Some(node) if node.kind == NodeKind::Folder => Ok(()),
+            Some(_) => Err(Error::new(Kind::WrongType, "a part of the path is a file, not a folder")),
+            None => Err(Error::new(Kind::NotFound, "the folder does not exist")),
+        }
+    }
+
+    /// A folder with a space mounted below it cannot move or go.
+    fn holds_no_space(&self, path: &TreePath) -> Result<()> {
+        match self.view.spaces.iter().find(|space| space.path.is_in(path)) {
+            Some(space) => Err(Error::new(Kind::Denied, format!("the space {} is below this folder", space.key))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The edits that forget a file's row.
+pub(crate) fn forget(space: &Space, row: &FileRow) -> [Edit; 2] {
+    [
+        Edit::RemoveFile { space: row.space.clone(), path: row.path.clone(), version: row.version },
+        usage(space, -signed(row.size), -1),
+    ]
+}
+
+/// A usage edit under the space's own limits.
+pub(crate) fn usage(space: &Space, bytes: i64, files: i64) -> Edit {
+    Edit::Usage { space: space.key.clone(), bytes, files, max_bytes: space.max_bytes, max_files: space.max_files }
+}
+
+/// Sizes on a disk never reach 2^63.
+pub(crate) fn signed(size: u64) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX)
+}
+
+fn one_change<Y: Send + 'static>(space: Arc<Space>, edits: Vec<Edit>, change: Change, answer: Y) -> Plan<Y> {
+    Plan {
+        batch: Batch { edits },
+        changes: vec![Planned { space, change, body: None }],
+        wide: false,
+        answer: Box::new(move |_| answer),
+    }
+}
+
+#[async_trait]
+impl Act for MakeFolder {
+    type Yield = ();
+
+    fn claim(&self) -> Option<Claim<'_>> {
+        Some(Claim { verb: Verb::Create, path: &self.path, also: None })
+    }
+
+    async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
+        if sight.view.space(&self.path.to_string()).is_some() {
+            return Err(Error::new(Kind::Exists, "the folder is there already"));
+        }
+        let (space, rel) = sight.place(&self.path)?;
+        sight.unlocked(&self.path, &[])?;
+        match sight.look(&space, &rel).await? {
+            Some(node) if node.kind == NodeKind::Folder => {
+                return Err(Error::new(Kind::Exists, "the folder is there already"));
+            }
+            Some(_) => return Err(Error::new(Kind::Exists, "a file has this name")),
+            None => {}
+        }
+        sight.parent_exists(&space, &rel).await?;
+        let edits = vec![sight.line("mkdir", &self.path, 0, "")];
+        Ok(one_change(space, edits, Change::Folder { path: rel }, ()))
+    }
+}
+
+#[async_trait]
+impl Act for RemoveFile {
+    type Yield = ();
+
+    fn claim(&self) -> Option<Claim<'_>> {
+        Some(Claim { verb: Verb::Delete, path: &self.path, also: None })
+    }
+
+    async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
+        let (space, rel) = sight.place(&self.path)?;
+        sight.unlocked(&self.path, &self.tokens)?;
+        let node = sight.find(&space, &rel).await?;
+        if node.kind == NodeKind::Folder {
+            return Err(Error::new(Kind::WrongType, "this is a folder, not a file"));
+        }
+        let mut edits = Vec::with_capacity(3);
+        if let Some(row) = sight.hub.catalog().file(&space.key, rel.as_str()).await? {
+            edits.extend(forget(&space, &row));
+        }
+        edits.push(sight.line("delete", &self.path, node.size, ""));
+        Ok(one_change(space, edits, Change::Remove { path: rel }, ()))
+    }
+}
+
+#[async_trait]
+impl Act for RemoveFolder {
+    type Yield = ();
+
+    fn claim(&self) -> Option<Claim<'_>> {
+        Some(Claim { verb: Verb::Delete, path: &self.path, also: None })
+    }
+
+    async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
+        let (space, rel) = sight.place(&self.path)?;
+        sight.unlocked(&self.path, &self.tokens)?;
+        sight.holds_no_space(&self.path)?;
+        if sight.find(&space, &rel).await?.kind == NodeKind::File {
+            return Err(Error::new(Kind::WrongType, "this is a file, not a folder"));
+        }
+        if !self.all && !space.volume.list(&rel, None, 1).await?.is_empty() {
+            return Err(Error::new(Kind::NotEmpty, "the folder is not empty"));
+        }
+        let held = sight.hub.catalog().sum_below(&space.key, rel.as_str()).await?;
+        let edits = vec![
+            Edit::RemoveFolder { space: space.key.clone(), folder: rel.as_str().to_owned() },
+            usage(&space, -signed(held.bytes), -signed(held.files)),
+            sight.line("rmdir", &self.path, held.bytes, format!("{} files", held.files)),
+        ];
+        let change = Change::RemoveFolder { path: rel, all: self.all };
+        Ok(Plan { wide: true, ..one_change(space, edits, change, ()) })
+    }
+}
+
+#[async_trait]
+impl Act for Rename {
+    type Yield = ();
+
+    fn claim(&self) -> Option<Claim<'_>> {
+        Some(Claim { verb: Verb::Rename, path: &self.from, also: None })
+    }
+
+    fn paths(&self) -> Vec<&TreePath> {
+        vec![&self.from, &self.to]
+    }
+
+    async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
+        let (space, from) = sight.place(&self.from)?;
+        let (goal, to) = sight.place(&self.to)?;
+        if goal.key != space.key {
+            return Err(Error::new(Kind::Invalid, "a rename stays within one space; copy it there and delete it here"));
+        }
+        for path in [&self.from, &self.to] {
+            sight.unlocked(path, &self.tokens)?;
+            sight.holds_no_space(path)?;
+        }
+        let moved = sight.find(&space, &from).await?;
+        let folder = moved.kind == NodeKind::Folder;
+        if folder && to.is_in(&from) && to != from {
+            return Err(Error::new(Kind::Invalid, "a folder cannot move into itself"));
+        }
+        sight.parent_exists(&space, &to).await?;
+        let mut edits = self.clear_the_way(sight, &space, &to, folder).await?;
+        edits.push(Edit::MoveFiles {
+            space: space.key.clone(),
+            from: from.as_str().to_owned(),
+            to: to.as_str().to_owned(),
+        });
+        edits.push(sight.line("rename", &self.from, moved.size, format!("to {}", self.to)));
+        let plan = one_change(space, edits, Change::Rename { from, to }, ());
+        Ok(Plan { wide: folder, ..plan })
+    }
+}
+
+impl Rename {
+    /// What must be forgotten because something is at the new name; whether it may be replaced at all.
+    async fn clear_the_way(&self, sight: &Sight<'_>, space: &Space, to: &RelPath, folder: bool) -> Result<Vec<Edit>> {
+        let account = sight.caller.account();
+        if self.from == self.to {
+            return Err(Error::new(Kind::Exists, "it has this name already"));
+        }
+        let Some(there) = sight.look(space, to).await? else {
+            sight.view.allow(account, Verb::Create, &self.to)?;
+            return Ok(Vec::new());
+        };
+        if folder || there.kind == NodeKind::Folder || !self.replace {
+            return Err(Error::new(Kind::Exists, "the new name is taken"));
+        }
+        sight.view.allow(account, Verb::Overwrite, &self.to)?;
+        if space.overwrite == crate::hub::settings::Overwrite::Refuse {
+            return Err(Error::new(Kind::Exists, "the new name is taken and files here are never replaced"));
+        }
+        let row = sight.hub.catalog().file(&space.key, to.as_str()).await?;
+        Ok(row.map(|row| forget(space, &row).to_vec()).unwrap_or_default())
+    }
+}
+
+#[async_trait]
+impl Act for SetModified {
+    type Yield = ();
+
+    fn claim(&self) -> Option<Claim<'_>> {
+        Some(Claim { verb: Verb::Overwrite, path: &self.path, also: None })
+    }
+
+    async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
+        let (space, rel) = sight.place(&self.path)?;
+        sight.unlocked(&self.path, &[])?;
+        sight.find(&space, &rel).await?;
+        let mut edits = Vec::with_capacity(2);
+        if let Some(row) = sight.hub.catalog().file(&space.key, rel.as_str()).await? {
+            let expect = crate::store::Expect::Version(row.version);
+            edits.push(Edit::PutFile(FileRow { modified: self.modified, ..row }, expect));
+        }
+        edits.push(sight.line("touch", &self.path, 0, ""));
+        Ok(one_change(space, edits, Change::SetModified { path: rel, modified: self.modified }, ()))
+    }
 }

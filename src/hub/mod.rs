@@ -11,11 +11,15 @@ mod adopt;
 pub mod caller;
 mod commit;
 pub mod files;
+pub mod listing;
 mod lock;
 pub mod login;
 pub mod mail;
+mod partial;
 pub mod path;
 pub mod policy;
+mod put;
+mod replay;
 pub mod session;
 pub mod settings;
 mod sweep;
@@ -30,7 +34,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use account::Account;
 pub use act::{Act, Claim};
-pub use caller::{Caller, Entry, Listing};
+pub use caller::{Caller, Entry};
+pub use listing::Listing;
 pub use mail::{Envelope, Recipient};
 pub use path::TreePath;
 pub use policy::{Verb, Verbs};
@@ -64,7 +69,7 @@ pub(crate) struct Inner {
     pub(crate) locks: lock::Locks,
     pub(crate) paths: commit::PathLocks,
     pub(crate) pending: commit::Pending,
-    pub(crate) partials: transfer::Partials,
+    pub(crate) partials: partial::Partials,
     pub(crate) next_intent: AtomicI64,
 }
 
@@ -86,7 +91,7 @@ impl Hub {
                 locks,
                 paths: commit::PathLocks::default(),
                 pending: commit::Pending::default(),
-                partials: transfer::Partials::default(),
+                partials: partial::Partials::default(),
                 next_intent: AtomicI64::new(now()),
             }),
         };
@@ -120,6 +125,11 @@ impl Hub {
     /// The current view of accounts and spaces.
     pub(crate) fn view(&self) -> Arc<view::View> {
         self.inner.view.load_full()
+    }
+
+    /// Too many small bodies live only in the catalog: let the tree catch up.
+    pub(crate) fn inline_backlog_is_full(&self) -> bool {
+        self.inner.pending.inline_bytes() > self.view().settings.storage.inline_backlog.0
     }
 
     /// The records.

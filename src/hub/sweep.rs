@@ -1,10 +1,100 @@
-//! The keepers: clear synced intents, adopt outside changes, expire, follow other processes.
+//! The keepers: clear synced intents, retry refused publishes, adopt outside changes, expire, follow other processes.
+
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::{Hub, adopt};
+use crate::hub::commit::publish;
+use crate::hub::{Hub, adopt, now};
+use crate::store::{Batch, Edit};
+
+/// How long a publish may wait for its sync: many share one.
+const CLEAR_EVERY: Duration = Duration::from_millis(500);
+
+/// How soon another process's commits (the command line, another node) are seen.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+
+/// How often sessions, locks and broken uploads past their time are removed.
+const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
 pub(super) fn start(hub: &Hub, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
-    vec![tokio::spawn(adopt::run(hub.clone(), stop.clone()))]
+    vec![
+        tokio::spawn(clear(hub.clone(), stop.clone())),
+        tokio::spawn(follow(hub.clone(), stop.clone())),
+        tokio::spawn(expire(hub.clone(), stop.clone())),
+        tokio::spawn(adopt::run(hub.clone(), stop.clone())),
+    ]
+}
+
+/// Waits one period; false when it is time to stop.
+async fn tick(period: Duration, stop: &CancellationToken) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(period) => true,
+        () = stop.cancelled() => false,
+    }
+}
+
+async fn clear(hub: Hub, stop: CancellationToken) {
+    let mut running = true;
+    while running {
+        running = tokio::select! {
+            running = tick(CLEAR_EVERY, &stop) => running,
+            () = hub.inner.pending.wake.notified() => tick(CLEAR_EVERY / 10, &stop).await,
+        };
+        retry_stuck(&hub).await;
+        let done = hub.inner.pending.take_done();
+        if let Err(error) = hub.clear(done).await {
+            tracing::error!(
+                error = error.detail(),
+                "the tree could not be synced; intents are kept and it is tried again"
+            );
+        }
+    }
+}
+
+async fn retry_stuck(hub: &Hub) {
+    for one in hub.inner.pending.take_stuck() {
+        let outcome = publish(&one.planned).await;
+        match outcome {
+            Ok(_) => hub.inner.pending.add_done(vec![one]),
+            Err(error) => {
+                tracing::error!(change = ?one.planned.change, error = error.detail(), "still cannot be put in place");
+                hub.inner.pending.add_stuck(one);
+            }
+        }
+    }
+}
+
+async fn follow(hub: Hub, stop: CancellationToken) {
+    let mut seen = hub.catalog().version().await.unwrap_or_default();
+    while tick(FOLLOW_EVERY, &stop).await {
+        let Ok(version) = hub.catalog().version().await else { continue };
+        if version == seen {
+            continue;
+        }
+        match hub.follow_catalog().await {
+            Ok(()) => seen = version,
+            Err(error) => tracing::error!(error = error.detail(), "accounts and spaces could not be read again"),
+        }
+    }
+}
+
+async fn expire(hub: Hub, stop: CancellationToken) {
+    while tick(EXPIRE_EVERY, &stop).await {
+        hub.expire_partials().await;
+        let batch = Batch { edits: vec![Edit::Expire(now())] };
+        if let Err(error) = hub.catalog().commit(batch).await {
+            tracing::warn!(error = error.detail(), "sessions and locks past their time could not be removed");
+        }
+    }
+}
+
+impl Hub {
+    /// Reads accounts, spaces and locks again after another process changed them.
+    async fn follow_catalog(&self) -> crate::error::Result<()> {
+        self.reload(self.view().settings.clone()).await?;
+        self.inner.locks.replace(self.catalog().locks(now()).await?);
+        Ok(())
+    }
 }

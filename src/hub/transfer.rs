@@ -3,11 +3,19 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::hub::mail::{self, Envelope};
+use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
-use crate::store::{Micros, Node, Opened};
+use crate::hub::put::{Content, Put, PutFile};
+use crate::hub::settings::Overwrite;
+use crate::hub::view::Space;
+use crate::hub::{Caller, now};
+use crate::store::{Micros, Node, Opened, RelPath, Stage, StageId};
+use crate::units::ByteSize;
 
 /// How an upload meets what is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,22 +73,155 @@ pub struct Receipt {
 
 /// A write in progress: invisible before `commit`; dropping it leaves nothing (or a resumable part, when asked for).
 pub struct Upload {
-    _private: (),
+    work: Option<Box<Work>>,
+}
+
+/// Everything an upload needs; boxed so that an idle session stays small.
+pub(super) struct Work {
+    pub(super) caller: Caller,
+    pub(super) space: Arc<Space>,
+    pub(super) goal: Goal,
+    pub(super) body: Incoming,
+    /// Largest length the limits allow, and what to say beyond it.
+    ceiling: Ceiling,
+    hasher: Option<Sha256>,
+}
+
+/// What becomes of the bytes.
+pub(super) enum Goal {
+    File { path: TreePath, options: WriteOptions, base: Base },
+    Mail(Envelope),
+}
+
+/// What an append or resume was built upon: it must still be there at the commit.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Base {
+    /// Bytes taken over.
+    pub(super) len: u64,
+    /// Tag of the file they came from; `Some(None)`: nothing was there.
+    pub(super) tag: Option<Option<u64>>,
+}
+
+/// The bytes so far: in memory while they are few, then in a stage.
+pub(crate) struct Incoming {
+    buffer: BytesMut,
+    stage: Option<(StageId, Box<dyn Stage>)>,
+    inline: usize,
+}
+
+struct Ceiling {
+    bytes: u64,
+    kind: Kind,
+    says: String,
+}
+
+impl Incoming {
+    pub(super) fn new(inline: ByteSize) -> Self {
+        Self { buffer: BytesMut::new(), stage: None, inline: usize::try_from(inline.0).unwrap_or(usize::MAX) }
+    }
+
+    pub(super) fn staged(id: StageId, stage: Box<dyn Stage>) -> Self {
+        Self { buffer: BytesMut::new(), stage: Some((id, stage)), inline: 0 }
+    }
+
+    /// Bytes so far.
+    pub(crate) fn len(&self) -> u64 {
+        self.stage.as_ref().map_or(self.buffer.len() as u64, |(_, stage)| stage.len())
+    }
+
+    async fn push(&mut self, chunk: Bytes, space: &Space) -> Result<()> {
+        if let Some((_, stage)) = &mut self.stage {
+            return stage.append(chunk).await;
+        }
+        if self.buffer.len() + chunk.len() <= self.inline {
+            self.buffer.extend_from_slice(&chunk);
+            return Ok(());
+        }
+        self.spill(space).await?;
+        match &mut self.stage {
+            Some((_, stage)) => stage.append(chunk).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Moves what is in memory into a stage.
+    async fn spill(&mut self, space: &Space) -> Result<()> {
+        let id = StageId(uuid::Uuid::now_v7().to_string());
+        let mut stage = space.volume.stage(&id).await?;
+        let buffered = std::mem::take(&mut self.buffer).freeze();
+        if !buffered.is_empty()
+            && let Err(error) = stage.append(buffered).await
+        {
+            let _ = space.volume.discard(&id).await;
+            return Err(error);
+        }
+        self.stage = Some((id, stage));
+        Ok(())
+    }
+
+    /// Ready for the commit: inline, or sealed on the disk.
+    pub(crate) async fn content(&mut self, space: &Space, backlog_full: bool) -> Result<Content> {
+        if self.stage.is_none() && backlog_full && !self.buffer.is_empty() {
+            self.spill(space).await?;
+        }
+        match &mut self.stage {
+            Some((id, stage)) => {
+                if space.durable {
+                    stage.seal().await?;
+                }
+                Ok(Content::Staged(id.clone()))
+            }
+            None => Ok(Content::Inline(std::mem::take(&mut self.buffer).freeze())),
+        }
+    }
+
+    /// Bytes back, for parsing. Call before [`Incoming::content`].
+    pub(crate) async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        if let Some((_, stage)) = &self.stage {
+            return stage.read_at(offset, len).await;
+        }
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.buffer.len());
+        let end = start.saturating_add(len).min(self.buffer.len());
+        Ok(Bytes::copy_from_slice(self.buffer.get(start..end).unwrap_or_default()))
+    }
+
+    /// The stage's id, when there is one.
+    pub(crate) fn stage_id(&self) -> Option<&StageId> {
+        self.stage.as_ref().map(|(id, _)| id)
+    }
 }
 
 impl Upload {
+    pub(super) fn begin(
+        caller: Caller,
+        space: Arc<Space>,
+        goal: Goal,
+        body: Incoming,
+        quota_left: Option<u64>,
+        digest: bool,
+    ) -> Self {
+        let ceiling = Ceiling::of(&caller, &space, quota_left);
+        let hasher = digest.then(Sha256::new);
+        Self { work: Some(Box::new(Work { caller, space, goal, body, ceiling, hasher })) }
+    }
+
     /// Takes the next bytes.
     ///
     /// # Errors
     /// `OverQuota`, `TooLarge`, `Unavailable` as soon as it is clear that the commit cannot succeed.
-    pub async fn push(&mut self, _chunk: Bytes) -> Result<()> {
-        todo!()
+    pub async fn push(&mut self, chunk: Bytes) -> Result<()> {
+        let Some(work) = self.work.as_deref_mut() else { return Err(over()) };
+        work.ceiling.check(work.body.len().saturating_add(chunk.len() as u64))?;
+        if let Some(hasher) = &mut work.hasher {
+            hasher.update(&chunk);
+        }
+        work.body.push(chunk, &work.space).await
     }
 
     /// Bytes it will hold so far, with what it resumed or appends to.
     #[must_use]
     pub fn len(&self) -> u64 {
-        todo!()
+        self.work.as_ref().map_or(0, |work| work.body.len())
     }
 
     /// True before the first byte.
@@ -93,13 +234,217 @@ impl Upload {
     ///
     /// # Errors
     /// Those of the turnstile.
-    pub async fn commit(self) -> Result<Receipt> {
-        todo!()
+    pub async fn commit(mut self) -> Result<Receipt> {
+        let Some(mut work) = self.work.take() else { return Err(over()) };
+        let outcome = match work.goal {
+            Goal::File { .. } => work.commit_file().await,
+            Goal::Mail(_) => work.commit_mail().await,
+        };
+        if outcome.is_err() {
+            work.discard().await;
+        }
+        outcome
     }
 
     /// Gives up; a `keep_partial` upload stays resumable, anything else leaves nothing.
-    pub async fn abandon(self) {
-        todo!()
+    pub async fn abandon(mut self) {
+        if let Some(work) = self.work.take() {
+            work.give_up().await;
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        if work.body.stage.is_some()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(work.give_up());
+        }
+    }
+}
+
+fn over() -> Error {
+    Error::new(Kind::Internal, "the upload is over")
+}
+
+impl Work {
+    async fn commit_file(&mut self) -> Result<Receipt> {
+        let mut rebased = 0;
+        loop {
+            let put = self.put().await?;
+            match self.caller.perform(PutFile(put)).await {
+                Err(error) if error.kind() == Kind::Conflict && rebased < REBASES && self.appends() => {
+                    rebased += 1;
+                    self.rebase().await?;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn put(&mut self) -> Result<Put> {
+        let size = self.body.len();
+        let backlog_full = self.caller.hub().inline_backlog_is_full();
+        let content = self.body.content(&self.space, backlog_full).await?;
+        let sha256 = self.digest().await?;
+        let Goal::File { path, options, base } = &self.goal else { return Err(over()) };
+        Ok(Put {
+            path: path.clone(),
+            content,
+            size,
+            sha256,
+            modified: options.modified.unwrap_or_else(now),
+            only_if: options.only_if.or(base.tag),
+            rule: match options.mode {
+                _ if options.unique => Some(Overwrite::KeepBoth),
+                WriteMode::Append => Some(Overwrite::Replace),
+                WriteMode::Resume(_) if base.tag.is_some() => Some(Overwrite::Replace),
+                WriteMode::Replace | WriteMode::Resume(_) => None,
+            },
+            judge: true,
+            folders: options.folders,
+            tokens: options.tokens.clone(),
+            verb: None,
+            detail: String::new(),
+        })
+    }
+
+    /// The digest of everything, also of bytes taken over from before.
+    async fn digest(&mut self) -> Result<Option<[u8; 32]>> {
+        let Some(hasher) = self.hasher.take() else { return Ok(None) };
+        let Goal::File { base: Base { len: 1.., .. }, .. } = &self.goal else {
+            return Ok(Some(hasher.finalize().into()));
+        };
+        let mut whole = Sha256::new();
+        let mut at = 0;
+        loop {
+            let piece = self.body.read_at(at, PIECE).await?;
+            if piece.is_empty() {
+                return Ok(Some(whole.finalize().into()));
+            }
+            at += piece.len() as u64;
+            whole.update(&piece);
+        }
+    }
+
+    fn appends(&self) -> bool {
+        matches!(&self.goal, Goal::File { options: WriteOptions { mode: WriteMode::Append, only_if: None, .. }, .. })
+    }
+
+    /// Someone else changed the file an append was built upon: what is there now, then our bytes.
+    async fn rebase(&mut self) -> Result<()> {
+        let Goal::File { path, base, .. } = &self.goal else { return Err(over()) };
+        let tail_from = base.len;
+        let (fresh, base) = self.caller.append_base(&self.space, path, None).await?;
+        let mut old = std::mem::replace(&mut self.body, fresh);
+        let mut at = tail_from;
+        loop {
+            let piece = old.read_at(at, PIECE).await?;
+            if piece.is_empty() {
+                break;
+            }
+            at += piece.len() as u64;
+            self.body.push(piece, &self.space).await?;
+        }
+        if let Goal::File { base: held, .. } = &mut self.goal {
+            *held = base;
+        }
+        if let Some((id, _)) = old.stage.take() {
+            self.space.volume.discard(&id).await?;
+        }
+        Ok(())
+    }
+
+    async fn commit_mail(&mut self) -> Result<Receipt> {
+        let Goal::Mail(envelope) = &self.goal else { return Err(over()) };
+        mail::finish(&self.caller, envelope, &self.space, &mut self.body).await
+    }
+
+    async fn discard(&mut self) {
+        if let Some((id, _)) = self.body.stage.take()
+            && let Err(error) = self.space.volume.discard(&id).await
+        {
+            tracing::warn!(
+                stage = id.0,
+                error = error.detail(),
+                "a refused upload could not be removed; the next start does it"
+            );
+        }
+    }
+
+    async fn give_up(mut self: Box<Self>) {
+        let keep = match &self.goal {
+            Goal::File { path, options, .. } if options.keep_partial && !self.caller.is_guest() => Some(path.clone()),
+            Goal::File { .. } | Goal::Mail(_) => None,
+        };
+        match (keep, self.body.stage.take()) {
+            (Some(path), Some((id, stage))) if stage.len() > 0 => {
+                let partial = Partial { space: self.space.clone(), id, len: stage.len(), since: now() };
+                self.caller.hub().keep_partial(self.caller.name(), &path, partial).await;
+            }
+            (_, stage) => {
+                self.body.stage = stage;
+                self.discard().await;
+            }
+        }
+    }
+}
+
+impl Ceiling {
+    fn of(caller: &Caller, space: &Space, quota_left: Option<u64>) -> Self {
+        let file_size = caller.hub().view().settings.storage.file_size.0;
+        let quota = quota_left.unwrap_or(u64::MAX);
+        if file_size > 0 && file_size <= quota {
+            let says = format!("larger than one file may be here: {}", ByteSize(file_size));
+            return Self { bytes: file_size, kind: Kind::TooLarge, says };
+        }
+        Self { bytes: quota, kind: Kind::OverQuota, says: full(space) }
+    }
+
+    fn check(&self, bytes: u64) -> Result<()> {
+        if bytes > self.bytes { Err(Error::new(self.kind, self.says.clone())) } else { Ok(()) }
+    }
+}
+
+/// What a panel shows when a quota is used up.
+pub(crate) fn full(space: &Space) -> String {
+    match space.max_bytes {
+        Some(most) => format!("{} is full: its quota is {}", space.key, ByteSize(most)),
+        None => format!("{} is full", space.key),
+    }
+}
+
+impl Caller {
+    /// What an append or resume starts from: the first `upto` bytes of the file (all of it when `None`).
+    pub(super) async fn append_base(
+        &self,
+        space: &Arc<Space>,
+        path: &TreePath,
+        upto: Option<u64>,
+    ) -> Result<(Incoming, Base)> {
+        let rel: RelPath = path.below(&space.path).unwrap_or_default();
+        let opened = match space.volume.open(&rel).await {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == Kind::NotFound && upto.is_none() => {
+                let inline = self.hub().view().settings.storage.inline;
+                return Ok((Incoming::new(inline), Base { len: 0, tag: Some(None) }));
+            }
+            Err(error) => return Err(error),
+        };
+        let len = upto.unwrap_or(opened.node.size);
+        if len > opened.node.size {
+            let says = format!("cannot go on at {len}: only {} bytes are here", opened.node.size);
+            return Err(Error::new(Kind::Invalid, says));
+        }
+        let id = StageId(uuid::Uuid::now_v7().to_string());
+        let mut stage = space.volume.stage(&id).await?;
+        if let Err(error) = stage.append_file(&opened.file, len).await {
+            let _ = space.volume.discard(&id).await;
+            return Err(error);
+        }
+        Ok((Incoming::staged(id, stage), Base { len, tag: Some(Some(opened.node.tag)) }))
     }
 }
 
@@ -135,6 +480,8 @@ impl Download {
     }
 }
 
-/// Broken uploads that can be resumed.
-#[derive(Default)]
-pub(crate) struct Partials {}
+/// Times an append is built anew on what others appended meanwhile.
+const REBASES: u32 = 8;
+
+/// Bytes read at once where an upload reads itself back.
+const PIECE: usize = 256 << 10;

@@ -32,8 +32,8 @@ impl Catalog {
         todo!()
     }
 
-    /// Intents of this node not yet cleared, in order.
-    pub async fn intents(&self, _limit: usize) -> Result<Vec<IntentRow>> {
+    /// Intents of this node not yet cleared, in order of their id, after `after`.
+    pub async fn intents(&self, _after: i64, _limit: usize) -> Result<Vec<IntentRow>> {
         todo!()
     }
 

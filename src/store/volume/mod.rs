@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::store::Micros;
 use path::RelPath;
 
@@ -83,12 +83,29 @@ pub enum Change {
     Folder { path: RelPath },
     /// The file is gone.
     Remove { path: RelPath },
-    /// The folder and all below it are gone.
-    RemoveFolder { path: RelPath },
+    /// The folder is gone: with `all` whatever is below it too, else only when it is empty (`NotEmpty`).
+    RemoveFolder { path: RelPath, all: bool },
     /// What was `from` is `to`, replacing a file there. Already done when `from` is gone and `to` is there.
     Rename { from: RelPath, to: RelPath },
     /// The file's or folder's modification time.
     SetModified { path: RelPath, modified: Micros },
+}
+
+impl Change {
+    /// As the intent row keeps it.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Back from the intent row.
+    ///
+    /// # Errors
+    /// `Corrupt` when it is not what [`Change::encode`] wrote.
+    pub fn decode(text: &str) -> Result<Self> {
+        serde_json::from_str(text)
+            .map_err(|error| Error::new(Kind::Corrupt, "an intent in the catalog cannot be read").with(error))
+    }
 }
 
 /// Free and total bytes of the file system below a volume.

@@ -1,0 +1,78 @@
+//! Broken uploads: invisible to everyone, resumable for a while by the account that began them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::hub::path::TreePath;
+use crate::hub::view::Space;
+use crate::hub::{Hub, now};
+use crate::store::{Micros, StageId};
+
+/// Broken uploads remembered at most; the oldest goes first.
+const MOST: usize = 4096;
+
+/// What a broken upload left.
+pub(crate) struct Partial {
+    pub(crate) space: Arc<Space>,
+    pub(crate) id: StageId,
+    pub(crate) len: u64,
+    pub(crate) since: Micros,
+}
+
+/// By account and path.
+#[derive(Default)]
+pub(crate) struct Partials {
+    kept: Mutex<HashMap<(String, TreePath), Partial>>,
+}
+
+impl Partials {
+    /// Takes one out, to be resumed.
+    pub(crate) fn take(&self, account: &str, path: &TreePath) -> Option<Partial> {
+        self.kept.lock().remove(&(account.to_owned(), path.clone()))
+    }
+
+    /// Length of one that could be resumed.
+    pub(crate) fn len(&self, account: &str, path: &TreePath) -> Option<u64> {
+        self.kept.lock().get(&(account.to_owned(), path.clone())).map(|partial| partial.len)
+    }
+
+    fn put(&self, account: &str, path: &TreePath, partial: Partial) -> Vec<Partial> {
+        let mut kept = self.kept.lock();
+        let mut dropped = Vec::new();
+        if kept.len() >= MOST
+            && let Some(oldest) = kept.iter().min_by_key(|(_, one)| one.since).map(|(key, _)| key.clone())
+        {
+            dropped.extend(kept.remove(&oldest));
+        }
+        dropped.extend(kept.insert((account.to_owned(), path.clone()), partial));
+        dropped
+    }
+
+    fn older_than(&self, moment: Micros) -> Vec<Partial> {
+        self.kept.lock().extract_if(|_, partial| partial.since < moment).map(|(_, partial)| partial).collect()
+    }
+}
+
+impl Hub {
+    pub(crate) async fn keep_partial(&self, account: &str, path: &TreePath, partial: Partial) {
+        let dropped = self.inner.partials.put(account, path, partial);
+        discard(dropped).await;
+    }
+
+    /// Forgets broken uploads that nobody resumed in time.
+    pub(crate) async fn expire_partials(&self) {
+        let life = self.view().settings.storage.resume.0;
+        let life = Micros::try_from(life.as_micros()).unwrap_or(Micros::MAX);
+        discard(self.inner.partials.older_than(now().saturating_sub(life))).await;
+    }
+}
+
+async fn discard(partials: Vec<Partial>) {
+    for partial in partials {
+        if let Err(error) = partial.space.volume.discard(&partial.id).await {
+            tracing::warn!(stage = partial.id.0, error = error.detail(), "a broken upload could not be removed");
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! Putting a file in place: the one plan behind FTP STOR, HTTP PUT and a filed attachment.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use crate::error::{Error, Kind, Result};
+use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
+use crate::hub::files::{signed, usage};
+use crate::hub::path::TreePath;
+use crate::hub::policy::Verb;
+use crate::hub::settings::Overwrite;
+use crate::hub::transfer::Receipt;
+use crate::hub::view::Space;
+use crate::store::{Batch, Body, Change, Edit, Expect, FileRow, Micros, Node, NodeKind, RelPath};
+
+/// Names tried for `a (2).pdf` before giving up.
+const NAMES_TRIED: u32 = 1000;
+
+/// One file to put in place; its bytes are inline or in a sealed stage.
+#[derive(Clone, Debug)]
+pub(crate) struct Put {
+    /// Where it was asked to go.
+    pub(crate) path: TreePath,
+    /// Its bytes.
+    pub(crate) content: Content,
+    /// Its length.
+    pub(crate) size: u64,
+    /// SHA-256 when computed.
+    pub(crate) sha256: Option<[u8; 32]>,
+    /// Modification time.
+    pub(crate) modified: Micros,
+    /// Only when what is there has this tag (`Some(None)`: only when nothing is there).
+    pub(crate) only_if: Option<Option<u64>>,
+    /// Another rule than the space's own.
+    pub(crate) rule: Option<Overwrite>,
+    /// Judge the caller's grants; mail to a mailbox is not a grant.
+    pub(crate) judge: bool,
+    /// Missing folders are made.
+    pub(crate) folders: bool,
+    /// Lock tokens the client holds.
+    pub(crate) tokens: Vec<String>,
+    /// The history's verb instead of `create` / `overwrite`.
+    pub(crate) verb: Option<&'static str>,
+    /// The history's detail.
+    pub(crate) detail: String,
+}
+
+/// Where the bytes are.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    Inline(Bytes),
+    Staged(crate::store::StageId),
+}
+
+/// What putting it takes.
+pub(crate) struct Placed {
+    pub(crate) edits: Vec<Edit>,
+    pub(crate) planned: Planned,
+    pub(crate) path: TreePath,
+    pub(crate) created: bool,
+}
+
+impl Put {
+    /// Plans it; `taken` are the places other puts of the same batch go to.
+    pub(crate) async fn place(&self, sight: &Sight<'_>, taken: &HashSet<TreePath>) -> Result<Placed> {
+        let (space, rel) = sight.place(&self.path)?;
+        let there = sight.look(&space, &rel).await?;
+        self.precondition(there.as_ref())?;
+        if there.as_ref().is_some_and(|node| node.kind == NodeKind::Folder) {
+            return Err(Error::new(Kind::WrongType, "a folder has this name"));
+        }
+        if there.is_none() && !self.folders {
+            sight.parent_exists(&space, &rel).await?;
+        }
+        let occupied = there.is_some() || taken.contains(&self.path);
+        let (rel, replaces) = self.settle_name(sight, &space, rel, occupied, taken).await?;
+        let path = space.path.with(&rel);
+        sight.unlocked(&path, &self.tokens)?;
+        self.record(sight, space, rel, path, replaces).await
+    }
+
+    fn precondition(&self, there: Option<&Node>) -> Result<()> {
+        match self.only_if {
+            Some(wanted) if wanted != there.map(|node| node.tag) => {
+                Err(Error::new(Kind::Conflict, "it was changed by someone else meanwhile"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Applies the overwrite rule: the name it gets, and whether it replaces what has it.
+    async fn settle_name(
+        &self,
+        sight: &Sight<'_>,
+        space: &Space,
+        rel: RelPath,
+        occupied: bool,
+        taken: &HashSet<TreePath>,
+    ) -> Result<(RelPath, bool)> {
+        if !occupied {
+            self.allow(sight, Verb::Create)?;
+            return Ok((rel, false));
+        }
+        match self.rule.unwrap_or(space.overwrite) {
+            Overwrite::Replace if !taken.contains(&self.path) => {
+                self.allow(sight, Verb::Overwrite)?;
+                Ok((rel, true))
+            }
+            Overwrite::Refuse => {
+                self.allow(sight, Verb::Create)?;
+                Err(Error::new(Kind::Exists, "the name is taken and files here are never replaced"))
+            }
+            Overwrite::Replace | Overwrite::KeepBoth => {
+                self.allow(sight, Verb::Create)?;
+                Ok((self.free_name(sight, space, &rel, taken).await?, false))
+            }
+        }
+    }
+
+    fn allow(&self, sight: &Sight<'_>, verb: Verb) -> Result<()> {
+        if !self.judge {
+            return Ok(());
+        }
+        sight.view.allow(sight.caller.account(), verb, &self.path)
+    }
+
+    /// `a.pdf` → `a (2).pdf`, the first that is free on the disk, in the catalog and in this batch.
+    async fn free_name(
+        &self,
+        sight: &Sight<'_>,
+        space: &Space,
+        rel: &RelPath,
+        taken: &HashSet<TreePath>,
+    ) -> Result<RelPath> {
+        let folder = rel.parent().unwrap_or_default();
+        for number in 2..NAMES_TRIED {
+            let candidate = folder.join(&numbered(rel.name(), number))?;
+            let free = !taken.contains(&space.path.with(&candidate))
+                && sight.look(space, &candidate).await?.is_none()
+                && sight.hub.catalog().file(&space.key, candidate.as_str()).await?.is_none();
+            if free {
+                return Ok(candidate);
+            }
+        }
+        Err(Error::new(Kind::Exists, "the name and every numbered name after it are taken"))
+    }
+
+    /// The row, the usage, the history line and the publish.
+    async fn record(
+        &self,
+        sight: &Sight<'_>,
+        space: Arc<Space>,
+        rel: RelPath,
+        path: TreePath,
+        replaces: bool,
+    ) -> Result<Placed> {
+        let old = sight.hub.catalog().file(&space.key, rel.as_str()).await?;
+        let (counted, files, expect) = match &old {
+            Some(row) => (row.size, 0, Expect::Version(row.version)),
+            None => (0, 1, Expect::Absent),
+        };
+        let row = FileRow {
+            space: space.key.clone(),
+            path: rel.as_str().to_owned(),
+            size: self.size,
+            modified: self.modified,
+            version: old.map_or(1, |row| row.version),
+            owner: sight.caller.name().to_owned(),
+            sha256: self.sha256,
+        };
+        let verb = self.verb.unwrap_or(if replaces { "overwrite" } else { "create" });
+        let edits = vec![
+            Edit::PutFile(row, expect),
+            usage(&space, signed(self.size) - signed(counted), files),
+            sight.line(verb, &path, self.size, self.detail.clone()),
+        ];
+        let (body, inline) = match &self.content {
+            Content::Inline(bytes) => (Body::Inline, Some(bytes.clone())),
+            Content::Staged(id) => (Body::Staged(id.clone()), None),
+        };
+        let change = Change::Put { path: rel, body, modified: Some(self.modified) };
+        Ok(Placed { edits, planned: Planned { space, change, body: inline }, path, created: !replaces })
+    }
+}
+
+/// `a.pdf`, 2 → `a (2).pdf`; `.profile`, 2 → `.profile (2)`.
+fn numbered(name: &str, number: u32) -> String {
+    match name.rsplit_once('.') {
+        Some((stem, extension)) if !stem.is_empty() => format!("{stem} ({number}).{extension}"),
+        _ => format!("{name} ({number})"),
+    }
+}
+
+/// Puts one file, as its own act.
+pub(crate) struct PutFile(pub(crate) Put);
+
+#[async_trait]
+impl Act for PutFile {
+    type Yield = Receipt;
+
+    /// Which verb it needs depends on what is there: it judges while planning.
+    fn claim(&self) -> Option<Claim<'_>> {
+        None
+    }
+
+    fn paths(&self) -> Vec<&TreePath> {
+        vec![&self.0.path]
+    }
+
+    async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<Receipt>> {
+        let Placed { edits, planned, path, created } = self.0.place(sight, &HashSet::new()).await?;
+        let mut receipt = Receipt {
+            path,
+            bytes: self.0.size,
+            sha256: self.0.sha256,
+            tag: 0,
+            modified: self.0.modified,
+            created,
+            id: String::new(),
+        };
+        Ok(Plan {
+            batch: Batch { edits },
+            changes: vec![planned],
+            wide: false,
+            answer: Box::new(move |nodes| {
+                receipt.tag = nodes.first().and_then(Option::as_ref).map_or(0, |node| node.tag);
+                receipt
+            }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbered_names_keep_their_extension() {
+        assert_eq!(numbered("a.pdf", 2), "a (2).pdf");
+        assert_eq!(numbered("archive.tar.gz", 3), "archive.tar (3).gz");
+        assert_eq!(numbered(".profile", 2), ".profile (2)");
+        assert_eq!(numbered("README", 2), "README (2)");
+    }
+}

@@ -1,0 +1,117 @@
+//! The replay: what was acknowledged and not yet in place when the daemon stopped is put in place before anyone is served.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::error::Result;
+use crate::hub::Hub;
+use crate::hub::act::Planned;
+use crate::hub::commit::{Promised, publish};
+use crate::store::{Batch, Body, Change, Edit, IntentRow, StageId};
+
+/// Intents read at once.
+const PAGE: usize = 500;
+
+impl Hub {
+    /// Publishes every remaining intent in order and sweeps the stages nobody needs any more.
+    pub(crate) async fn replay(&self) -> Result<()> {
+        let mut after = i64::MIN;
+        let mut needed = HashSet::new();
+        let mut count = 0_usize;
+        loop {
+            let page = self.catalog().intents(after, PAGE).await?;
+            let Some(last) = page.last() else { break };
+            after = last.id;
+            count += page.len();
+            self.replay_page(page, &mut needed).await?;
+        }
+        if count > 0 {
+            tracing::info!(count, "put in place what was acknowledged before the last stop");
+        }
+        self.inner.next_intent.fetch_max(after.saturating_add(1), std::sync::atomic::Ordering::Relaxed);
+        self.sweep_stages(&needed).await;
+        Ok(())
+    }
+
+    async fn replay_page(&self, page: Vec<IntentRow>, needed: &mut HashSet<StageId>) -> Result<()> {
+        let view = self.view();
+        let mut done = Vec::new();
+        for row in page {
+            let Some(space) = view.space(&row.space).cloned() else {
+                tracing::warn!(space = row.space, id = row.id, "a change waits for a space that is not configured");
+                if let Ok(Change::Put { body: Body::Staged(id), .. }) = Change::decode(&row.change) {
+                    needed.insert(id);
+                }
+                continue;
+            };
+            let change = Change::decode(&row.change)?;
+            let promised = Promised { id: row.id, planned: Planned { space, change, body: row.body } };
+            if !self.still_wanted(&promised.planned).await? {
+                done.push(promised);
+                continue;
+            }
+            match publish(&promised.planned).await {
+                Ok(_) => done.push(promised),
+                Err(error) => {
+                    tracing::error!(
+                        id = promised.id,
+                        error = error.detail(),
+                        "a committed change cannot be put in place yet"
+                    );
+                    if let Change::Put { body: Body::Staged(id), .. } = &promised.planned.change {
+                        needed.insert(id.clone());
+                    }
+                    self.inner.pending.add_stuck(promised);
+                }
+            }
+        }
+        self.clear(done).await
+    }
+
+    /// A file that was put in place and has since been moved away by another program must not come back.
+    async fn still_wanted(&self, planned: &Planned) -> Result<bool> {
+        match &planned.change {
+            Change::Put { path, .. } => Ok(self.catalog().file(&planned.space.key, path.as_str()).await?.is_some()),
+            _ => Ok(true),
+        }
+    }
+
+    /// Syncs what is in place and clears its intents. What fails is tried again by the keeper.
+    pub(crate) async fn clear(&self, done: Vec<Promised>) -> Result<()> {
+        if done.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.sync_and_clear(&done).await {
+            self.inner.pending.add_done(done);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    async fn sync_and_clear(&self, done: &[Promised]) -> Result<()> {
+        let mut by_space: HashMap<&str, Vec<&Promised>> = HashMap::new();
+        for one in done {
+            by_space.entry(one.planned.space.key.as_str()).or_default().push(one);
+        }
+        for group in by_space.values() {
+            let changes: Vec<Change> = group.iter().map(|one| one.planned.change.clone()).collect();
+            if let Some(first) = group.first() {
+                first.planned.space.volume.sync(&changes).await?;
+            }
+        }
+        let ids = done.iter().map(|one| one.id).collect();
+        self.catalog().commit(Batch { edits: vec![Edit::ClearIntents(ids)] }).await
+    }
+
+    /// Removes stages of uploads that died with the last daemon.
+    async fn sweep_stages(&self, needed: &HashSet<StageId>) {
+        let view = self.view();
+        for space in &view.spaces {
+            let Ok(stages) = space.volume.stages().await else { continue };
+            for id in stages.into_iter().filter(|id| !needed.contains(id)) {
+                if let Err(error) = space.volume.discard(&id).await {
+                    tracing::warn!(stage = id.0, error = error.detail(), "a stale upload could not be removed");
+                }
+            }
+        }
+    }
+}
