@@ -1,18 +1,40 @@
 //! Configuration: defaults → file → `conf.d` → environment, checked as a whole, explained with its origin.
+//!
+//! Every room owns its `Settings`; this room reads the layers, refuses what nobody knows, remembers where each value
+//! came from, and says everything that is wrong at once. It opens nothing: what a path or an address leads to is the
+//! daemon's business.
+
+mod check;
+pub mod explain;
+mod layers;
+pub mod origin;
+pub mod problem;
+pub mod schema;
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Deserializer, Serialize};
+
+pub use layers::{DEFAULT_FILE, load, load_with};
+pub use origin::{Origins, Place};
+pub use problem::{Problem, Problems};
+
+use crate::hub::Settings;
 use crate::hub::settings::{DeviceSettings, LoginSettings, SpaceSettings, StorageSettings, UserSettings};
-use crate::net::{Limits, ListenSettings, TlsSettings};
+use crate::net::{Limits, ListenSettings, TlsMode, TlsSettings};
+use crate::proto::{PROTOCOLS, Section};
 use crate::store::CatalogSettings;
 use crate::telemetry::LogSettings;
 
 /// The effective configuration.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Config {
     /// The data folder.
-    pub data: std::path::PathBuf,
+    pub data: PathBuf,
     /// Mail domains served.
+    #[serde(deserialize_with = "names")]
     pub domain: Vec<String>,
     /// Runtimes (threads that serve connections); 0: one per core.
     pub workers: usize,
@@ -36,6 +58,122 @@ pub struct Config {
     pub device: Vec<DeviceSettings>,
     /// `[[space]]`
     pub space: Vec<SpaceSettings>,
-    /// `[http]`, `[ftp]`, `[smtp]`, …: handed to the protocol of that name.
-    pub protocols: BTreeMap<String, toml::Table>,
+    /// `[http]`, `[ftp]`, `[smtp]`, …: handed to the protocol of that name, merged over its defaults.
+    #[serde(flatten)]
+    pub protocols: BTreeMap<String, toml::Value>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data: "./stoa-data".into(),
+            domain: vec!["localhost".into()],
+            workers: 0,
+            catalog: CatalogSettings::default(),
+            tls: TlsSettings::default(),
+            listen: vec![
+                listener("http", "127.0.0.1:8080", TlsMode::None),
+                listener("ftp", "127.0.0.1:2121", TlsMode::Upgrade),
+                listener("smtp", "127.0.0.1:2525", TlsMode::Upgrade),
+                listener("admin", "127.0.0.1:8081", TlsMode::None),
+            ],
+            limits: Limits::default(),
+            log: LogSettings::default(),
+            login: LoginSettings::default(),
+            storage: StorageSettings::default(),
+            user: Vec::new(),
+            device: Vec::new(),
+            space: Vec::new(),
+            protocols: PROTOCOLS
+                .iter()
+                .map(|protocol| (protocol.name().to_owned(), toml::Value::Table(protocol.defaults())))
+                .collect(),
+        }
+    }
+}
+
+impl Config {
+    /// What the hub takes from it.
+    #[must_use]
+    pub fn hub(&self) -> Settings {
+        Settings {
+            data: self.data.clone(),
+            domains: self.domain.clone(),
+            users: self.user.clone(),
+            devices: self.device.clone(),
+            spaces: self.space.clone(),
+            login: self.login.clone(),
+            storage: self.storage.clone(),
+        }
+    }
+
+    /// The table of one language, as its `open` wants it.
+    #[must_use]
+    pub fn section(&self, name: &'static str) -> Section {
+        let values = self.protocols.get(name).and_then(toml::Value::as_table).cloned().unwrap_or_default();
+        Section { name, values }
+    }
+}
+
+/// A configuration with the story of how it came about.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// What counts.
+    pub config: Config,
+    /// The merged values as they were written, for printing.
+    pub values: toml::Table,
+    /// Where each of them came from.
+    pub origins: Origins,
+    /// The main file; `None` when there is none and the defaults stand.
+    pub file: Option<PathBuf>,
+}
+
+impl Loaded {
+    /// The main file as people call it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.file.as_deref().map_or_else(|| "no file, the defaults".to_owned(), |file| file.display().to_string())
+    }
+
+    /// The folder that a relative name in the configuration is meant from: the one the daemon runs in.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.config.data
+    }
+}
+
+fn listener(protocol: &str, address: &str, tls: TlsMode) -> ListenSettings {
+    ListenSettings { protocol: protocol.into(), address: address.into(), tls, socket: String::new() }
+}
+
+/// One name, a list of names, or names separated by commas.
+fn names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Names;
+
+    impl<'de> serde::de::Visitor<'de> for Names {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a domain, a list of domains, or domains separated by commas")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Vec<String>, E> {
+            Ok(split(text))
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut items: A) -> Result<Vec<String>, A::Error> {
+            let mut all = Vec::new();
+            while let Some(text) = items.next_element::<String>()? {
+                all.extend(split(&text));
+            }
+            Ok(all)
+        }
+    }
+
+    deserializer.deserialize_any(Names)
+}
+
+/// The words of a list written in one string.
+fn split(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }

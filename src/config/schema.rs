@@ -1,0 +1,44 @@
+//! What may be written: every key with its default, as one table to compare with.
+
+use crate::config::Config;
+use crate::hub::settings::{DeviceSettings, SpaceSettings, UserSettings};
+
+/// Lists of tables, which files add to and the environment cannot reach.
+pub const LISTS: [&str; 4] = ["listen", "user", "device", "space"];
+
+/// Every key at its default; the lists are empty or hold the default listeners.
+#[must_use]
+pub fn defaults() -> toml::Table {
+    toml::Table::try_from(Config::default()).unwrap_or_default()
+}
+
+/// One element of a list with every key it may have, at its default.
+#[must_use]
+pub fn element(list: &str) -> toml::Table {
+    let filled = match list {
+        "device" => toml::Table::try_from(DeviceSettings::default()),
+        "listen" => return listen(),
+        "space" => toml::Table::try_from(SpaceSettings::default()),
+        _ => toml::Table::try_from(UserSettings::default()),
+    };
+    filled.unwrap_or_default()
+}
+
+fn listen() -> toml::Table {
+    let keys = [("protocol", ""), ("address", ""), ("tls", "none"), ("socket", "")];
+    keys.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect()
+}
+
+/// What kind of value a key takes, in words.
+#[must_use]
+pub fn kind(value: &toml::Value) -> &'static str {
+    match value {
+        toml::Value::Array(_) => "a list",
+        toml::Value::Boolean(_) => "true or false",
+        toml::Value::Datetime(_) => "a date",
+        toml::Value::Float(_) => "a number",
+        toml::Value::Integer(_) => "a whole number",
+        toml::Value::String(_) => "text in quotes",
+        toml::Value::Table(_) => "a table",
+    }
+}
