@@ -1,12 +1,449 @@
 //! The driver of every line protocol: reads lines, asks the dialogue, does its turns.
+//!
+//! Deadlines, line bounds, pipelining, the STARTTLS purge, drain and transfers exist here once. An idle connection holds its
+//! dialogue, a small line buffer and nothing else: everything that is not waiting for a line is boxed.
 
-use super::dialogue::Dialogue;
-use crate::net::Link;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::carry::{self, Pace};
+use super::dialogue::{
+    Dialogue, Encode, Event, Framing, Intake, Lane, Malformed, Meanwhile, NoLane, Source, Turn, Why,
+};
+use super::line::{Found, LineBuffer};
+use crate::error::{Error, Kind, Result};
+use crate::net::{Link, Stream, side};
+
+/// Replies to pipelined commands are sent together up to this many bytes.
+const TOGETHER: usize = 16 << 10;
+/// Commands kept while bytes flow on a side lane; more wait in the kernel.
+const WAITING: usize = 8;
+/// Our own work on one command may take this long; then the connection is closed without an answer.
+const LONGEST_WORK: Duration = Duration::from_secs(600);
+/// How long a closing connection is read (and forgotten), so that the last reply is not lost to a reset.
+const LINGER: Duration = Duration::from_secs(1);
+/// How far a deadline of "never" lies ahead.
+const NEVER: Duration = Duration::from_secs(86_400 * 365);
 
 /// Drives one conversation to its end.
 ///
 /// # Errors
 /// Only those of the connection itself; everything a peer says is answered.
-pub async fn converse<D: Dialogue>(_talk: D, _link: Link) -> std::io::Result<()> {
-    todo!()
+pub async fn converse<D: Dialogue>(talk: D, link: Link) -> io::Result<()> {
+    let mut drive = Drive::new(talk, link);
+    let mut turn = drive.react(Event::Opened).await?;
+    loop {
+        turn = match turn {
+            Turn::Wait => match drive.hear().await? {
+                Heard::Command(command) => drive.answer(command).await?,
+                Heard::Malformed(malformed) => match drive.blame() {
+                    true => return drive.part(Why::Errors).await,
+                    false => drive.react(Event::Malformed(malformed)).await?,
+                },
+                Heard::Part(why) => return drive.part(why).await,
+                Heard::Gone => return Ok(()),
+            },
+            Turn::Say(reply) => {
+                reply.encode(&mut drive.output);
+                Turn::Wait
+            }
+            Turn::Secure(reply) => Box::pin(drive.secure(reply)).await?,
+            Turn::Close(reply) => return drive.close(reply).await,
+            Turn::Take { prompt, intake, framing, lane } => {
+                let (event, lost) = Box::pin(drive.take(prompt, intake, framing, lane)).await?;
+                match drive.react(event).await? {
+                    Turn::Say(reply) if lost => return drive.close(Some(reply)).await,
+                    _ if lost => return drive.close(None).await,
+                    turn => turn,
+                }
+            }
+            Turn::Give { prompt, source, framing, lane } => {
+                let (event, lost) = Box::pin(drive.give(prompt, source, framing, lane)).await?;
+                match drive.react(event).await? {
+                    // A body broken off in the middle leaves no place for a reply.
+                    _ if lost => return drive.close(None).await,
+                    turn => turn,
+                }
+            }
+        };
+    }
+}
+
+/// What came next.
+enum Heard<C> {
+    Command(C),
+    Malformed(Malformed),
+    Part(Why),
+    Gone,
+}
+
+struct Drive<D: Dialogue> {
+    talk: D,
+    link: Link,
+    lines: LineBuffer,
+    output: BytesMut,
+    /// Heard while bytes flowed on a side lane.
+    waiting: VecDeque<Heard<D::Command>>,
+    /// The peer will say nothing more.
+    gone: bool,
+    errors: u32,
+    opened: Instant,
+    /// When the last command came.
+    heard: Instant,
+    /// Nothing was heard yet.
+    fresh: bool,
+}
+
+impl<D: Dialogue> Drive<D> {
+    fn new(talk: D, link: Link) -> Self {
+        let now = Instant::now();
+        Self {
+            talk,
+            link,
+            lines: LineBuffer::default(),
+            output: BytesMut::new(),
+            waiting: VecDeque::new(),
+            gone: false,
+            errors: 0,
+            opened: now,
+            heard: now,
+            fresh: true,
+        }
+    }
+
+    async fn answer(&mut self, command: D::Command) -> io::Result<Turn<D::Reply>> {
+        bounded(self.talk.answer(command)).await
+    }
+
+    async fn react(&mut self, event: Event) -> io::Result<Turn<D::Reply>> {
+        bounded(self.talk.react(event)).await
+    }
+
+    /// Counts a malformed command; true when it was one too many.
+    fn blame(&mut self) -> bool {
+        self.errors = self.errors.saturating_add(1);
+        self.link.limits.errors > 0 && self.errors > self.link.limits.errors
+    }
+
+    /// The next whole line that came already, parsed.
+    fn next_line(&mut self) -> Option<Heard<D::Command>> {
+        if self.fresh && self.lines.is_tls_hello() {
+            self.lines.forget();
+            return Some(Heard::Malformed(Malformed::Foreign("TLS")));
+        }
+        let heard = match self.lines.next(D::LINES) {
+            Found::Nothing => return None,
+            Found::TooLong => Heard::Malformed(Malformed::TooLong),
+            Found::Line(line) => match self.talk.parse(&line) {
+                Ok(command) => Heard::Command(command),
+                Err(malformed) => Heard::Malformed(malformed),
+            },
+        };
+        self.fresh = false;
+        self.heard = Instant::now();
+        Some(heard)
+    }
+
+    /// Waits for the next line; replies go out when there is none to be answered together with them.
+    async fn hear(&mut self) -> io::Result<Heard<D::Command>> {
+        loop {
+            if self.link.stop.is_cancelled() {
+                return Ok(Heard::Part(Why::Shutdown));
+            }
+            if self.output.len() >= TOGETHER {
+                self.flush().await?;
+            }
+            if let Some(heard) = self.waiting.pop_front() {
+                return Ok(heard);
+            }
+            if let Some(heard) = self.next_line() {
+                return Ok(heard);
+            }
+            self.flush().await?;
+            if self.gone {
+                return Ok(Heard::Gone);
+            }
+            let (deadline, why) = self.deadline();
+            tokio::select! {
+                biased;
+                read = read_some(&mut self.link.stream, &mut self.lines) => {
+                    self.gone = read? == 0;
+                }
+                () = self.link.stop.cancelled() => {}
+                () = sleep_until(deadline) => return Ok(Heard::Part(why)),
+            }
+        }
+    }
+
+    /// When this wait is over, and for what reason.
+    fn deadline(&self) -> (Instant, Why) {
+        let limits = &self.link.limits;
+        let quiet = match self.talk.settled() {
+            true => after(self.heard, limits.idle.0),
+            false => after(self.opened, limits.greeting.0).min(after(self.heard, limits.idle.0)),
+        };
+        let total = after(self.opened, limits.total.0);
+        if total < quiet { (total, Why::Total) } else { (quiet, Why::Idle) }
+    }
+
+    /// How long one step of the peer may take.
+    fn patience(&self) -> Duration {
+        let stall = self.link.limits.stall.0;
+        if stall.is_zero() { NEVER } else { stall }
+    }
+
+    fn pace(&self) -> Pace {
+        let total = self.link.limits.total.0;
+        Pace::new(&self.link.limits, (!total.is_zero()).then(|| self.opened + total))
+    }
+
+    /// Sends the replies that are due. A peer that does not read them is not waited for longer than a stalled transfer.
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        let bound = self.patience();
+        let (stream, output) = (&mut self.link.stream, &mut self.output);
+        let sending = async {
+            stream.write_all(output).await?;
+            stream.flush().await
+        };
+        timeout(bound, sending).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        self.output = BytesMut::new();
+        Ok(())
+    }
+
+    /// RFC 3207 §6, RFC 4217: nothing said in the clear may be heard after the handshake.
+    async fn secure(&mut self, reply: D::Reply) -> io::Result<Turn<D::Reply>> {
+        reply.encode(&mut self.output);
+        self.flush().await?;
+        self.lines.forget();
+        self.waiting.clear();
+        self.link.secure().await?;
+        self.talk.renew(&self.link.origin);
+        self.react(Event::Secured).await
+    }
+
+    async fn part(mut self, why: Why) -> io::Result<()> {
+        match self.react(Event::Parting(why)).await? {
+            Turn::Say(reply) | Turn::Close(Some(reply)) => self.close(Some(reply)).await,
+            _ => self.close(None).await,
+        }
+    }
+
+    /// Sends what is due and closes without a reset: an unread command would make the kernel throw the last reply away.
+    async fn close(mut self, reply: Option<D::Reply>) -> io::Result<()> {
+        if let Some(reply) = reply {
+            reply.encode(&mut self.output);
+        }
+        self.flush().await?;
+        let stream = &mut self.link.stream;
+        let lingering = async {
+            stream.shutdown().await?;
+            let mut sink = [0; 256];
+            while stream.read(&mut sink).await? > 0 {}
+            io::Result::Ok(())
+        };
+        let _ = timeout(LINGER, Box::pin(lingering)).await;
+        Ok(())
+    }
+
+    /// Does a [`Turn::Take`]; true when the connection lost its place.
+    async fn take(
+        &mut self,
+        prompt: Option<D::Reply>,
+        mut intake: Box<dyn Intake>,
+        framing: Framing,
+        lane: Lane,
+    ) -> io::Result<(Event, bool)> {
+        if let Some(prompt) = prompt {
+            prompt.encode(&mut self.output);
+        }
+        self.flush().await?;
+        let mut pace = self.pace();
+        let (outcome, lost) = match lane {
+            Lane::Inline => {
+                let early = self.lines.take_rest();
+                let taken = carry::take_in(&mut self.link.stream, early, framing, &mut *intake, &mut pace).await;
+                self.lines.give_back(taken.rest);
+                self.heard = Instant::now();
+                (taken.outcome, taken.lost)
+            }
+            Lane::Side(lane) => {
+                let wait = self.patience();
+                let body = take_beside(lane, wait, framing, &mut *intake, &mut pace);
+                let outcome = self.beside(Box::pin(body)).await?;
+                (outcome.and_then(|()| self.still_there()), false)
+            }
+        };
+        let received = match outcome {
+            Ok(()) => bounded(intake.commit()).await?,
+            Err(error) => {
+                bounded(intake.abandon()).await?;
+                Err(error)
+            }
+        };
+        Ok((Event::Received(received), lost))
+    }
+
+    /// Does a [`Turn::Give`]; true when the connection lost its place.
+    async fn give(
+        &mut self,
+        prompt: Option<D::Reply>,
+        source: Source,
+        framing: Framing,
+        lane: Lane,
+    ) -> io::Result<(Event, bool)> {
+        if let Some(prompt) = prompt {
+            prompt.encode(&mut self.output);
+        }
+        self.flush().await?;
+        let mut pace = self.pace();
+        match lane {
+            Lane::Inline => {
+                let sent = carry::give_out(&mut self.link.stream, source, framing, &mut pace).await;
+                self.heard = Instant::now();
+                let lost = sent.is_err();
+                Ok((Event::Sent(sent), lost))
+            }
+            Lane::Side(lane) => {
+                let wait = self.patience();
+                let body = give_beside(lane, wait, source, framing, &mut pace);
+                let sent = self.beside(Box::pin(body)).await?;
+                Ok((Event::Sent(sent), false))
+            }
+        }
+    }
+
+    /// Lets bytes flow on a side lane while commands are still heard.
+    async fn beside<T>(&mut self, mut body: impl Future<Output = Result<T>> + Unpin) -> io::Result<Result<T>> {
+        loop {
+            while self.waiting.len() < WAITING {
+                let Some(heard) = self.next_line() else { break };
+                match heard {
+                    Heard::Command(command) => match self.talk.during_transfer(&command) {
+                        Meanwhile::Abort => {
+                            self.waiting.push_back(Heard::Command(command));
+                            return Ok(Err(Error::new(Kind::Cancelled, "transfer aborted")));
+                        }
+                        Meanwhile::Answer => {
+                            // Only a reply makes sense here; a dialogue that wants more classifies the command as `Wait`.
+                            if let Turn::Say(reply) = self.answer(command).await? {
+                                reply.encode(&mut self.output);
+                                self.flush().await?;
+                            }
+                        }
+                        Meanwhile::Wait => self.waiting.push_back(Heard::Command(command)),
+                    },
+                    other => self.waiting.push_back(other),
+                }
+            }
+            let listen = self.waiting.len() < WAITING && !self.gone;
+            tokio::select! {
+                biased;
+                done = &mut body => {
+                    self.heard = Instant::now();
+                    self.look().await;
+                    return Ok(done);
+                }
+                read = read_some(&mut self.link.stream, &mut self.lines), if listen => {
+                    self.gone = !matches!(read, Ok(more) if more > 0);
+                }
+            }
+        }
+    }
+
+    /// Takes what has already come, without waiting, and so learns whether the peer is still there.
+    async fn look(&mut self) {
+        if self.gone || !self.waiting.is_empty() {
+            return;
+        }
+        let now = {
+            let mut reading = pin!(read_some(&mut self.link.stream, &mut self.lines));
+            poll_fn(|cx| match reading.as_mut().poll(cx) {
+                Poll::Ready(read) => Poll::Ready(Some(read)),
+                Poll::Pending => Poll::Ready(None),
+            })
+            .await
+        };
+        if let Some(read) = now {
+            self.gone = !matches!(read, Ok(more) if more > 0);
+        }
+        if let Some(heard) = self.next_line() {
+            self.waiting.push_back(heard);
+        }
+    }
+
+    /// An upload over a side lane ends when that lane ends, which is also how it looks when the client was killed: its kernel
+    /// closes both connections. So an upload whose client hung up without a word is broken, not complete.
+    fn still_there(&self) -> Result<()> {
+        if self.gone && self.waiting.is_empty() {
+            return Err(Error::new(Kind::Cancelled, "the client hung up before the upload was acknowledged"));
+        }
+        Ok(())
+    }
+}
+
+async fn take_beside(
+    lane: side::Lane,
+    wait: Duration,
+    framing: Framing,
+    intake: &mut dyn Intake,
+    pace: &mut Pace,
+) -> Result<()> {
+    let mut stream = lane.open(wait).await.map_err(no_lane)?;
+    let taken = carry::take_in(&mut stream, BytesMut::new(), framing, intake, pace).await;
+    if taken.outcome.is_ok() {
+        let _ = timeout(LINGER, stream.shutdown()).await;
+    }
+    taken.outcome
+}
+
+async fn give_beside(
+    lane: side::Lane,
+    wait: Duration,
+    source: Source,
+    framing: Framing,
+    pace: &mut Pace,
+) -> Result<u64> {
+    let mut stream = lane.open(wait).await.map_err(no_lane)?;
+    let sent = carry::give_out(&mut stream, source, framing, pace).await?;
+    // TLS says that this is the end; a peer that does not listen any more has all bytes already.
+    let _ = timeout(LINGER, stream.shutdown()).await;
+    Ok(sent)
+}
+
+fn no_lane(error: io::Error) -> Error {
+    let words = match error.kind() {
+        io::ErrorKind::TimedOut => "no data connection came: check the firewall and the passive ports and address",
+        io::ErrorKind::ConnectionRefused => "the data connection was refused",
+        _ => "the data connection could not be opened",
+    };
+    Error::new(Kind::Unavailable, words).with(NoLane(error))
+}
+
+async fn read_some(stream: &mut Stream, lines: &mut LineBuffer) -> io::Result<usize> {
+    let read = stream.read_buf(lines.room()).await?;
+    lines.noted();
+    Ok(read)
+}
+
+/// Our own work, boxed (it must not make every idle connection as large as the largest command) and bounded.
+async fn bounded<T>(work: impl Future<Output = T>) -> io::Result<T> {
+    timeout(LONGEST_WORK, Box::pin(work)).await.map_err(|_| {
+        tracing::error!(seconds = LONGEST_WORK.as_secs(), "a command took too long; its connection is closed");
+        io::Error::from(io::ErrorKind::TimedOut)
+    })
+}
+
+fn after(start: Instant, span: Duration) -> Instant {
+    start + if span.is_zero() { NEVER } else { span }
 }

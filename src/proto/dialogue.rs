@@ -86,9 +86,39 @@ pub enum Framing {
     Dots {
         /// Bytes swallowed at most after an error before the connection is closed.
         swallow: u64,
+        /// What a CR or LF that stands alone becomes; it is never part of the end.
+        bare: Bare,
     },
     /// Exactly this many bytes (BDAT).
     Counted(u64),
+}
+
+/// What happens to a CR or LF that stands alone inside content framed by dots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bare {
+    /// Stored as it came.
+    Keep,
+    /// Becomes CRLF.
+    #[default]
+    Normalize,
+    /// The whole content is refused as `Invalid`, after it was swallowed.
+    Refuse,
+}
+
+/// Marks (as the source of an error) that the second connection never came to be: FTP's 425 instead of 426.
+#[derive(Debug)]
+pub struct NoLane(pub std::io::Error);
+
+impl std::fmt::Display for NoLane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "data connection: {}", self.0)
+    }
+}
+
+impl std::error::Error for NoLane {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
 }
 
 /// Which connection carries the bytes.

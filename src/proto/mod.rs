@@ -2,8 +2,10 @@
 //!
 //! A language is one folder, one `mod` line and one line in [`PROTOCOLS`]; nothing else in the daemon names it.
 
+mod carry;
 pub mod converse;
 pub mod dialogue;
+pub mod framing;
 pub mod ftp;
 pub mod http;
 pub mod line;

@@ -1,0 +1,309 @@
+//! Carrying bodies: wire to intake and source to wire, with their pace watched.
+//!
+//! Nothing here knows a command; [`super::converse`] decides which connection a body travels on and what its end means.
+
+use std::future::Future;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::dialogue::{Framing, Intake, Source};
+use super::framing::{Frame, Unframe};
+use crate::error::{Error, Kind, Result};
+use crate::net::{Limits, Stream, pour};
+
+/// First room for a body; a small one needs no more.
+const FIRST: usize = 64 << 10;
+/// Room once a body proved large, and what is handed on or written at once.
+const CHUNK: usize = 256 << 10;
+/// First room for a body on the command connection: most mail is small.
+const INLINE: usize = 8 << 10;
+/// Bytes of a counted body swallowed at most after an error.
+const COUNTED_SWALLOW: u64 = 128 << 20;
+
+/// How long and how slow a peer may be while bytes flow.
+pub(super) struct Pace {
+    stall: Duration,
+    slowest: u64,
+    until: Option<Instant>,
+    waited: Duration,
+    moved: u64,
+}
+
+impl Pace {
+    /// `until`: the end of the connection's total time.
+    pub(super) fn new(limits: &Limits, until: Option<Instant>) -> Self {
+        Self { stall: limits.stall.0, slowest: limits.slowest.0, until, waited: Duration::ZERO, moved: 0 }
+    }
+
+    /// One read or write of the peer's connection; time spent elsewhere (our disk) does not count against the peer.
+    async fn wait(&mut self, work: impl Future<Output = io::Result<usize>>) -> io::Result<usize> {
+        let begun = Instant::now();
+        let left = self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(begun));
+        let bound = if self.stall.is_zero() { left } else { left.min(self.stall) };
+        let moved = timeout(bound, work).await.map_err(|_| stalled(bound))??;
+        self.moved += moved as u64;
+        self.waited += begun.elapsed();
+        if !self.stall.is_zero() && self.waited >= self.stall {
+            self.judge(self.moved, self.waited)?;
+            (self.waited, self.moved) = (Duration::ZERO, 0);
+        }
+        Ok(moved)
+    }
+
+    fn judge(&self, moved: u64, over: Duration) -> io::Result<()> {
+        if moved < self.slowest.saturating_mul(over.as_secs()) {
+            let words = format!("slower than {} bytes a second", self.slowest);
+            return Err(io::Error::new(io::ErrorKind::TimedOut, words));
+        }
+        Ok(())
+    }
+
+    /// Ends when the counter of a transfer that runs by itself does not grow fast enough.
+    async fn watch(&self, moved: &AtomicU64) -> io::Error {
+        loop {
+            let left = self.until.map_or(Duration::MAX, |until| until.saturating_duration_since(Instant::now()));
+            let bound = if self.stall.is_zero() { left } else { left.min(self.stall) };
+            sleep(bound).await;
+            let moved = moved.swap(0, Ordering::Relaxed);
+            if moved == 0 || bound == left {
+                return stalled(bound);
+            }
+            if let Err(slow) = self.judge(moved, bound) {
+                return slow;
+            }
+        }
+    }
+
+    /// Writes all, each step watched.
+    async fn write(&mut self, stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let sent = self.wait(stream.write(bytes)).await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = bytes.get(sent..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+fn stalled(bound: Duration) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("nothing moved for {} s", bound.as_secs()))
+}
+
+/// A body's connection failed: the peer's affair, so `Cancelled`.
+pub(super) fn broken(error: io::Error) -> Error {
+    let words = match error.kind() {
+        io::ErrorKind::TimedOut => format!("transfer cut: {error}"),
+        _ => "the connection broke off during the transfer".into(),
+    };
+    Error::new(Kind::Cancelled, words).with(error)
+}
+
+/// What became of an incoming body.
+pub(super) struct Taken {
+    /// All came and was taken; else why not.
+    pub outcome: Result<()>,
+    /// What followed it: the next commands.
+    pub rest: BytesMut,
+    /// The place where the body ends was not reached: a connection that also carries commands must be closed.
+    pub lost: bool,
+}
+
+/// Pours what comes into the intake until its framing (or the connection) ends. `early` was read before.
+pub(super) async fn take_in(
+    stream: &mut Stream,
+    early: BytesMut,
+    framing: Framing,
+    intake: &mut dyn Intake,
+    pace: &mut Pace,
+) -> Taken {
+    match framing {
+        Framing::Raw => {
+            let outcome = raw_in(stream, early, intake, pace).await;
+            Taken { outcome, rest: BytesMut::new(), lost: true }
+        }
+        Framing::Ascii | Framing::Counted(_) | Framing::Dots { .. } => {
+            Framed::new(framing, early, intake).run(stream, pace).await
+        }
+    }
+}
+
+/// No byte is copied: reads land in the buffer that is handed on, and the buffer is used again once the intake let go of it.
+async fn raw_in(stream: &mut Stream, mut buffer: BytesMut, intake: &mut dyn Intake, pace: &mut Pace) -> Result<()> {
+    buffer.reserve(FIRST);
+    loop {
+        if buffer.len() == buffer.capacity() {
+            intake.push(buffer.split().freeze()).await?;
+            buffer.reserve(CHUNK);
+        }
+        let read = pace.wait(stream.read_buf(&mut buffer)).await;
+        if matches!(read, Ok(more) if more > 0) {
+            continue;
+        }
+        // What came is handed on in any case: a broken upload may be resumed where it broke.
+        if !buffer.is_empty() {
+            intake.push(buffer.freeze()).await?;
+        }
+        return read.map(drop).map_err(broken);
+    }
+}
+
+/// An incoming body that has to be unframed.
+struct Framed<'a> {
+    framing: Framing,
+    unframe: Unframe,
+    input: BytesMut,
+    out: BytesMut,
+    intake: &'a mut dyn Intake,
+    failed: Option<Error>,
+    swallowed: u64,
+}
+
+impl<'a> Framed<'a> {
+    fn new(framing: Framing, input: BytesMut, intake: &'a mut dyn Intake) -> Self {
+        let (out, unframe) = (BytesMut::new(), Unframe::new(framing));
+        Self { framing, unframe, input, out, intake, failed: None, swallowed: 0 }
+    }
+
+    async fn run(mut self, stream: &mut Stream, pace: &mut Pace) -> Taken {
+        let mut room = INLINE;
+        loop {
+            if self.step().await {
+                return self.end(false);
+            }
+            if self.swallowed > self.most_swallowed() {
+                return self.end(true);
+            }
+            self.input.reserve(room);
+            let read = pace.wait(stream.read_buf(&mut self.input)).await;
+            if self.input.len() >= room {
+                room = FIRST;
+            }
+            if !matches!(read, Ok(more) if more > 0) {
+                return self.cut_off(read).await;
+            }
+        }
+    }
+
+    /// Unframes what was read; true at the end of the body.
+    async fn step(&mut self) -> bool {
+        let (used, ended) = match self.unframe.is_done() {
+            true => (0, true),
+            false => self.unframe.feed(&self.input, &mut self.out),
+        };
+        self.input.advance(used);
+        if self.unframe.refused && self.failed.is_none() {
+            self.failed = Some(Error::new(Kind::Invalid, "a line of the content ends with a bare CR or LF"));
+        }
+        if self.failed.is_some() {
+            self.swallowed += used as u64;
+            self.out.clear();
+        }
+        if self.out.len() >= FIRST || ended {
+            self.push().await;
+        }
+        ended
+    }
+
+    async fn push(&mut self) {
+        if self.out.is_empty() || self.failed.is_some() {
+            return;
+        }
+        let chunk = self.out.split().freeze();
+        if let Err(error) = self.intake.push(chunk).await {
+            self.failed = Some(error);
+        }
+    }
+
+    fn most_swallowed(&self) -> u64 {
+        match self.framing {
+            Framing::Ascii | Framing::Raw => 0,
+            Framing::Counted(_) => COUNTED_SWALLOW,
+            Framing::Dots { swallow, .. } => swallow,
+        }
+    }
+
+    fn end(self, lost: bool) -> Taken {
+        Taken { outcome: self.failed.map_or(Ok(()), Err), rest: self.input, lost }
+    }
+
+    /// The connection ended: for FTP's ASCII that is the end of the file, for everything else an accident.
+    async fn cut_off(mut self, read: io::Result<usize>) -> Taken {
+        self.unframe.end(&mut self.out);
+        self.push().await;
+        let accident = match read {
+            Err(error) => Some(broken(error)),
+            Ok(_) if self.framing == Framing::Ascii => None,
+            Ok(_) => Some(broken(io::ErrorKind::UnexpectedEof.into())),
+        };
+        self.failed = self.failed.or(accident);
+        self.end(true)
+    }
+}
+
+/// Pours a source onto the wire; bytes of content sent.
+pub(super) async fn give_out(stream: &mut Stream, source: Source, framing: Framing, pace: &mut Pace) -> Result<u64> {
+    let mut frame = Frame::new(framing);
+    let mut framed = BytesMut::new();
+    let mut sent = 0;
+    match source {
+        Source::File(download, range) if frame.is_plain() && stream.as_tcp().is_some() => {
+            let length = range.end.saturating_sub(range.start);
+            let moved = AtomicU64::new(0);
+            let mut note = |more: u64| {
+                moved.fetch_add(more, Ordering::Relaxed);
+            };
+            let sending = pour::send_file(stream, download.file(), range.start, length, &mut note);
+            tokio::select! {
+                biased;
+                done = sending => done.map_err(broken)?,
+                slow = pace.watch(&moved) => return Err(broken(slow)),
+            }
+            sent = length;
+        }
+        Source::File(download, range) => {
+            while range.start + sent < range.end {
+                let want = usize::try_from(range.end - range.start - sent).map_or(CHUNK, |left| left.min(CHUNK));
+                let chunk = download.read_at(range.start + sent, want).await?;
+                if chunk.is_empty() {
+                    return Err(Error::new(Kind::Conflict, "the file became shorter while it was sent"));
+                }
+                sent += chunk.len() as u64;
+                write_framed(stream, &chunk, &mut frame, &mut framed, pace).await?;
+            }
+        }
+        Source::Feed(mut feed) => {
+            while let Some(chunk) = feed.next().await? {
+                sent += chunk.len() as u64;
+                write_framed(stream, &chunk, &mut frame, &mut framed, pace).await?;
+            }
+        }
+    }
+    frame.end(&mut framed);
+    pace.write(stream, &framed).await.map_err(broken)?;
+    pace.wait(async { stream.flush().await.map(|()| 0) }).await.map_err(broken)?;
+    Ok(sent)
+}
+
+async fn write_framed(
+    stream: &mut Stream,
+    chunk: &[u8],
+    frame: &mut Frame,
+    framed: &mut BytesMut,
+    pace: &mut Pace,
+) -> Result<()> {
+    if frame.is_plain() {
+        return pace.write(stream, chunk).await.map_err(broken);
+    }
+    framed.clear();
+    frame.feed(chunk, framed);
+    pace.write(stream, framed).await.map_err(broken)?;
+    framed.clear();
+    Ok(())
+}
