@@ -1,19 +1,264 @@
 //! Signing in: argon2id on a bounded pool, a bounded memory of proofs, throttle and bans shared by all doors.
+//!
+//! Whoever fails learns nothing from the words or the time it took: an unknown name, a wrong password, a disabled
+//! account, a wrong network or door all cost one hash and get one answer. Each outcome writes one line to the log
+//! target `login`, with account, peer, door and result, for people and for fail2ban.
 
-use crate::error::Result;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
+use parking_lot::Mutex;
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+
+use crate::error::{Error, Kind, Result};
+use crate::hub::account::{Account, Secret};
+use crate::hub::recent::Recent;
+use crate::hub::roster::LONGEST_NAME;
 use crate::hub::settings::LoginSettings;
+use crate::hub::throttle::{Attempt, Throttle, counted_as};
+use crate::hub::view::View;
 use crate::hub::{Caller, Hub};
 use crate::origin::Origin;
 
+/// Longest password that is looked at.
+const LONGEST_PASSWORD: usize = 1024;
+
+/// Sign-ins that may wait for each hasher.
+const WAITING_PER_HASHER: usize = 32;
+
+/// Rounds of a hash we make.
+const ROUNDS: u32 = 2;
+
 /// Counts failures, remembers proofs, hashes passwords.
-pub struct Gatekeeper {}
+pub struct Gatekeeper {
+    throttle: Mutex<Throttle>,
+    proofs: Mutex<Recent<[u8; 32], ()>>,
+    /// Makes remembered proofs worthless outside this process.
+    key: [u8; 32],
+    hashers: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    most_waiting: usize,
+    /// Hashed when there is nothing to check, so that it takes the same time.
+    decoy: OnceLock<String>,
+    /// Hashes computed since start.
+    computed: AtomicUsize,
+}
+
+/// How a sign-in ended, for the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Busy,
+    Disabled,
+    Remembered,
+    Right,
+    Unknown,
+    WrongDoor,
+    WrongNetwork,
+    WrongPassword,
+}
+
+impl Outcome {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Busy => "busy",
+            Self::Disabled => "disabled",
+            Self::Remembered | Self::Right => "ok",
+            Self::Unknown => "unknown",
+            Self::WrongDoor => "wrong door",
+            Self::WrongNetwork => "wrong network",
+            Self::WrongPassword => "wrong password",
+        }
+    }
+}
 
 impl Gatekeeper {
     /// With the limits of the settings.
     #[must_use]
-    pub fn new(_settings: &LoginSettings) -> Self {
-        todo!()
+    pub fn new(settings: &LoginSettings) -> Self {
+        let mut key = [0; 32];
+        if getrandom::fill(&mut key).is_err() {
+            // Without a kernel's random numbers nothing of ours is safe; a key of time and address is the least bad.
+            let seed = format!("{:?}{:p}", std::time::SystemTime::now(), &raw const key);
+            key = *blake3::hash(seed.as_bytes()).as_bytes();
+        }
+        let hashers = settings.hashers.clamp(1, 256);
+        Self {
+            throttle: Mutex::new(Throttle::new()),
+            proofs: Mutex::new(Recent::new(settings.remember_entries)),
+            key,
+            hashers: Arc::new(Semaphore::new(hashers)),
+            waiting: AtomicUsize::new(0),
+            most_waiting: hashers.saturating_mul(WAITING_PER_HASHER),
+            decoy: OnceLock::new(),
+            computed: AtomicUsize::new(0),
+        }
     }
+
+    /// Password hashes computed since start: remembered proofs need none.
+    #[must_use]
+    pub fn computed(&self) -> usize {
+        self.computed.load(Ordering::Relaxed)
+    }
+
+    /// Checks a name and a password, counting and logging the outcome.
+    async fn admit(&self, view: &View, origin: &Origin, name: &str, password: &[u8]) -> Result<Arc<Account>> {
+        let limits = &view.settings.login;
+        let name = local_name(name, &view.settings.domains);
+        let account = view.accounts.get(&name);
+        let address = origin.peer.ip().to_canonical();
+        let attempt = Attempt {
+            known: account.is_some(),
+            address: counted_as(address),
+            spared: view.never_ban.iter().any(|network| network.contains(&address)),
+            name,
+        };
+        if let Err(error) = self.throttle.lock().check(&attempt) {
+            report(&attempt, origin, "throttled");
+            return Err(error);
+        }
+        let outcome = self.judge(account, origin, password, limits).await?;
+        report(&attempt, origin, outcome.word());
+        match (outcome, account) {
+            (Outcome::Remembered | Outcome::Right, Some(account)) => {
+                self.throttle.lock().succeed(&attempt);
+                Ok(account.clone())
+            }
+            (Outcome::Busy, _) => {
+                Err(Error::new(Kind::Throttled, "too many sign-ins at once; try again in a few seconds"))
+            }
+            _ => {
+                let banned = self.throttle.lock().fail(&attempt, limits);
+                if let Some(what) = banned {
+                    tracing::warn!(target: "login", account = attempt.name, peer = %address, door = origin.door, banned = what, wait = %limits.ban, "banned");
+                }
+                Err(Error::new(Kind::Unauthenticated, "wrong name or password"))
+            }
+        }
+    }
+
+    /// What is true of a name and a password; every refusal costs one hash.
+    async fn judge(
+        &self,
+        account: Option<&Arc<Account>>,
+        origin: &Origin,
+        password: &[u8],
+        limits: &LoginSettings,
+    ) -> Result<Outcome> {
+        let refused = match account {
+            None => Some(Outcome::Unknown),
+            Some(account) if account.disabled => Some(Outcome::Disabled),
+            Some(account) if !account.may_come_from(origin.peer.ip()) => Some(Outcome::WrongNetwork),
+            Some(account) if !account.may_use(origin.door) => Some(Outcome::WrongDoor),
+            Some(_) if password.len() > LONGEST_PASSWORD => Some(Outcome::WrongPassword),
+            Some(_) => None,
+        };
+        let (account, secret) = match (refused, account) {
+            (None, Some(account)) => (account, &account.secret),
+            (refused, _) => return self.decoy(limits, refused.unwrap_or(Outcome::Unknown)).await,
+        };
+        let hash = match secret {
+            Secret::Digest(digest) => {
+                let given = blake3::hash(password);
+                return match bool::from(given.as_bytes().ct_eq(digest)) {
+                    true => Ok(Outcome::Right),
+                    false => self.decoy(limits, Outcome::WrongPassword).await,
+                };
+            }
+            Secret::None => return self.decoy(limits, Outcome::WrongPassword).await,
+            Secret::Hash(hash) => hash,
+        };
+        let proof = self.proof(&account.name, hash, password);
+        let remembered = || self.proofs.lock().find(&proof).is_some();
+        if remembered() {
+            return Ok(Outcome::Remembered);
+        }
+        let found = self.hashed(hash, password, remembered).await?;
+        if found == Outcome::Right && !limits.remember.0.is_zero() {
+            self.proofs.lock().keep(proof, (), limits.remember.0);
+        }
+        Ok(found)
+    }
+
+    /// Takes the time of a check and finds what was known before.
+    async fn decoy(&self, limits: &LoginSettings, outcome: Outcome) -> Result<Outcome> {
+        let hash = match self.decoy.get() {
+            Some(hash) => hash.clone(),
+            None => {
+                let limits = limits.clone();
+                let made = tokio::task::spawn_blocking(move || hash_password(b"decoy", &limits)).await;
+                let made = made.map_err(Error::internal)??;
+                self.decoy.get_or_init(|| made).clone()
+            }
+        };
+        let found = self.hashed(&hash, b"nobody", || false).await?;
+        Ok(if found == Outcome::Busy { Outcome::Busy } else { outcome })
+    }
+
+    /// One hash on the bounded pool. `settled` is asked once more after the wait: another sign-in with the same
+    /// password may have proved it meanwhile.
+    async fn hashed(&self, hash: &str, password: &[u8], settled: impl Fn() -> bool) -> Result<Outcome> {
+        let Some(_place) = Place::take(&self.waiting, self.most_waiting) else { return Ok(Outcome::Busy) };
+        let permit = self.hashers.clone().acquire_owned().await.map_err(Error::internal)?;
+        if settled() {
+            return Ok(Outcome::Remembered);
+        }
+        self.computed.fetch_add(1, Ordering::Relaxed);
+        let (hash, password) = (hash.to_owned(), password.to_vec());
+        let right = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            Argon2::default().verify_password(&password, hash.as_str()).is_ok()
+        });
+        Ok(if right.await.map_err(Error::internal)? { Outcome::Right } else { Outcome::WrongPassword })
+    }
+
+    /// What is remembered of a right password: bound to the account, its stored secret and this process.
+    fn proof(&self, name: &str, secret: &str, password: &[u8]) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        for part in [name.as_bytes(), secret.as_bytes(), password] {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
+/// A place among those waiting for a hasher; given back on drop, also when the peer went away.
+struct Place<'a>(&'a AtomicUsize);
+
+impl<'a> Place<'a> {
+    fn take(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
+        let taken = waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |now| (now < most).then_some(now + 1));
+        taken.ok().map(|_| Self(waiting))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The line of a sign-in. The name is a stranger's text: it is cut, and the log quotes it.
+fn report(attempt: &Attempt, origin: &Origin, result: &'static str) {
+    let peer = origin.peer.ip().to_canonical();
+    let (account, door) = (attempt.name.as_str(), origin.door);
+    match result {
+        "ok" => tracing::info!(target: "login", account, %peer, door, result, "signed in"),
+        _ => tracing::warn!(target: "login", account, %peer, door, result, "sign-in refused"),
+    }
+}
+
+/// The sign-in name meant: lower case, without one of our own domains, as mail programs like to send it. One character
+/// more than a name may have is kept, so that a longer name is not somebody's.
+fn local_name(text: &str, domains: &[String]) -> String {
+    let text = match text.rsplit_once('@') {
+        Some((local, domain)) if domains.iter().any(|ours| ours.eq_ignore_ascii_case(domain)) => local,
+        _ => text,
+    };
+    text.chars().take(LONGEST_NAME + 1).collect::<String>().to_ascii_lowercase()
 }
 
 impl Hub {
@@ -21,15 +266,30 @@ impl Hub {
     ///
     /// # Errors
     /// `Unauthenticated` (unknown, wrong, disabled, wrong network or door: the peer cannot tell which), `Throttled`.
-    pub async fn login(&self, _origin: &Origin, _name: &str, _password: &[u8]) -> Result<Caller> {
-        todo!()
+    pub async fn login(&self, origin: &Origin, name: &str, password: &[u8]) -> Result<Caller> {
+        let view = self.view();
+        let account = self.inner.gatekeeper.admit(&view, origin, name, password).await?;
+        Ok(Caller::new(self.clone(), origin.clone(), Some(account)))
+    }
+
+    /// Counts and limits of sign-in.
+    #[must_use]
+    pub fn gatekeeper(&self) -> &Gatekeeper {
+        &self.inner.gatekeeper
     }
 }
 
 /// The PHC string of a password, for `stoa user hash` and new accounts. Blocks for tens of milliseconds.
 ///
 /// # Errors
-/// `Internal` when the hasher refuses its parameters.
-pub fn hash_password(_password: &[u8], _settings: &LoginSettings) -> Result<String> {
-    todo!()
+/// `Invalid` for an empty or overlong password, `Internal` when the hasher refuses its parameters.
+pub fn hash_password(password: &[u8], settings: &LoginSettings) -> Result<String> {
+    if password.is_empty() || password.len() > LONGEST_PASSWORD {
+        return Err(Error::new(Kind::Invalid, format!("a password has 1 to {LONGEST_PASSWORD} bytes")));
+    }
+    let memory = u32::try_from(settings.memory.0 >> 10).unwrap_or(u32::MAX);
+    let params = Params::new(memory, ROUNDS, 1, None).map_err(|error| Error::internal(error.to_string()))?;
+    let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let hash = hasher.hash_password(password).map_err(|error| Error::internal(error.to_string()))?;
+    Ok(hash.to_string())
 }

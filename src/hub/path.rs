@@ -52,6 +52,12 @@ impl TreePath {
         Ok(Self { inner: RelPath::new(rest.strip_suffix('/').unwrap_or(rest))? })
     }
 
+    /// As text without the leading slash; empty for the root.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.inner.as_str()
+    }
+
     /// Its names from the root down.
     pub fn parts(&self) -> impl Iterator<Item = &str> {
         self.inner.as_str().split('/').filter(|part| !part.is_empty())
