@@ -291,9 +291,16 @@ impl View {
     /// Makes landing folders and the roots of confined accounts where a space covers them, so that whoever signs in
     /// finds the place it was given. What the disk refuses shows at the first use.
     async fn lay_folders(&self) {
-        let places = self.accounts.values().flat_map(|account| account.folder.iter().chain([&account.root]));
+        let mut places: Vec<TreePath> = Vec::new();
+        for account in self.accounts.values() {
+            places.extend(account.folder.clone());
+            places.push(account.root.clone());
+        }
         for place in places {
-            let Some((space, rel)) = self.space_of(place).filter(|(_, rel)| !rel.is_root()) else { continue };
+            let Some((space, rel)) = self.space_of(&place) else { continue };
+            if rel.is_root() {
+                continue;
+            }
             if space.volume.stat(&rel).await.is_err_and(|error| error.kind() == Kind::NotFound) {
                 let laid = space.volume.publish(&Change::Folder { path: rel }, None).await;
                 if let Err(error) = laid {
