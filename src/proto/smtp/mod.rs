@@ -1,4 +1,8 @@
-//! SMTP (RFC 5321).
+//! SMTP (RFC 5321): the door mail comes in by. It takes mail for our own domains and relays nothing, ever.
+
+pub mod address;
+pub mod command;
+pub mod reply;
 
 use std::sync::Arc;
 

@@ -1,5 +1,10 @@
 //! Mail: who a recipient is, and how one message becomes Maildir files and filed attachments in one commit.
 
+mod decode;
+mod filing;
+mod mime;
+mod name;
+
 use crate::error::Result;
 use crate::hub::path::TreePath;
 use crate::hub::transfer::Upload;

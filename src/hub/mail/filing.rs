@@ -1,0 +1,285 @@
+//! Which parts of a message are files, and what they are called. Pure: bytes in, names and bytes out.
+//!
+//! A part is a file when it has a name, says it is attached, or is no text: scanners mark their PDFs `inline`, cameras
+//! name nothing. Bodies people read (text without a name) are not files.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+
+use super::mime::{Found, Head, Walker};
+use super::name::{cut, extension_of, numbered, plain_name};
+
+/// Longest piece of a subject that becomes part of a file name.
+const LONGEST_SUBJECT: usize = 100;
+
+/// What a file out of mail is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FileName {
+    /// A safe plain name.
+    pub text: String,
+    /// We made it up: it says nothing about which older file it could replace, so it never replaces any.
+    pub ours: bool,
+}
+
+/// What the sorter has for its owner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Sorted {
+    /// A file begins.
+    File(FileName),
+    /// Bytes of it.
+    Bytes(Bytes),
+    /// It is whole.
+    End,
+}
+
+/// Sorts a message's parts into files and the rest, piece by piece.
+pub(super) struct Sorter {
+    walker: Walker,
+    found: Vec<Found>,
+    taken: HashSet<String>,
+    most: usize,
+    files: usize,
+    /// The part going by is a file.
+    open: bool,
+    too_many: bool,
+}
+
+impl Sorter {
+    /// For a message with at most `most` files.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            walker: Walker::new(),
+            found: Vec::new(),
+            taken: HashSet::new(),
+            most,
+            files: 0,
+            open: false,
+            too_many: false,
+        }
+    }
+
+    /// The next bytes of the message.
+    pub(super) fn feed(&mut self, chunk: &[u8], sorted: &mut Vec<Sorted>) {
+        let mut found = std::mem::take(&mut self.found);
+        self.walker.feed(chunk, &mut found);
+        self.sort(&mut found, sorted);
+        self.found = found;
+    }
+
+    /// The message is over.
+    pub(super) fn finish(&mut self, sorted: &mut Vec<Sorted>) {
+        let mut found = std::mem::take(&mut self.found);
+        self.walker.finish(&mut found);
+        self.sort(&mut found, sorted);
+    }
+
+    /// Why the message must be filed whole: it has no files, or more or stranger ones than we take apart.
+    pub(super) fn whole(&self) -> Option<&'static str> {
+        match (self.walker.broken(), self.too_many, self.files) {
+            (Some(why), _, _) => Some(why),
+            (None, true, _) => Some("it has more attachments than storage.attachments allows"),
+            (None, false, 0) => Some("it has no attachments"),
+            (None, false, _) => None,
+        }
+    }
+
+    /// What the message itself is called when it becomes a file.
+    pub(super) fn message_name(&mut self, date: &str) -> FileName {
+        let subject = plain_name(self.walker.subject()).unwrap_or_else(|| "message".into());
+        let subject = cut(&subject, LONGEST_SUBJECT).trim_end_matches(['.', ' ']);
+        FileName { text: self.fresh(format!("{date} {subject}.eml")), ours: true }
+    }
+
+    fn sort(&mut self, found: &mut Vec<Found>, sorted: &mut Vec<Sorted>) {
+        for event in found.drain(..) {
+            match event {
+                Found::Part(head) if is_file(&head) => {
+                    self.too_many |= self.files >= self.most;
+                    self.open = !self.too_many;
+                    if self.open {
+                        self.files += 1;
+                        sorted.push(Sorted::File(self.name(&head)));
+                    }
+                }
+                Found::Part(_) => self.open = false,
+                Found::Bytes(bytes) if self.open => sorted.push(Sorted::Bytes(bytes)),
+                Found::End if self.open => sorted.push(Sorted::End),
+                Found::Bytes(_) | Found::End => {}
+            }
+        }
+    }
+
+    fn name(&mut self, head: &Head) -> FileName {
+        match head.name.as_deref().and_then(plain_name) {
+            Some(name) => FileName { text: self.fresh(name), ours: false },
+            None => {
+                let name = format!("attachment-{}{}", self.files, extension_of(&head.media));
+                FileName { text: self.fresh(name), ours: true }
+            }
+        }
+    }
+
+    /// Two files of one message never replace one another.
+    fn fresh(&mut self, name: String) -> String {
+        let mut fresh = name.clone();
+        let mut number = 1;
+        while !self.taken.insert(fresh.to_lowercase()) {
+            number += 1;
+            fresh = numbered(&name, number);
+        }
+        fresh
+    }
+}
+
+fn is_file(head: &Head) -> bool {
+    head.attached || head.name.is_some() || !(head.media.starts_with("text/") || head.media.starts_with("multipart/"))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    type File = (String, Vec<u8>);
+
+    fn files_cut(message: &[u8], cut: usize, most: usize) -> (Vec<File>, Option<&'static str>, String) {
+        let mut sorter = Sorter::new(most);
+        let mut sorted = Vec::new();
+        for chunk in message.chunks(cut) {
+            sorter.feed(chunk, &mut sorted);
+        }
+        sorter.finish(&mut sorted);
+        let mut files: Vec<File> = Vec::new();
+        let mut open = false;
+        for event in sorted {
+            match event {
+                Sorted::File(name) => {
+                    assert!(!open, "a file inside a file");
+                    open = true;
+                    files.push((name.text, Vec::new()));
+                }
+                Sorted::Bytes(bytes) => files.last_mut().unwrap().1.extend_from_slice(&bytes),
+                Sorted::End => open = false,
+            }
+        }
+        assert!(!open, "a file without its end");
+        let name = sorter.message_name("2026-01-02 030405").text;
+        (files, sorter.whole(), name)
+    }
+
+    fn files(message: &str) -> Vec<File> {
+        let crlf = message.replace('\n', "\r\n");
+        let whole = files_cut(crlf.as_bytes(), usize::MAX, 200).0;
+        for cut in [1, 2, 3, 7] {
+            assert_eq!(files_cut(crlf.as_bytes(), cut, 200).0, whole, "cut at {cut}");
+        }
+        whole
+    }
+
+    fn file(name: &str, bytes: &str) -> File {
+        (name.into(), bytes.into())
+    }
+
+    #[test]
+    fn a_scanner_mail_gives_its_pdf_even_marked_inline() {
+        let message = "Subject: Scan\nContent-Type: multipart/mixed; boundary=\"b1\"\n\npreamble\n--b1\nContent-Type: text/plain\n\nSee attached.\n--b1\nContent-Type: application/pdf; name=\"scan.pdf\"\nContent-Disposition: inline; filename=\"scan.pdf\"\nContent-Transfer-Encoding: base64\n\naGVs\nbG8=\n--b1--\nepilogue\n";
+        assert_eq!(files(message), [file("scan.pdf", "hello")]);
+    }
+
+    #[test]
+    fn names_are_decoded_in_all_the_ways_they_are_written() {
+        let part = |header: &str| {
+            format!(
+                "Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: application/pdf\nContent-Disposition: attachment; {header}\n\nx\n--b--\n"
+            )
+        };
+        let table = [
+            ("filename=plain.pdf", "plain.pdf"),
+            ("filename*=utf-8''M%C3%A4rz.pdf", "März.pdf"),
+            ("filename*=iso-8859-1'de'M%E4rz.pdf", "März.pdf"),
+            ("filename*0=\"very \";\n filename*1=\"long.pdf\"", "very long.pdf"),
+            ("filename*0*=utf-8''M%C3;\n filename*1*=%A4rz.pdf", "März.pdf"),
+            ("filename=\"=?utf-8?B?TcOkcnoucGRm?=\"", "März.pdf"),
+            ("filename=\"=?iso-8859-1?Q?M=E4rz.pdf?=\"", "März.pdf"),
+            ("filename=\"März.pdf\"", "März.pdf"),
+            ("filename=\"../../.ssh/authorized_keys\"", "authorized_keys"),
+            ("filename=\"..\"", "attachment-1.pdf"),
+            ("filename=\"\"", "attachment-1.pdf"),
+        ];
+        for (header, expected) in table {
+            assert_eq!(files(&part(header)), [file(expected, "x")], "{header}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_is_one_file_gives_it() {
+        let message = "Content-Type: image/jpeg\nContent-Transfer-Encoding: base64\n\naGVsbG8=\n";
+        assert_eq!(files(message), [file("attachment-1.jpg", "hello")]);
+    }
+
+    #[test]
+    fn bodies_are_not_files_and_the_message_gets_a_name() {
+        let message = "Subject: =?utf-8?Q?Bewegung_erkannt=3A?= Hof/Tor\r\n\r\nhello\r\n";
+        let (found, whole, name) = files_cut(message.as_bytes(), 5, 200);
+        assert_eq!((found.len(), whole), (0, Some("it has no attachments")));
+        assert_eq!(name, "2026-01-02 030405 Tor.eml");
+        assert_eq!(files_cut(b"no header at all", 5, 200).2, "2026-01-02 030405 message.eml");
+    }
+
+    #[test]
+    fn nested_parts_and_forwarded_messages_come_out_whole() {
+        let message = "Content-Type: multipart/mixed; boundary=out\n\n--out\nContent-Type: multipart/alternative; boundary=in\n\n--in\nContent-Type: text/plain\n\ntext\n--in\nContent-Type: text/html\n\n<p>text\n--in--\n--out\nContent-Type: message/rfc822\n\nSubject: inner\n\nbody\n\n--out\nContent-Type: text/csv; name=a.csv\n\n1;2\n3;4\n\n--out\nContent-Type: text/csv; name=a.csv\nContent-Transfer-Encoding: quoted-printable\n\n1=3B2\n--out--\n";
+        assert_eq!(
+            files(message),
+            [
+                file("attachment-1.eml", "Subject: inner\r\n\r\nbody\r\n"),
+                file("a.csv", "1;2\r\n3;4\r\n"),
+                file("a (2).csv", "1;2"),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_missing_end_loses_nothing_and_bare_lf_is_fine() {
+        let message = b"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: application/zip\n\nPK";
+        assert_eq!(files_cut(message, 4, 200).0, [file("attachment-1.zip", "PK")]);
+        let message = b"Content-Type: multipart/mixed; boundary=b\n\n--b\nContent-Disposition: attachment; filename=x.txt\n--b--\n";
+        assert_eq!(files_cut(message, 4, 200).0, [file("x.txt", "")]);
+    }
+
+    #[test]
+    fn bombs_are_filed_whole() {
+        let mut deep = String::new();
+        for level in 0..150 {
+            deep.push_str(&format!("Content-Type: multipart/mixed; boundary=b{level}\r\n\r\n--b{level}\r\n"));
+        }
+        assert_eq!(files_cut(deep.as_bytes(), 1000, 200).1, Some("its parts are nested more than 100 deep"));
+        let wide = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}", "--b\r\n\r\n".repeat(10_001));
+        assert_eq!(files_cut(wide.as_bytes(), 1000, 200).1, Some("it has more than 10000 parts"));
+        let many = format!(
+            "Content-Type: multipart/mixed; boundary=b\r\n\r\n{}",
+            "--b\r\nContent-Type: image/png\r\n\r\nx\r\n".repeat(5)
+        );
+        assert!(files_cut(many.as_bytes(), 1000, 4).1.unwrap().contains("more attachments"));
+        assert_eq!(files_cut(many.as_bytes(), 1000, 5).1, None);
+        let long = format!("Content-Type: application/pdf\r\n\r\n{}", "x".repeat(3_000_000));
+        assert_eq!(files_cut(long.as_bytes(), 70_000, 5).0.first().unwrap().1.len(), 3_000_000);
+    }
+
+    proptest! {
+        #[test]
+        fn any_message_is_sorted_alike_however_it_is_cut(
+            lines in proptest::collection::vec(
+                "Content-Type: multipart/mixed; boundary=b|Content-Type: application/pdf; name\\*0\\*=\\PC{0,9}; name\\*0=a|--b|--b--||Content-Disposition: attachment; filename\\*?0?\\*?=\\PC{0,9}|Content-Transfer-Encoding: (base64|quoted-printable)|\\PC{0,30}|=[0-9A-G]{1,2} |[A-Za-z0-9+/=]{0,60}|x{505,520}",
+                0..30,
+            ),
+            end in "\n|\r\n",
+            cut in 1_usize..50,
+        ) {
+            let message = lines.join(&end);
+            prop_assert_eq!(files_cut(message.as_bytes(), cut, 20), files_cut(message.as_bytes(), usize::MAX, 20));
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The parts of a message, found while its bytes go by: memory stays bounded however large the message is.
+//!
+//! Lenient in content (bare LF, missing ends, raw 8-bit names), strict in bounds: depth, parts and header sizes have
+//! limits, and a message past them is [`Walker::broken`], not refused.
+
+use bytes::{Bytes, BytesMut};
+use mailparse::MailHeaderMap;
+
+use super::decode::Decoder;
+
+/// Multiparts inside one another at most.
+const DEEPEST: usize = 100;
+/// Parts at most.
+const MOST_PARTS: usize = 10_000;
+/// Header bytes looked at in the message itself; the rest is skipped.
+const LONGEST_HEAD: usize = 1 << 20;
+/// Header bytes looked at in a part.
+const LONGEST_PART_HEAD: usize = 64 << 10;
+/// Longest single header value that is understood.
+const LONGEST_VALUE: usize = 8 << 10;
+/// Longest boundary; RFC 2046 §5.1.1 allows 70.
+const LONGEST_BOUNDARY: usize = 250;
+/// A line longer than this is no boundary: it is passed on without waiting for its end.
+const LONGEST_MARK: usize = 512;
+
+/// What a part says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Head {
+    /// `application/pdf`, lower case.
+    pub media: String,
+    /// As the sender wrote it, decoded (RFC 2231, RFC 2047, raw 8-bit), not yet safe.
+    pub name: Option<String>,
+    /// `Content-Disposition: attachment`.
+    pub attached: bool,
+}
+
+/// What the walker found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// A part that is no multipart begins.
+    Part(Head),
+    /// Decoded bytes of it.
+    Bytes(Bytes),
+    /// It ends.
+    End,
+}
+
+/// Takes a message in pieces.
+pub(super) struct Walker {
+    boundaries: Vec<Vec<u8>>,
+    place: Place,
+    /// Start of the current line, while it may still be a boundary.
+    held: Vec<u8>,
+    /// The rest of the current line is content, whatever it says.
+    midline: bool,
+    /// The line end before this line: part of the content unless this line is a boundary.
+    line_end: &'static [u8],
+    head: Vec<u8>,
+    parts: usize,
+    decoder: Decoder,
+    subject: String,
+    broken: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// In a header section.
+    Head,
+    /// In the content of a leaf.
+    Leaf,
+    /// Before the first or after the last part of a multipart.
+    Between,
+}
+
+impl Walker {
+    /// At the first byte of a message.
+    pub(super) fn new() -> Self {
+        Self {
+            boundaries: Vec::new(),
+            place: Place::Head,
+            held: Vec::new(),
+            midline: false,
+            line_end: b"",
+            head: Vec::new(),
+            parts: 0,
+            decoder: Decoder::Plain,
+            subject: String::new(),
+            broken: None,
+        }
+    }
+
+    /// Why its parts cannot be told, when they cannot.
+    pub(super) fn broken(&self) -> Option<&'static str> {
+        self.broken
+    }
+
+    /// The message's subject, decoded; known once its header is past.
+    pub(super) fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// The next bytes of the message.
+    pub(super) fn feed(&mut self, mut chunk: &[u8], found: &mut Vec<Found>) {
+        let mut out = BytesMut::new();
+        while !chunk.is_empty() && self.broken.is_none() {
+            let end = memchr::memchr(b'\n', chunk);
+            let (piece, rest) = chunk.split_at(end.map_or(chunk.len(), |at| at + 1));
+            chunk = rest;
+            if self.midline {
+                self.midline = end.is_none();
+                self.content(piece, &mut out);
+            } else if self.held.is_empty() && end.is_some() {
+                self.line(piece, &mut out, found);
+            } else {
+                self.held.extend_from_slice(piece);
+                if end.is_some() {
+                    let line = std::mem::take(&mut self.held);
+                    self.line(&line, &mut out, found);
+                } else if self.held.len() > LONGEST_MARK {
+                    let start = std::mem::take(&mut self.held);
+                    self.midline = true;
+                    self.content(&start, &mut out);
+                }
+            }
+        }
+        flush(&mut out, found);
+    }
+
+    /// The message is over.
+    pub(super) fn finish(&mut self, found: &mut Vec<Found>) {
+        let mut out = BytesMut::new();
+        let line = std::mem::take(&mut self.held);
+        if !line.is_empty() && self.broken.is_none() {
+            self.line(&line, &mut out, found);
+        }
+        if self.place == Place::Head {
+            self.end_head(found);
+        }
+        self.end_leaf(self.boundaries.is_empty(), &mut out, found);
+    }
+
+    /// A whole line, short enough to be anything.
+    fn line(&mut self, line: &[u8], out: &mut BytesMut, found: &mut Vec<Found>) {
+        let boundary = if line.len() <= LONGEST_MARK { self.boundary(line) } else { None };
+        if let Some((depth, last)) = boundary {
+            if self.place == Place::Head {
+                self.end_head(found);
+            }
+            self.end_leaf(false, out, found);
+            self.boundaries.truncate(if last { depth } else { depth + 1 });
+            self.place = if last { Place::Between } else { Place::Head };
+            self.head.clear();
+            return;
+        }
+        if self.place == Place::Head && matches!(line, b"\n" | b"\r\n" | b"\r") {
+            self.end_head(found);
+        } else {
+            self.content(line, out);
+        }
+    }
+
+    /// Which of the open multiparts this line delimits, and whether it closes it.
+    fn boundary(&self, line: &[u8]) -> Option<(usize, bool)> {
+        let mark = line.strip_prefix(b"--")?.trim_ascii_end();
+        let closing = mark.strip_suffix(b"--");
+        let depth = self.boundaries.iter().rposition(|boundary| mark == boundary || closing == Some(boundary))?;
+        let last = self.boundaries.get(depth).is_some_and(|boundary| mark != boundary);
+        Some((depth, last))
+    }
+
+    /// A line, or a piece of a long one, that is no boundary.
+    fn content(&mut self, piece: &[u8], out: &mut BytesMut) {
+        match self.place {
+            Place::Between => {}
+            Place::Head => {
+                let longest = if self.parts == 0 { LONGEST_HEAD } else { LONGEST_PART_HEAD };
+                if self.head.len() + piece.len() <= longest {
+                    self.head.extend_from_slice(piece);
+                }
+            }
+            Place::Leaf => {
+                // A long line may have been cut between CR and LF.
+                if self.line_end == b"\r" && piece == b"\n" {
+                    self.line_end = b"\r\n";
+                    return;
+                }
+                let (text, line_end) = split_line_end(piece);
+                self.decoder.push(std::mem::take(&mut self.line_end), out);
+                self.decoder.push(text, out);
+                self.line_end = line_end;
+            }
+        }
+    }
+
+    /// A header section is over: what does it begin?
+    fn end_head(&mut self, found: &mut Vec<Found>) {
+        let section = std::mem::take(&mut self.head);
+        let headers = mailparse::parse_headers(&section).map(|(headers, _)| headers).unwrap_or_default();
+        if self.parts == 0 {
+            self.subject = value(&headers, "Subject").unwrap_or_default();
+        }
+        self.parts += 1;
+        if self.parts > MOST_PARTS {
+            self.broken = Some("it has more than 10000 parts");
+            return;
+        }
+        let kind = value(&headers, "Content-Type").map(|text| mailparse::parse_content_type(&text)).unwrap_or_default();
+        let boundary = kind.params.get("boundary").filter(|text| !text.is_empty() && text.len() <= LONGEST_BOUNDARY);
+        if let (true, Some(boundary)) = (kind.mimetype.starts_with("multipart/"), boundary) {
+            if self.boundaries.len() >= DEEPEST {
+                self.broken = Some("its parts are nested more than 100 deep");
+                return;
+            }
+            self.boundaries.push(boundary.trim_end().as_bytes().to_vec());
+            self.place = Place::Between;
+            return;
+        }
+        let shown = value(&headers, "Content-Disposition").map(|text| mailparse::parse_content_disposition(&text));
+        let shown = shown.unwrap_or_default();
+        let name = shown.params.get("filename").or_else(|| kind.params.get("name")).cloned();
+        let encoding = value(&headers, "Content-Transfer-Encoding").unwrap_or_default();
+        self.decoder = Decoder::named(&encoding);
+        self.line_end = b"";
+        self.place = Place::Leaf;
+        let attached = shown.disposition == mailparse::DispositionType::Attachment;
+        found.push(Found::Part(Head { media: kind.mimetype, name, attached }));
+    }
+
+    fn end_leaf(&mut self, keep_line_end: bool, out: &mut BytesMut, found: &mut Vec<Found>) {
+        let line_end = std::mem::take(&mut self.line_end);
+        if self.place != Place::Leaf {
+            return;
+        }
+        if keep_line_end {
+            self.decoder.push(line_end, out);
+        }
+        self.decoder.finish(out);
+        flush(out, found);
+        found.push(Found::End);
+        self.place = Place::Between;
+    }
+}
+
+fn flush(out: &mut BytesMut, found: &mut Vec<Found>) {
+    if !out.is_empty() {
+        found.push(Found::Bytes(out.split().freeze()));
+    }
+}
+
+fn split_line_end(piece: &[u8]) -> (&[u8], &'static [u8]) {
+    match piece {
+        [text @ .., b'\r', b'\n'] => (text, b"\r\n"),
+        [text @ .., b'\n'] => (text, b"\n"),
+        [text @ .., b'\r'] => (text, b"\r"),
+        text => (text, b""),
+    }
+}
+
+/// A header's value, decoded; `None` when it is missing or longer than anybody honest writes.
+fn value(headers: &[mailparse::MailHeader<'_>], name: &str) -> Option<String> {
+    headers
+        .get_first_header(name)
+        .filter(|header| header.get_value_raw().len() <= LONGEST_VALUE)
+        .map(mailparse::MailHeader::get_value)
+}
