@@ -4,6 +4,9 @@
 //! edits that is applied whole and durably, or not at all. Under it sits one thin seam, [`Engine`]:
 //! `sqlite` (one writer thread doing group commit) and `postgres` implement it, `store::fault` breaks it.
 
+mod chain;
+mod columns;
+mod migrations;
 mod reads;
 pub mod rows;
 mod sql;
@@ -64,6 +67,41 @@ pub enum Value {
     Blob(bytes::Bytes),
 }
 
+impl Value {
+    /// A count; what no engine could hold becomes the largest number it can.
+    pub(crate) fn unsigned(number: u64) -> Self {
+        Self::Int(i64::try_from(number).unwrap_or(i64::MAX))
+    }
+
+    /// Text by copy.
+    pub(crate) fn text(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+
+    /// A hash by copy.
+    pub(crate) fn hash(hash: &[u8; 32]) -> Self {
+        Self::Blob(bytes::Bytes::copy_from_slice(hash))
+    }
+}
+
+impl<T: Into<Value>> From<Option<T>> for Value {
+    fn from(value: Option<T>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+impl From<bytes::Bytes> for Value {
+    fn from(bytes: bytes::Bytes) -> Self {
+        Self::Blob(bytes)
+    }
+}
+
+impl From<u64> for Value {
+    fn from(number: u64) -> Self {
+        Self::unsigned(number)
+    }
+}
+
 /// One row as the engine returned it.
 pub type Row = Vec<Value>;
 
@@ -99,6 +137,9 @@ pub struct Transaction {
 /// The seam below the catalog: prepared SQL in, rows out, durable group commit.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
+    /// Whose history chain and intents it writes.
+    fn node(&self) -> &str;
+
     /// Runs one reading statement on a reader connection.
     async fn read(&self, statement: Statement) -> Result<Vec<Row>>;
 
@@ -206,7 +247,7 @@ impl Catalog {
     /// # Errors
     /// The first guard's kind; `Unavailable` when the engine cannot write (disk full, connection lost).
     pub async fn commit(&self, batch: Batch) -> Result<()> {
-        self.engine.commit(sql::transaction(batch)).await
+        self.engine.commit(sql::transaction(batch, self.engine.node())).await
     }
 
     /// See [`Engine::version`].

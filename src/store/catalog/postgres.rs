@@ -17,6 +17,9 @@ impl Postgres {
 
 #[async_trait]
 impl Engine for Postgres {
+    fn node(&self) -> &str {
+        ""
+    }
     async fn read(&self, _statement: Statement) -> Result<Vec<Row>> {
         todo!()
     }

@@ -1,69 +1,329 @@
 //! The typed reads: each query once, for both engines.
+//!
+//! Whatever lies below a folder is a range of the primary key, never a LIKE; every read has a limit or reads a table
+//! that people fill by hand.
 
-use super::Catalog;
+use super::columns::Columns;
 use super::rows::{
-    AccountRow, FileRow, HistoryFilter, HistoryLine, IntentRow, LockRow, SessionRow, SpaceRow, Usage, Verified,
+    AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LockRow, SessionRow, SpaceRow,
+    Usage, Verified,
 };
-use crate::error::Result;
+use super::sql::bounds;
+use super::{Catalog, Row, Statement, Value};
+use crate::error::{Error, Kind, Result};
+use crate::store::Micros;
+
+const FILE: &str =
+    "SELECT space, path, size, modified, version, owner, sha256 FROM files WHERE space = ?1 AND path = ?2";
+const FILES_FROM: &str = "SELECT space, path, size, modified, version, owner, sha256 FROM files \
+     WHERE space = ?1 AND path >= ?2 AND path < ?3 ORDER BY path LIMIT ?4";
+const SPACE_FILES_FROM: &str = "SELECT space, path, size, modified, version, owner, sha256 FROM files \
+     WHERE space = ?1 AND path >= ?2 ORDER BY path LIMIT ?3";
+const SUM_BELOW: &str = "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT), COUNT(*) FROM files \
+     WHERE space = ?1 AND path >= ?2 AND path < ?3";
+const SUM_SPACE: &str = "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT), COUNT(*) FROM files WHERE space = ?1";
+const USAGE: &str = "SELECT bytes, files FROM usage WHERE space = ?1";
+const INTENTS: &str = "SELECT id, space, change, body FROM intents WHERE node = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+const HISTORY: &str = "SELECT node, seq, at, door, account, address, verb, path, bytes, result, detail, prev, hash \
+     FROM history WHERE (CAST(?1 AS TEXT) = '' OR path = ?1 OR (path >= ?2 AND path < ?3)) \
+     AND (CAST(?4 AS TEXT) IS NULL OR account = ?4) AND (CAST(?5 AS TEXT) IS NULL OR door = ?5) \
+     ORDER BY at DESC, node DESC, seq DESC LIMIT ?6";
+const CHAIN: &str = "SELECT node, seq, at, door, account, address, verb, path, bytes, result, detail, prev, hash \
+     FROM history WHERE node = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3";
+const NEXT_NODE: &str = "SELECT node FROM history WHERE node > ?1 ORDER BY node LIMIT 1";
+const ACCOUNTS: &str = "SELECT name, kind, password_hash, groups, root, networks, protocols, folder, disabled \
+     FROM accounts ORDER BY name";
+const SPACES: &str = "SELECT path, source, max_bytes, max_files, overwrite, address, durable FROM spaces ORDER BY path";
+const GRANTS: &str = "SELECT space, grantee, allow FROM grants ORDER BY space, place";
+const SESSION: &str =
+    "SELECT token, account, created, expires, address FROM sessions WHERE token = ?1 AND expires > ?2";
+const LOCKS: &str = "SELECT path, token, deep, account, owner, expires FROM locks WHERE expires > ?1 ORDER BY path";
+
+/// Lines of history checked by one query.
+const VERIFY_PAGE: usize = 1000;
+
+/// Where `bytes` is in [`CHAIN`].
+const BYTES_COLUMN: usize = 8;
+
+/// Most rows one query of a listing brings.
+const LISTING_PAGE: usize = 1000;
 
 impl Catalog {
     /// The row of one file.
-    pub async fn file(&self, _space: &str, _path: &str) -> Result<Option<FileRow>> {
-        todo!()
+    pub async fn file(&self, space: &str, path: &str) -> Result<Option<FileRow>> {
+        let rows = self.ask(FILE, vec![Value::text(space), Value::text(path)]).await?;
+        rows.into_iter().next().map(file).transpose()
     }
 
     /// Rows of files below `folder` (empty: the whole space), by path, after `after`.
-    pub async fn files_below(&self, _space: &str, _folder: &str, _after: &str, _limit: usize) -> Result<Vec<FileRow>> {
-        todo!()
+    pub async fn files_below(&self, space: &str, folder: &str, after: &str, limit: usize) -> Result<Vec<FileRow>> {
+        self.files_from(space, folder, &following(after), limit).await
     }
 
     /// Rows of the files directly in `folder`, by path, after `after`.
-    pub async fn files_in(&self, _space: &str, _folder: &str, _after: &str, _limit: usize) -> Result<Vec<FileRow>> {
-        todo!()
+    ///
+    /// A page that ends deep inside a subfolder goes on behind that subfolder, so that what lies below is skipped
+    /// rather than read.
+    pub async fn files_in(&self, space: &str, folder: &str, after: &str, limit: usize) -> Result<Vec<FileRow>> {
+        let skip = if folder.is_empty() { 0 } else { folder.len() + 1 };
+        let page = limit.clamp(64, LISTING_PAGE);
+        let mut found = Vec::new();
+        let mut from = following(after);
+        loop {
+            let rows = self.files_from(space, folder, &from, page).await?;
+            let full = rows.len() == page;
+            for row in rows {
+                let name = row.path.get(skip..).unwrap_or_default();
+                if let Some((subfolder, _)) = name.split_once('/') {
+                    from = format!("{}{subfolder}0", row.path.get(..skip).unwrap_or_default());
+                    continue;
+                }
+                from = following(&row.path);
+                found.push(row);
+                if found.len() == limit {
+                    return Ok(found);
+                }
+            }
+            if !full {
+                return Ok(found);
+            }
+        }
     }
 
     /// Sum of sizes and number of the file rows below a folder.
-    pub async fn sum_below(&self, _space: &str, _folder: &str) -> Result<Usage> {
-        todo!()
+    pub async fn sum_below(&self, space: &str, folder: &str) -> Result<Usage> {
+        let rows = if folder.is_empty() {
+            self.ask(SUM_SPACE, vec![Value::text(space)]).await?
+        } else {
+            let (low, high) = bounds(folder);
+            self.ask(SUM_BELOW, vec![Value::text(space), Value::Text(low), Value::Text(high)]).await?
+        };
+        usage(rows)
     }
 
     /// What a space is counted to hold; zero when nothing was ever stored.
-    pub async fn usage(&self, _space: &str) -> Result<Usage> {
-        todo!()
+    pub async fn usage(&self, space: &str) -> Result<Usage> {
+        usage(self.ask(USAGE, vec![Value::text(space)]).await?)
     }
 
     /// Intents of this node not yet cleared, in order of their id, after `after`.
-    pub async fn intents(&self, _after: i64, _limit: usize) -> Result<Vec<IntentRow>> {
-        todo!()
+    pub async fn intents(&self, after: i64, limit: usize) -> Result<Vec<IntentRow>> {
+        let params = vec![Value::text(self.engine.node()), Value::Int(after), count(limit)];
+        let rows = self.ask(INTENTS, params).await?;
+        rows.into_iter().map(intent).collect()
     }
 
     /// Lines of history, oldest first.
-    pub async fn history(&self, _filter: &HistoryFilter) -> Result<Vec<HistoryLine>> {
-        todo!()
+    pub async fn history(&self, filter: &HistoryFilter) -> Result<Vec<HistoryLine>> {
+        let path = filter.path.as_deref().unwrap_or_default().trim_end_matches('/');
+        let (low, high) = bounds(path);
+        let params = vec![
+            Value::text(path),
+            Value::Text(low),
+            Value::Text(high),
+            filter.account.as_deref().map_or(Value::Null, Value::text),
+            filter.door.as_deref().map_or(Value::Null, Value::text),
+            count(filter.limit),
+        ];
+        let rows = self.ask(HISTORY, params).await?;
+        rows.into_iter().rev().map(line).collect()
     }
 
     /// Walks every chain and recomputes each hash.
     pub async fn verify_history(&self) -> Result<Verified> {
-        todo!()
+        let mut verified = Verified::default();
+        let mut node = String::new();
+        loop {
+            let rows = self.ask(NEXT_NODE, vec![Value::Text(node)]).await?;
+            let Some(next) = rows.into_iter().next() else { return Ok(verified) };
+            node = Columns::of("history", next).text()?;
+            self.verify_chain(&node, &mut verified).await?;
+        }
+    }
+
+    async fn verify_chain(&self, node: &str, verified: &mut Verified) -> Result<()> {
+        let (mut seq, mut prev) = (0_i64, [0_u8; 32]);
+        loop {
+            let rows = self.ask(CHAIN, vec![Value::text(node), Value::Int(seq), count(VERIFY_PAGE)]).await?;
+            let full = rows.len() == VERIFY_PAGE;
+            for row in rows {
+                verified.lines += 1;
+                // What cannot even be read was changed by hand; so was a negative count, which reads as zero.
+                let negative = matches!(row.get(BYTES_COLUMN), Some(Value::Int(..0)));
+                let good = line(row)
+                    .ok()
+                    .filter(|_| !negative)
+                    .filter(|line| line.seq == seq.saturating_add(1) && line.prev == prev)
+                    .filter(|line| line.hash == line.digest());
+                let Some(good) = good else {
+                    verified.broken.push((node.to_owned(), seq.saturating_add(1)));
+                    return Ok(());
+                };
+                (seq, prev) = (good.seq, good.hash);
+            }
+            if !full {
+                return Ok(());
+            }
+        }
     }
 
     /// All accounts made on the command line or over the API.
     pub async fn accounts(&self) -> Result<Vec<AccountRow>> {
-        todo!()
+        self.ask(ACCOUNTS, Vec::new()).await?.into_iter().map(account).collect()
     }
 
     /// All spaces made on the command line or over the API.
     pub async fn spaces(&self) -> Result<Vec<SpaceRow>> {
-        todo!()
+        let rows = self.ask(SPACES, Vec::new()).await?;
+        let mut spaces = rows.into_iter().map(space).collect::<Result<Vec<_>>>()?;
+        for row in self.ask(GRANTS, Vec::new()).await? {
+            let mut columns = Columns::of("grants", row);
+            let path = columns.text()?;
+            let grant = GrantRow { to: columns.text()?, allow: columns.text()? };
+            if let Ok(at) = spaces.binary_search_by(|space| space.path.cmp(&path))
+                && let Some(space) = spaces.get_mut(at)
+            {
+                space.grants.push(grant);
+            }
+        }
+        Ok(spaces)
     }
 
     /// The session whose token has this hash, unless it is past its time.
-    pub async fn session(&self, _token: [u8; 32], _now: super::super::Micros) -> Result<Option<SessionRow>> {
-        todo!()
+    pub async fn session(&self, token: [u8; 32], now: Micros) -> Result<Option<SessionRow>> {
+        let rows = self.ask(SESSION, vec![Value::hash(&token), Value::Int(now)]).await?;
+        rows.into_iter().next().map(session).transpose()
     }
 
     /// All locks that are not past their time.
-    pub async fn locks(&self, _now: super::super::Micros) -> Result<Vec<LockRow>> {
-        todo!()
+    pub async fn locks(&self, now: Micros) -> Result<Vec<LockRow>> {
+        self.ask(LOCKS, vec![Value::Int(now)]).await?.into_iter().map(lock).collect()
     }
+
+    /// Rows below `folder` whose path is `from` or sorts after it.
+    async fn files_from(&self, space: &str, folder: &str, from: &str, limit: usize) -> Result<Vec<FileRow>> {
+        let rows = if folder.is_empty() {
+            self.ask(SPACE_FILES_FROM, vec![Value::text(space), Value::text(from), count(limit)]).await?
+        } else {
+            let (low, high) = bounds(folder);
+            let from = if from > low.as_str() { from } else { &low };
+            let params = vec![Value::text(space), Value::text(from), Value::text(&high), count(limit)];
+            self.ask(FILES_FROM, params).await?
+        };
+        rows.into_iter().map(file).collect()
+    }
+
+    async fn ask(&self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>> {
+        self.engine.read(Statement { sql, params, must: None }).await
+    }
+}
+
+/// The first path that can sort after this one: no path holds a NUL.
+fn following(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!("{path}\u{1}") }
+}
+
+fn count(limit: usize) -> Value {
+    Value::Int(i64::try_from(limit).unwrap_or(i64::MAX))
+}
+
+fn file(row: Row) -> Result<FileRow> {
+    let mut columns = Columns::of("files", row);
+    Ok(FileRow {
+        space: columns.text()?,
+        path: columns.text()?,
+        size: columns.unsigned()?,
+        modified: columns.int()?,
+        version: columns.int()?,
+        owner: columns.text()?,
+        sha256: columns.hash_or_null()?,
+    })
+}
+
+fn usage(rows: Vec<Row>) -> Result<Usage> {
+    let Some(row) = rows.into_iter().next() else { return Ok(Usage::default()) };
+    let mut columns = Columns::of("usage", row);
+    Ok(Usage { bytes: columns.unsigned()?, files: columns.unsigned()? })
+}
+
+fn intent(row: Row) -> Result<IntentRow> {
+    let mut columns = Columns::of("intents", row);
+    Ok(IntentRow { id: columns.int()?, space: columns.text()?, change: columns.text()?, body: columns.blob_or_null()? })
+}
+
+fn line(row: Row) -> Result<HistoryLine> {
+    let mut columns = Columns::of("history", row);
+    Ok(HistoryLine {
+        node: columns.text()?,
+        seq: columns.int()?,
+        at: columns.int()?,
+        door: columns.text()?,
+        account: columns.text()?,
+        address: columns.text()?,
+        verb: columns.text()?,
+        path: columns.text()?,
+        bytes: columns.unsigned()?,
+        result: columns.text()?,
+        detail: columns.text()?,
+        prev: columns.hash()?,
+        hash: columns.hash()?,
+    })
+}
+
+fn account(row: Row) -> Result<AccountRow> {
+    let mut columns = Columns::of("accounts", row);
+    let name = columns.text()?;
+    let kind = columns.text()?;
+    let kind = AccountKind::parse(&kind).ok_or_else(|| {
+        let text = format!("the account `{name}` in the catalog has the unknown kind `{kind}`");
+        Error::new(Kind::Corrupt, text)
+    })?;
+    Ok(AccountRow {
+        name,
+        kind,
+        password_hash: columns.text()?,
+        groups: columns.list()?,
+        root: columns.text()?,
+        networks: columns.list()?,
+        protocols: columns.list()?,
+        folder: columns.text()?,
+        disabled: columns.truth()?,
+    })
+}
+
+fn space(row: Row) -> Result<SpaceRow> {
+    let mut columns = Columns::of("spaces", row);
+    Ok(SpaceRow {
+        path: columns.text()?,
+        source: columns.text()?,
+        max_bytes: columns.unsigned_or_null()?,
+        max_files: columns.unsigned_or_null()?,
+        overwrite: columns.text()?,
+        address: columns.text()?,
+        durable: columns.truth()?,
+        grants: Vec::new(),
+    })
+}
+
+fn session(row: Row) -> Result<SessionRow> {
+    let mut columns = Columns::of("sessions", row);
+    Ok(SessionRow {
+        token: columns.hash()?,
+        account: columns.text()?,
+        created: columns.int()?,
+        expires: columns.int()?,
+        address: columns.text()?,
+    })
+}
+
+fn lock(row: Row) -> Result<LockRow> {
+    let mut columns = Columns::of("locks", row);
+    Ok(LockRow {
+        path: columns.text()?,
+        token: columns.text()?,
+        deep: columns.truth()?,
+        account: columns.text()?,
+        owner: columns.text()?,
+        expires: columns.int()?,
+    })
 }

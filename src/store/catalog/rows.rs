@@ -76,6 +76,26 @@ pub struct HistoryLine {
     pub hash: [u8; 32],
 }
 
+impl HistoryLine {
+    /// The hash this line must carry: BLAKE3 over `prev` and every other field, each text behind its length.
+    #[must_use]
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.prev);
+        hasher.update(b"stoa history 1\n");
+        for number in [self.seq, self.at, i64::try_from(self.bytes).unwrap_or(i64::MAX)] {
+            hasher.update(&number.to_le_bytes());
+        }
+        for text in
+            [&self.node, &self.door, &self.account, &self.address, &self.verb, &self.path, &self.result, &self.detail]
+        {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+        *hasher.finalize().as_bytes()
+    }
+}
+
 /// What to read from the history; everything empty reads the newest lines.
 #[derive(Clone, Debug, Default)]
 pub struct HistoryFilter {
@@ -108,6 +128,24 @@ pub enum AccountKind {
     /// A person.
     #[default]
     User,
+}
+
+impl AccountKind {
+    /// As it is written in the catalog and in grants.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Group => "group",
+            Self::User => "user",
+        }
+    }
+
+    /// The kind of this name.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Device, Self::Group, Self::User].into_iter().find(|kind| kind.as_str() == text)
+    }
 }
 
 /// An account made on the command line or over the API.

@@ -1,8 +1,273 @@
 //! Edits as SQL: each written once, in words both engines speak.
+//!
+//! A guard is part of its statement (`must`: exactly one row touched), so that no engine can apply an edit whose
+//! condition was checked at another moment. Parameters whose type PostgreSQL could not infer are CAST.
 
-use super::{Batch, Transaction};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The statements that apply a batch.
-pub(super) fn transaction(_batch: Batch) -> Transaction {
-    todo!()
+use super::rows::{AccountRow, FileRow, IntentRow, LockRow, SessionRow, SpaceRow};
+use super::{Batch, Edit, Expect, Must, Statement, Transaction, Value, chain};
+use crate::error::Kind;
+use crate::store::Micros;
+
+const INSERT_FILE: &str = "INSERT INTO files (space, path, size, modified, version, owner, sha256) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (space, path) DO NOTHING";
+const UPDATE_FILE: &str = "UPDATE files SET size = ?3, modified = ?4, version = ?5, owner = ?6, sha256 = ?7 \
+     WHERE space = ?1 AND path = ?2 AND version = ?8";
+const REMOVE_FILE: &str = "DELETE FROM files WHERE space = ?1 AND path = ?2 AND version = ?3";
+const REMOVE_ROW: &str = "DELETE FROM files WHERE space = ?1 AND path = ?2";
+const REMOVE_BELOW: &str = "DELETE FROM files WHERE space = ?1 AND path >= ?2 AND path < ?3";
+const REMOVE_SPACE_FILES: &str = "DELETE FROM files WHERE space = ?1";
+const MOVE_ROW: &str = "UPDATE files SET path = ?3 WHERE space = ?1 AND path = ?2";
+const MOVE_BELOW: &str = "UPDATE files SET path = CAST(?4 AS TEXT) || substr(path, CAST(?5 AS INTEGER)) \
+     WHERE space = ?1 AND path >= ?2 AND path < ?3";
+
+// A positive change must fit below its limit, both when the row is made and when it is there. The first condition
+// is implied by the second as long as a usage is never negative, which the CASE sees to.
+const USAGE: &str = "INSERT INTO usage (space, bytes, files) \
+     SELECT CAST(?1 AS TEXT), \
+         CASE WHEN CAST(?2 AS BIGINT) < 0 THEN 0 ELSE CAST(?2 AS BIGINT) END, \
+         CASE WHEN CAST(?3 AS BIGINT) < 0 THEN 0 ELSE CAST(?3 AS BIGINT) END \
+     WHERE (CAST(?2 AS BIGINT) <= 0 OR CAST(?4 AS BIGINT) IS NULL OR CAST(?2 AS BIGINT) <= CAST(?4 AS BIGINT)) \
+         AND (CAST(?3 AS BIGINT) <= 0 OR CAST(?5 AS BIGINT) IS NULL OR CAST(?3 AS BIGINT) <= CAST(?5 AS BIGINT)) \
+     ON CONFLICT (space) DO UPDATE SET \
+         bytes = CASE WHEN usage.bytes + CAST(?2 AS BIGINT) < 0 THEN 0 ELSE usage.bytes + CAST(?2 AS BIGINT) END, \
+         files = CASE WHEN usage.files + CAST(?3 AS BIGINT) < 0 THEN 0 ELSE usage.files + CAST(?3 AS BIGINT) END \
+     WHERE (CAST(?2 AS BIGINT) <= 0 OR CAST(?4 AS BIGINT) IS NULL \
+             OR usage.bytes <= CAST(?4 AS BIGINT) - CAST(?2 AS BIGINT)) \
+         AND (CAST(?3 AS BIGINT) <= 0 OR CAST(?5 AS BIGINT) IS NULL \
+             OR usage.files <= CAST(?5 AS BIGINT) - CAST(?3 AS BIGINT))";
+const SET_USAGE: &str = "INSERT INTO usage (space, bytes, files) VALUES (?1, ?2, ?3) \
+     ON CONFLICT (space) DO UPDATE SET bytes = excluded.bytes, files = excluded.files";
+
+const INTENT: &str = "INSERT INTO intents (node, id, space, change, body) VALUES (?1, ?2, ?3, ?4, ?5)";
+const CLEAR_INTENTS: &str = "DELETE FROM intents WHERE node = ?1 AND id IN (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+
+/// Intents cleared by one statement; what is missing to it is filled with a repeated id.
+const CLEARED_AT_ONCE: usize = 8;
+
+const PUT_ACCOUNT: &str = "INSERT INTO accounts \
+     (name, kind, password_hash, groups, root, networks, protocols, folder, disabled) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) ON CONFLICT (name) DO UPDATE SET \
+     password_hash = excluded.password_hash, groups = excluded.groups, root = excluded.root, \
+     networks = excluded.networks, protocols = excluded.protocols, folder = excluded.folder, \
+     disabled = excluded.disabled WHERE accounts.kind = excluded.kind";
+const REMOVE_ACCOUNT: &str = "DELETE FROM accounts WHERE name = ?1";
+const PUT_SPACE: &str = "INSERT INTO spaces (path, source, max_bytes, max_files, overwrite, address, durable) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (path) DO UPDATE SET source = excluded.source, \
+     max_bytes = excluded.max_bytes, max_files = excluded.max_files, overwrite = excluded.overwrite, \
+     address = excluded.address, durable = excluded.durable";
+const REMOVE_SPACE: &str = "DELETE FROM spaces WHERE path = ?1";
+const REMOVE_GRANTS: &str = "DELETE FROM grants WHERE space = ?1";
+const PUT_GRANT: &str = "INSERT INTO grants (space, place, grantee, allow) VALUES (?1, ?2, ?3, ?4)";
+
+const PUT_SESSION: &str = "INSERT INTO sessions (token, account, created, expires, address) \
+     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (token) DO UPDATE SET account = excluded.account, \
+     created = excluded.created, expires = excluded.expires, address = excluded.address";
+const REMOVE_SESSION: &str = "DELETE FROM sessions WHERE token = ?1";
+const REMOVE_SESSIONS_OF: &str = "DELETE FROM sessions WHERE account = ?1";
+const EXPIRE_SESSIONS: &str = "DELETE FROM sessions WHERE expires <= ?1";
+const EXPIRE_LOCKS: &str = "DELETE FROM locks WHERE expires <= ?1";
+const PUT_LOCK: &str = "INSERT INTO locks (path, token, deep, account, owner, expires) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (path) DO UPDATE SET token = excluded.token, deep = excluded.deep, \
+     account = excluded.account, owner = excluded.owner, expires = excluded.expires \
+     WHERE locks.token = excluded.token OR locks.expires <= ?7";
+const REMOVE_LOCK: &str = "DELETE FROM locks WHERE token = ?1";
+
+const CHANGED: Must = Must { kind: Kind::Conflict, public: "the file was changed by someone else at the same time" };
+const QUOTA: Must = Must { kind: Kind::OverQuota, public: "the quota of this space is used up" };
+const NAME_TAKEN: Must =
+    Must { kind: Kind::Exists, public: "the name belongs to an account of another kind (user, device or group)" };
+const NO_ACCOUNT: Must = Must { kind: Kind::NotFound, public: "there is no such account in the catalog" };
+const NO_SPACE: Must = Must { kind: Kind::NotFound, public: "there is no such space in the catalog" };
+const LOCKED: Must = Must { kind: Kind::Locked, public: "someone else holds a lock on this path" };
+
+/// The statements that apply a batch; `node` is the daemon whose intents these are.
+pub(super) fn transaction(batch: Batch, node: &str) -> Transaction {
+    let mut into = Transaction::default();
+    for edit in batch.edits {
+        push(&mut into, edit, node);
+    }
+    into
+}
+
+/// Rows below a folder are those from the first of these to before the second: `/` sorts just before `0`.
+pub(super) fn bounds(folder: &str) -> (String, String) {
+    (format!("{folder}/"), format!("{folder}0"))
+}
+
+fn push(into: &mut Transaction, edit: Edit, node: &str) {
+    match edit {
+        Edit::PutFile(row, expect) => put_file(into, row, expect),
+        Edit::RemoveFile { space, path, version } => {
+            guarded(into, REMOVE_FILE, vec![Value::Text(space), Value::Text(path), Value::Int(version)], CHANGED);
+        }
+        Edit::RemoveFolder { space, folder } => remove_folder(into, space, &folder),
+        Edit::MoveFiles { space, from, to } => move_files(into, &space, &from, &to),
+        Edit::Usage { space, bytes, files, max_bytes, max_files } => {
+            let params =
+                vec![Value::Text(space), Value::Int(bytes), Value::Int(files), max_bytes.into(), max_files.into()];
+            guarded(into, USAGE, params, QUOTA);
+        }
+        Edit::SetUsage { space, bytes, files } => {
+            plain(into, SET_USAGE, vec![Value::Text(space), bytes.into(), files.into()]);
+        }
+        Edit::Intent(row) => put_intent(into, row, node),
+        Edit::ClearIntents(ids) => clear_intents(into, &ids, node),
+        Edit::History(line) => into.history.push(chain::writable(line)),
+        Edit::PutAccount(row) => put_account(into, row),
+        Edit::RemoveAccount(name) => guarded(into, REMOVE_ACCOUNT, vec![Value::Text(name)], NO_ACCOUNT),
+        Edit::PutSpace(row) => put_space(into, row),
+        Edit::RemoveSpace(path) => {
+            plain(into, REMOVE_GRANTS, vec![Value::text(&path)]);
+            guarded(into, REMOVE_SPACE, vec![Value::Text(path)], NO_SPACE);
+        }
+        Edit::PutSession(row) => put_session(into, row),
+        Edit::RemoveSession(token) => plain(into, REMOVE_SESSION, vec![Value::hash(&token)]),
+        Edit::RemoveSessionsOf(account) => plain(into, REMOVE_SESSIONS_OF, vec![Value::Text(account)]),
+        Edit::Expire(now) => {
+            plain(into, EXPIRE_SESSIONS, vec![Value::Int(now)]);
+            plain(into, EXPIRE_LOCKS, vec![Value::Int(now)]);
+        }
+        Edit::PutLock(row) => put_lock(into, row, now()),
+        Edit::RemoveLock(token) => plain(into, REMOVE_LOCK, vec![Value::Text(token)]),
+    }
+}
+
+fn plain(into: &mut Transaction, sql: &'static str, params: Vec<Value>) {
+    into.statements.push(Statement { sql, params, must: None });
+}
+
+fn guarded(into: &mut Transaction, sql: &'static str, params: Vec<Value>, must: Must) {
+    into.statements.push(Statement { sql, params, must: Some(must) });
+}
+
+fn put_file(into: &mut Transaction, row: FileRow, expect: Expect) {
+    let version = match expect {
+        Expect::Absent => row.version.max(1),
+        Expect::Version(version) => version.saturating_add(1),
+    };
+    let mut params = vec![
+        Value::Text(row.space),
+        Value::Text(row.path),
+        row.size.into(),
+        Value::Int(row.modified),
+        Value::Int(version),
+        Value::Text(row.owner),
+        row.sha256.as_ref().map_or(Value::Null, Value::hash),
+    ];
+    match expect {
+        Expect::Absent => guarded(into, INSERT_FILE, params, CHANGED),
+        Expect::Version(version) => {
+            params.push(Value::Int(version));
+            guarded(into, UPDATE_FILE, params, CHANGED);
+        }
+    }
+}
+
+fn remove_folder(into: &mut Transaction, space: String, folder: &str) {
+    if folder.is_empty() {
+        return plain(into, REMOVE_SPACE_FILES, vec![Value::Text(space)]);
+    }
+    let (low, high) = bounds(folder);
+    plain(into, REMOVE_BELOW, vec![Value::Text(space), Value::Text(low), Value::Text(high)]);
+}
+
+fn move_files(into: &mut Transaction, space: &str, from: &str, to: &str) {
+    if from == to {
+        return;
+    }
+    let (low, high) = bounds(from);
+    // substr counts characters from 1 in both engines; what is kept starts with the slash after `from`.
+    let keep = i64::try_from(from.chars().count()).unwrap_or(i64::MAX).saturating_add(1);
+    plain(into, REMOVE_ROW, vec![Value::text(space), Value::text(to)]);
+    plain(into, MOVE_ROW, vec![Value::text(space), Value::text(from), Value::text(to)]);
+    let params = vec![Value::text(space), Value::Text(low), Value::Text(high), Value::text(to), Value::Int(keep)];
+    plain(into, MOVE_BELOW, params);
+}
+
+fn put_intent(into: &mut Transaction, row: IntentRow, node: &str) {
+    let params = vec![
+        Value::text(node),
+        Value::Int(row.id),
+        Value::Text(row.space),
+        Value::Text(row.change),
+        row.body.map_or(Value::Null, Value::Blob),
+    ];
+    plain(into, INTENT, params);
+}
+
+fn clear_intents(into: &mut Transaction, ids: &[i64], node: &str) {
+    for some in ids.chunks(CLEARED_AT_ONCE) {
+        let filler = some.first().copied().unwrap_or_default();
+        let ids = some.iter().copied().chain(std::iter::repeat(filler)).take(CLEARED_AT_ONCE).map(Value::Int);
+        let params = std::iter::once(Value::text(node)).chain(ids).collect();
+        plain(into, CLEAR_INTENTS, params);
+    }
+}
+
+fn put_account(into: &mut Transaction, row: AccountRow) {
+    let params = vec![
+        Value::Text(row.name),
+        Value::text(row.kind.as_str()),
+        Value::Text(row.password_hash),
+        list(&row.groups),
+        Value::Text(row.root),
+        list(&row.networks),
+        list(&row.protocols),
+        Value::Text(row.folder),
+        Value::Int(row.disabled.into()),
+    ];
+    guarded(into, PUT_ACCOUNT, params, NAME_TAKEN);
+}
+
+fn put_space(into: &mut Transaction, row: SpaceRow) {
+    plain(into, REMOVE_GRANTS, vec![Value::text(&row.path)]);
+    for (place, grant) in (0_i64..).zip(row.grants) {
+        let params = vec![Value::text(&row.path), Value::Int(place), Value::Text(grant.to), Value::Text(grant.allow)];
+        plain(into, PUT_GRANT, params);
+    }
+    let params = vec![
+        Value::Text(row.path),
+        Value::Text(row.source),
+        row.max_bytes.into(),
+        row.max_files.into(),
+        Value::Text(row.overwrite),
+        Value::Text(row.address),
+        Value::Int(row.durable.into()),
+    ];
+    plain(into, PUT_SPACE, params);
+}
+
+fn put_session(into: &mut Transaction, row: SessionRow) {
+    let params = vec![
+        Value::hash(&row.token),
+        Value::Text(row.account),
+        Value::Int(row.created),
+        Value::Int(row.expires),
+        Value::Text(row.address),
+    ];
+    plain(into, PUT_SESSION, params);
+}
+
+fn put_lock(into: &mut Transaction, row: LockRow, now: Micros) {
+    let params = vec![
+        Value::Text(row.path),
+        Value::Text(row.token),
+        Value::Int(row.deep.into()),
+        Value::Text(row.account),
+        Value::Text(row.owner),
+        Value::Int(row.expires),
+        Value::Int(now),
+    ];
+    guarded(into, PUT_LOCK, params, LOCKED);
+}
+
+fn list(items: &[String]) -> Value {
+    Value::Text(serde_json::Value::from(items).to_string())
+}
+
+fn now() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }

@@ -1,31 +1,191 @@
-//! SQLite: WAL, synchronous=FULL, one writer thread doing group commit.
+//! SQLite: WAL, synchronous=FULL, one writer thread doing group commit, readers on threads of their own.
+//!
+//! The file stays an ordinary SQLite database: `sqlite3`, a backup tool and our own command line may open it beside
+//! the daemon. Nothing here runs on a runtime's thread; callers only wait for an answer.
 
+mod reader;
+mod writer;
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{Connection, ErrorCode, ToSql};
+use tokio::sync::{mpsc, oneshot};
 
-use super::{CatalogSettings, Engine, Row, Statement, Transaction};
-use crate::error::Result;
+use super::{CatalogSettings, Engine, Row, Statement, Transaction, Value};
+use crate::error::{Error, Kind, Result};
+
+/// How long one process waits for another that holds the file (the command line beside the daemon).
+const BUSY: Duration = Duration::from_secs(10);
+
+/// Prepared statements kept by each connection: more than there are queries.
+const PREPARED: usize = 96;
+
+/// Transactions and reads that may wait before their callers have to.
+const QUEUE: usize = 1024;
+
+/// Most reader threads and most transactions a group, whatever the settings say.
+const MOST_READERS: u32 = 64;
+const LARGEST_GROUP: u32 = 8192;
 
 /// The embedded engine.
-pub struct Sqlite {}
+pub struct Sqlite {
+    node: String,
+    writes: Option<mpsc::Sender<writer::Job>>,
+    reads: Option<mpsc::Sender<reader::Question>>,
+    writer: Option<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
+}
 
 impl Sqlite {
     /// Opens or makes the file and brings its schema forward.
-    pub fn open(_file: &Path, _node: &str, _settings: &CatalogSettings) -> Result<Self> {
-        todo!()
+    pub fn open(file: &Path, node: &str, settings: &CatalogSettings) -> Result<Self> {
+        let place = file.display().to_string();
+        // The file holds password hashes; SQLite gives the same mode to the files it makes beside it.
+        OpenOptions::new().create(true).append(true).mode(0o600).open(file).map_err(|error| {
+            Error::new(Kind::Unavailable, format!("cannot open the catalog {place}: {error}")).with(error)
+        })?;
+        let group = settings.group.clamp(1, LARGEST_GROUP) as usize;
+        let writer = writer::Writer::open(file, node)?;
+        let (writes, jobs) = mpsc::channel(QUEUE);
+        let writer = thread("catalog-write", move || writer.run(jobs, group))?;
+        let mut readers = Vec::new();
+        let (reads, questions) = mpsc::channel(QUEUE);
+        let questions = std::sync::Arc::new(parking_lot::Mutex::new(questions));
+        for _ in 0..settings.readers.clamp(1, MOST_READERS) {
+            let reader = reader::Reader::open(file)?;
+            let questions = questions.clone();
+            readers.push(thread("catalog-read", move || reader.run(&questions))?);
+        }
+        Ok(Self { node: node.to_owned(), writes: Some(writes), reads: Some(reads), writer: Some(writer), readers })
+    }
+
+    async fn write<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T>>) -> writer::Job) -> Result<T> {
+        let (reply, answer) = oneshot::channel();
+        let writes = self.writes.as_ref().ok_or_else(closed)?;
+        writes.send(job(reply)).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+impl Drop for Sqlite {
+    /// Lets the threads finish what they have and close the file, so that no `-wal` stays behind.
+    fn drop(&mut self) {
+        // Readers first: the last connection to close copies the log back, and a reader may not.
+        self.reads = None;
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        self.writes = None;
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
     }
 }
 
 #[async_trait]
 impl Engine for Sqlite {
-    async fn read(&self, _statement: Statement) -> Result<Vec<Row>> {
-        todo!()
+    fn node(&self) -> &str {
+        &self.node
     }
-    async fn commit(&self, _transaction: Transaction) -> Result<()> {
-        todo!()
+
+    async fn read(&self, statement: Statement) -> Result<Vec<Row>> {
+        let (reply, answer) = oneshot::channel();
+        let reads = self.reads.as_ref().ok_or_else(closed)?;
+        reads.send(reader::Question { statement, reply }).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
     }
+
+    async fn commit(&self, transaction: Transaction) -> Result<()> {
+        self.write(|reply| writer::Job::Commit(transaction, reply)).await
+    }
+
     async fn version(&self) -> Result<i64> {
-        todo!()
+        self.write(writer::Job::Version).await
     }
+}
+
+fn thread(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|error| Error::new(Kind::Unavailable, "cannot start a thread for the catalog").with(error))
+}
+
+fn closed() -> Error {
+    Error::new(Kind::Unavailable, "the catalog is closed")
+}
+
+/// What both kinds of connection have in common.
+fn prepare(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY)?;
+    connection.set_prepared_statement_cache_capacity(PREPARED);
+    connection.pragma_update(None, "temp_store", "memory")
+}
+
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Null => ValueRef::Null,
+            Self::Int(number) => ValueRef::Integer(*number),
+            Self::Text(text) => ValueRef::Text(text.as_bytes()),
+            Self::Blob(bytes) => ValueRef::Blob(bytes),
+        }))
+    }
+}
+
+/// All rows of a statement.
+fn rows(connection: &Connection, statement: &Statement) -> Result<Vec<Row>> {
+    let mut prepared = connection.prepare_cached(statement.sql).map_err(word)?;
+    let width = prepared.column_count();
+    let mut cursor = prepared.query(rusqlite::params_from_iter(&statement.params)).map_err(word)?;
+    let mut rows = Vec::new();
+    while let Some(row) = cursor.next().map_err(word)? {
+        let columns = (0..width).map(|column| row.get_ref(column).map_err(word).and_then(value));
+        rows.push(columns.collect::<Result<Row>>()?);
+    }
+    Ok(rows)
+}
+
+fn value(value: ValueRef<'_>) -> Result<Value> {
+    match value {
+        ValueRef::Null => Ok(Value::Null),
+        ValueRef::Integer(number) => Ok(Value::Int(number)),
+        ValueRef::Text(text) => match std::str::from_utf8(text) {
+            Ok(text) => Ok(Value::text(text)),
+            Err(error) => Err(Error::new(Kind::Corrupt, "a text in the catalog is not UTF-8").with(error)),
+        },
+        ValueRef::Blob(bytes) => Ok(Value::Blob(bytes::Bytes::copy_from_slice(bytes))),
+        ValueRef::Real(_) => Err(Error::new(Kind::Corrupt, "the catalog holds a fraction where none belongs")),
+    }
+}
+
+/// SQLite's word in the house's words.
+fn word(error: rusqlite::Error) -> Error {
+    let (kind, public) = match error.sqlite_error_code() {
+        Some(ErrorCode::ConstraintViolation) => (Kind::Conflict, "the same record was changed at the same time"),
+        Some(ErrorCode::DiskFull) => (Kind::Unavailable, "the disk of the server is full"),
+        Some(
+            ErrorCode::CannotOpen
+            | ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::FileLockingProtocolFailed
+            | ErrorCode::OperationAborted
+            | ErrorCode::OutOfMemory
+            | ErrorCode::PermissionDenied
+            | ErrorCode::ReadOnly
+            | ErrorCode::SystemIoFailure,
+        ) => (Kind::Unavailable, "the catalog cannot be written or read for now"),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            (Kind::Corrupt, "the catalog file is damaged: restore it from a backup")
+        }
+        Some(ErrorCode::TooBig) => (Kind::TooLarge, "a record is too large for the catalog"),
+        _ => return Error::internal(error),
+    };
+    Error::new(kind, public).with(error)
 }

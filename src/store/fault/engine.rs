@@ -1,1 +1,118 @@
 //! A catalog engine that fails or stops at the n-th call.
+//!
+//! It wraps a real engine. A countdown shared with the test arms it: at 1 the next call that counts is hit, at 0 none
+//! is. `Moment::After` is the nasty one: the transaction is durable and its caller is told that it failed, as when
+//! the power goes between the disk and the answer.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+
+use crate::error::{Error, Kind, Result};
+use crate::store::catalog::{Engine, Row, Statement, Transaction};
+
+/// Which calls count down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calls {
+    /// Commits only.
+    Commits,
+    /// Reads only.
+    Reads,
+    /// Both.
+    Every,
+}
+
+/// What happens to the call that is hit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It fails with this kind; the next call works again.
+    Fail(Kind),
+    /// It and every later call fail with `Unavailable`, as if the process or the database had died.
+    Stop,
+}
+
+/// Whether the engine does its work first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// The call never reaches the engine.
+    Before,
+    /// The engine does it; only the answer is lost.
+    After,
+}
+
+/// An engine that breaks when told to.
+pub struct FaultyEngine {
+    inner: Arc<dyn Engine>,
+    countdown: Arc<AtomicU64>,
+    calls: Calls,
+    fault: Fault,
+    moment: Moment,
+    stopped: AtomicBool,
+}
+
+impl FaultyEngine {
+    /// Wraps `inner`; storing n in `countdown` makes the n-th call from then on the one that is hit.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Engine>, countdown: Arc<AtomicU64>, calls: Calls, fault: Fault, moment: Moment) -> Self {
+        Self { inner, countdown, calls, fault, moment, stopped: AtomicBool::new(false) }
+    }
+
+    /// True from the moment a [`Fault::Stop`] was hit.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Counts a call; `Some` when it is the one to be hit.
+    fn hit(&self, counts: bool) -> Result<Option<Error>> {
+        if self.is_stopped() {
+            return Err(stopped());
+        }
+        if !counts {
+            return Ok(None);
+        }
+        let counted = self.countdown.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        if counted != Ok(1) {
+            return Ok(None);
+        }
+        Ok(Some(match self.fault {
+            Fault::Fail(kind) => Error::new(kind, "a fault was injected into the catalog"),
+            Fault::Stop => {
+                self.stopped.store(true, Ordering::SeqCst);
+                stopped()
+            }
+        }))
+    }
+}
+
+fn stopped() -> Error {
+    Error::new(Kind::Unavailable, "the catalog was stopped by an injected fault")
+}
+
+#[async_trait]
+impl Engine for FaultyEngine {
+    fn node(&self) -> &str {
+        self.inner.node()
+    }
+
+    async fn read(&self, statement: Statement) -> Result<Vec<Row>> {
+        match self.hit(self.calls != Calls::Commits)? {
+            Some(error) => Err(error),
+            None => self.inner.read(statement).await,
+        }
+    }
+
+    async fn commit(&self, transaction: Transaction) -> Result<()> {
+        let Some(error) = self.hit(self.calls != Calls::Reads)? else { return self.inner.commit(transaction).await };
+        if self.moment == Moment::After {
+            self.inner.commit(transaction).await?;
+        }
+        Err(error)
+    }
+
+    async fn version(&self) -> Result<i64> {
+        self.hit(false)?;
+        self.inner.version().await
+    }
+}

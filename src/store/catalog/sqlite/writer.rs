@@ -1,0 +1,237 @@
+//! The one writing connection: takes every waiting transaction, gives each a savepoint, commits once, answers all.
+//!
+//! A caller is answered only after the commit that holds its transaction was synced. One caller's failed guard undoes
+//! its own savepoint and nobody else's; a commit that fails (disk full) fails the whole group and leaves the
+//! connection ready for the next.
+
+use std::path::Path;
+
+use rusqlite::{Connection, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{prepare, rows, word};
+use crate::error::{Error, Kind, Result};
+use crate::store::catalog::chain::{HEAD, Head};
+use crate::store::catalog::rows::HistoryLine;
+use crate::store::catalog::{Statement, Transaction, Value, migrations};
+
+/// Pages of the log after which SQLite itself copies them back into the database file (16 MiB).
+const CHECKPOINT_PAGES: i64 = 4096;
+
+/// The log file is cut back to this once its pages are copied.
+const LOG_KEPT: i64 = 64 << 20;
+
+/// Groups after which a writer with nothing to do copies the log back.
+const IDLE_CHECKPOINT: u32 = 64;
+
+/// KiB of page cache of the writing connection (negative: SQLite's way to say KiB).
+const CACHE: i64 = -32 * 1024;
+
+/// What the writer is asked for.
+pub(super) enum Job {
+    Commit(Transaction, oneshot::Sender<Result<()>>),
+    Version(oneshot::Sender<Result<i64>>),
+}
+
+type Waiting = oneshot::Sender<Result<()>>;
+
+/// The writing connection and the head of this node's history.
+pub(super) struct Writer {
+    connection: Connection,
+    node: String,
+    head: Option<Head>,
+    groups: u32,
+}
+
+impl Writer {
+    /// Opens the file for writing and brings its schema forward.
+    pub(super) fn open(file: &Path, node: &str) -> Result<Self> {
+        let named = |error: rusqlite::Error| {
+            let error = word(error);
+            Error::new(error.kind(), format!("cannot open the catalog {}: {error}", file.display())).with(error)
+        };
+        let mut connection = Connection::open(file).map_err(named)?;
+        prepare(&connection).map_err(named)?;
+        let mode = durable(&connection).map_err(named)?;
+        if mode != "wal" {
+            let text = format!(
+                "the catalog {} cannot use a write-ahead log (its mode is `{mode}`): put the data folder on a local disk",
+                file.display()
+            );
+            return Err(Error::new(Kind::Unavailable, text));
+        }
+        migrate(&mut connection, &file.display().to_string())?;
+        Ok(Self { connection, node: node.to_owned(), head: None, groups: 0 })
+    }
+
+    /// Serves until nobody can ask any more.
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>, largest: usize) {
+        while let Some(job) = jobs.blocking_recv() {
+            let mut transactions = Vec::new();
+            let mut waiting = Vec::new();
+            let mut next = Some(job);
+            while let Some(job) = next {
+                match job {
+                    Job::Commit(transaction, reply) => {
+                        transactions.push(transaction);
+                        waiting.push(reply);
+                    }
+                    Job::Version(reply) => drop(reply.send(self.version())),
+                }
+                next = if transactions.len() < largest { jobs.try_recv().ok() } else { None };
+            }
+            self.answer(&transactions, waiting);
+            if jobs.is_empty() {
+                self.rest();
+            }
+        }
+    }
+
+    fn answer(&mut self, transactions: &[Transaction], waiting: Vec<Waiting>) {
+        if transactions.is_empty() {
+            return;
+        }
+        self.groups += 1;
+        for (reply, outcome) in waiting.into_iter().zip(self.together(transactions)) {
+            // Whoever stopped waiting still has a durable transaction; that is theirs to find out.
+            let _ = reply.send(outcome);
+        }
+    }
+
+    /// One outcome a transaction; those that are `Ok` are on the disk.
+    fn together(&mut self, transactions: &[Transaction]) -> Vec<Result<()>> {
+        match self.try_together(transactions) {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                self.head = None;
+                if !self.connection.is_autocommit() {
+                    // Should even this fail, the next BEGIN says so and its group fails too.
+                    let _ = self.connection.execute_batch("ROLLBACK");
+                }
+                let fail = || Error::new(error.kind(), error.public().to_owned()).with(error.detail());
+                transactions.iter().map(|_| Err(fail())).collect()
+            }
+        }
+    }
+
+    fn try_together(&mut self, transactions: &[Transaction]) -> Result<Vec<Result<()>>> {
+        self.run_words("BEGIN IMMEDIATE").map_err(lost)?;
+        let mut outcomes = Vec::with_capacity(transactions.len());
+        for transaction in transactions {
+            outcomes.push(self.apart(transaction)?);
+        }
+        self.run_words("COMMIT").map_err(lost)?;
+        Ok(outcomes)
+    }
+
+    /// Applies one transaction inside its savepoint. The outer error means that the whole group is lost.
+    fn apart(&mut self, transaction: &Transaction) -> Result<Result<()>> {
+        self.run_words("SAVEPOINT one").map_err(lost)?;
+        let head = self.head;
+        let outcome = self.apply(transaction);
+        if let Err(error) = outcome {
+            if self.connection.is_autocommit() {
+                // SQLite undid everything by itself, the neighbours too (disk full, I/O error).
+                return Err(error);
+            }
+            self.head = head;
+            self.run_words("ROLLBACK TO one").map_err(lost)?;
+            self.run_words("RELEASE one").map_err(lost)?;
+            return Ok(Err(error));
+        }
+        self.run_words("RELEASE one").map_err(lost)?;
+        Ok(Ok(()))
+    }
+
+    fn apply(&mut self, transaction: &Transaction) -> Result<()> {
+        for statement in &transaction.statements {
+            let touched = self.touch(statement)?;
+            if let Some(must) = statement.must
+                && touched != 1
+            {
+                return Err(Error::new(must.kind, must.public));
+            }
+        }
+        transaction.history.iter().try_for_each(|line| self.append(line))
+    }
+
+    /// Chains one line. Another process may have written under this node's name since the head was read: once again then.
+    fn append(&mut self, line: &HistoryLine) -> Result<()> {
+        for _ in 0..2 {
+            let mut head = match self.head {
+                Some(head) => head,
+                None => self.read_head()?,
+            };
+            let statement = head.append(&self.node, line);
+            if self.touch(&statement)? == 1 {
+                self.head = Some(head);
+                return Ok(());
+            }
+            self.head = None;
+        }
+        Err(Error::new(Kind::Conflict, "another process is writing the history under this node's name"))
+    }
+
+    fn read_head(&self) -> Result<Head> {
+        let statement = Statement { sql: HEAD, params: vec![Value::text(&self.node)], must: None };
+        Head::from_rows(&rows(&self.connection, &statement)?)
+    }
+
+    fn touch(&self, statement: &Statement) -> Result<usize> {
+        let mut prepared = self.connection.prepare_cached(statement.sql).map_err(word)?;
+        prepared.execute(rusqlite::params_from_iter(&statement.params)).map_err(word)
+    }
+
+    fn run_words(&self, words: &'static str) -> rusqlite::Result<()> {
+        self.connection.prepare_cached(words)?.execute([]).map(drop)
+    }
+
+    /// On the writing connection this number changes only by what other connections commit.
+    fn version(&self) -> Result<i64> {
+        self.connection.pragma_query_value(None, "data_version", |row| row.get(0)).map_err(word)
+    }
+
+    /// Copies the log back while nobody waits; PASSIVE never blocks a reader, and a failure only postpones it.
+    fn rest(&mut self) {
+        if self.groups >= IDLE_CHECKPOINT {
+            self.groups = 0;
+            let _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        }
+    }
+}
+
+/// A group that could not begin or commit is nobody's fault: whatever it was, it may work later.
+fn lost(error: rusqlite::Error) -> Error {
+    let error = word(error);
+    match error.kind() {
+        Kind::Corrupt | Kind::Unavailable => error,
+        _ => Error::new(Kind::Unavailable, "the catalog could not be written").with(error),
+    }
+}
+
+/// Sets what an acknowledged commit rests on; returns the journal mode SQLite agreed to.
+fn durable(connection: &Connection) -> rusqlite::Result<String> {
+    let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_KEPT)?;
+    connection.pragma_update(None, "cache_size", CACHE)?;
+    Ok(mode)
+}
+
+/// Takes every missing step in one transaction: two processes that start together take them once.
+fn migrate(connection: &mut Connection, place: &str) -> Result<()> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(word)?;
+    let made = transaction
+        .query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'meta'", [], |row| row.get::<_, i64>(0))
+        .map_err(word)?;
+    let format = match made {
+        0 => None,
+        _ => transaction.query_row(migrations::FORMAT, [], |row| row.get::<_, String>(0)).map(Some).map_err(word)?,
+    };
+    for (number, step) in migrations::missing(format.as_deref(), place)? {
+        transaction.execute_batch(step.sqlite).map_err(word)?;
+        transaction.execute(migrations::SET_FORMAT, [number.to_string()]).map_err(word)?;
+    }
+    transaction.commit().map_err(word)
+}
