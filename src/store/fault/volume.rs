@@ -1,1 +1,238 @@
 //! A volume that fails or stops at the n-th call.
+//!
+//! Stopping stands for a crash: the call is or is not done, and nothing after it is. Tests then open the volume again
+//! without the fault and look at what is left.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Kind, Result};
+use crate::store::{Change, Node, Opened, RelPath, Room, Stage, StageId, Touched, Volume};
+
+/// Which calls count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumePoint {
+    /// `Stage::append` and `Stage::append_file`.
+    Append,
+    /// `Volume::publish`.
+    Publish,
+    /// `Stage::seal`.
+    Seal,
+    /// `Volume::sync`.
+    Sync,
+}
+
+impl VolumePoint {
+    /// Every point, for tests that break each once.
+    pub const ALL: [Self; 4] = [Self::Append, Self::Publish, Self::Seal, Self::Sync];
+}
+
+/// What happens at the n-th call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeBreak {
+    /// It is done and yet reported as failed.
+    FailAfter,
+    /// It is not done and fails.
+    FailBefore,
+    /// It is done, and then everything fails as if the machine had stopped.
+    StopAfter,
+    /// It is not done, and everything fails from here on.
+    StopBefore,
+}
+
+impl VolumeBreak {
+    /// Every way to break.
+    pub const ALL: [Self; 4] = [Self::FailAfter, Self::FailBefore, Self::StopAfter, Self::StopBefore];
+}
+
+/// When and how to break; shared with the test.
+pub struct VolumeFault {
+    point: VolumePoint,
+    way: VolumeBreak,
+    left: Arc<AtomicU64>,
+    stopped: AtomicBool,
+}
+
+impl VolumeFault {
+    /// Breaks at the call that takes `left` from 1 to 0; 0 is disarmed.
+    #[must_use]
+    pub fn new(point: VolumePoint, way: VolumeBreak, left: Arc<AtomicU64>) -> Arc<Self> {
+        Arc::new(Self { point, way, left, stopped: AtomicBool::new(false) })
+    }
+
+    /// True once the volume has stopped.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    fn alive(&self) -> Result<()> {
+        match self.is_stopped() {
+            true => Err(broken("the volume has stopped")),
+            false => Ok(()),
+        }
+    }
+
+    /// Counts a call; what to do with it.
+    fn count(&self, point: VolumePoint) -> Result<Option<VolumeBreak>> {
+        self.alive()?;
+        if point != self.point {
+            return Ok(None);
+        }
+        let before = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        Ok((before == Ok(1)).then_some(self.way))
+    }
+
+    /// Before the call: fails it, or lets it through.
+    fn before(&self, point: VolumePoint) -> Result<Option<VolumeBreak>> {
+        match self.count(point)? {
+            Some(VolumeBreak::StopBefore) => {
+                self.stopped.store(true, Ordering::SeqCst);
+                Err(broken("the volume stops here"))
+            }
+            Some(VolumeBreak::FailBefore) => Err(broken("the volume fails here")),
+            way => Ok(way),
+        }
+    }
+
+    /// After the call: passes its outcome on, or fails it.
+    fn after<T>(&self, way: Option<VolumeBreak>, outcome: Result<T>) -> Result<T> {
+        let Some(way) = way else { return outcome };
+        if way == VolumeBreak::StopAfter {
+            self.stopped.store(true, Ordering::SeqCst);
+        }
+        outcome.and(Err(broken("the volume fails after the work")))
+    }
+}
+
+fn broken(text: &'static str) -> Error {
+    Error::new(Kind::Unavailable, "storage fails (on purpose)").with(text)
+}
+
+/// A volume with a fault in it.
+pub struct FaultyVolume {
+    inner: Arc<dyn Volume>,
+    fault: Arc<VolumeFault>,
+}
+
+impl FaultyVolume {
+    /// Puts the fault before a volume.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Volume>, fault: Arc<VolumeFault>) -> Self {
+        Self { inner, fault }
+    }
+}
+
+#[async_trait]
+impl Volume for FaultyVolume {
+    async fn stat(&self, path: &RelPath) -> Result<Node> {
+        self.fault.alive()?;
+        self.inner.stat(path).await
+    }
+
+    async fn list(&self, folder: &RelPath, after: Option<&str>, limit: usize) -> Result<Vec<Node>> {
+        self.fault.alive()?;
+        self.inner.list(folder, after, limit).await
+    }
+
+    async fn open(&self, path: &RelPath) -> Result<Opened> {
+        self.fault.alive()?;
+        self.inner.open(path).await
+    }
+
+    async fn stage(&self, id: &StageId) -> Result<Box<dyn Stage>> {
+        self.fault.alive()?;
+        let inner = self.inner.stage(id).await?;
+        Ok(Box::new(FaultyStage { inner, fault: self.fault.clone() }))
+    }
+
+    async fn fork(&self, from: &StageId, to: &StageId) -> Result<()> {
+        self.fault.alive()?;
+        self.inner.fork(from, to).await
+    }
+
+    async fn discard(&self, id: &StageId) -> Result<()> {
+        self.fault.alive()?;
+        self.inner.discard(id).await
+    }
+
+    async fn stages(&self) -> Result<Vec<StageId>> {
+        self.fault.alive()?;
+        self.inner.stages().await
+    }
+
+    async fn publish(&self, change: &Change, body: Option<Bytes>) -> Result<Option<Node>> {
+        let way = self.fault.before(VolumePoint::Publish)?;
+        let outcome = self.inner.publish(change, body).await;
+        self.fault.after(way, outcome)
+    }
+
+    async fn sync(&self, changes: &[Change]) -> Result<()> {
+        let way = self.fault.before(VolumePoint::Sync)?;
+        let outcome = self.inner.sync(changes).await;
+        self.fault.after(way, outcome)
+    }
+
+    async fn room(&self) -> Result<Room> {
+        self.fault.alive()?;
+        self.inner.room().await
+    }
+
+    fn watch(&self) -> Option<mpsc::Receiver<Touched>> {
+        self.inner.watch()
+    }
+}
+
+struct FaultyStage {
+    inner: Box<dyn Stage>,
+    fault: Arc<VolumeFault>,
+}
+
+#[async_trait]
+impl Stage for FaultyStage {
+    fn len(&self) -> u64 {
+        self.inner.len()
+    }
+
+    async fn append(&mut self, chunk: Bytes) -> Result<()> {
+        let way = self.fault.before(VolumePoint::Append)?;
+        let outcome = self.inner.append(chunk).await;
+        self.fault.after(way, outcome)
+    }
+
+    async fn append_file(&mut self, from: &File, len: u64) -> Result<()> {
+        let way = self.fault.before(VolumePoint::Append)?;
+        let outcome = self.inner.append_file(from, len).await;
+        self.fault.after(way, outcome)
+    }
+
+    async fn truncate(&mut self, len: u64) -> Result<()> {
+        self.fault.alive()?;
+        self.inner.truncate(len).await
+    }
+
+    async fn seal(&mut self) -> Result<()> {
+        let way = self.fault.before(VolumePoint::Seal)?;
+        let outcome = self.inner.seal().await;
+        self.fault.after(way, outcome)
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        self.fault.alive()?;
+        self.inner.read_at(offset, len).await
+    }
+
+    fn file(&self) -> Arc<File> {
+        self.inner.file()
+    }
+
+    async fn resync(&mut self) -> Result<()> {
+        self.fault.alive()?;
+        self.inner.resync().await
+    }
+}

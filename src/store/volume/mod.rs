@@ -191,4 +191,9 @@ pub trait Stage: Send + Sync {
 
     /// The descriptor, lent out for `splice` and `recvfile`; bytes written past `len` are adopted by `resync`.
     fn file(&self) -> Arc<File>;
+
+    /// Takes bytes that were written past `len` through [`Stage::file`] for appended.
+    async fn resync(&mut self) -> Result<()> {
+        Ok(())
+    }
 }

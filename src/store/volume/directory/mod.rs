@@ -1,0 +1,245 @@
+//! A volume on a plain directory of the local file system.
+//!
+//! What is in the kernel's memory is answered at once on the caller's thread; everything else runs on tokio's pool of
+//! blocking threads, so that a slow disk never stops a core.
+
+mod list;
+mod lookup;
+mod publish;
+mod remove;
+mod stage;
+mod sync;
+mod watch;
+
+use std::fs::File;
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::{Errno, ReadWriteFlags};
+use tokio::sync::mpsc;
+
+use super::{Change, Node, Opened, RelPath, Room, Stage, StageId, Touched, Volume};
+use crate::error::{Error, Result};
+
+use list::Listings;
+pub use lookup::Lookups;
+use lookup::{Root, node_of, readable, refused};
+use stage::{Staging, failed};
+
+/// Where bytes are staged when the staging folder we were given is on another file system.
+const STAGE_INSIDE: &str = ".stoa-stage";
+
+/// For `stat`: a place in the tree, not its content.
+const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW);
+
+/// For reading: never waits for the other end of a FIFO.
+const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW);
+
+/// A directory tree; staging lies on the same file system, outside the tree where that is possible.
+pub struct Directory {
+    inner: Arc<Inner>,
+}
+
+/// What the pool's threads share.
+struct Inner {
+    root: Root,
+    path: PathBuf,
+    staging: Arc<Staging>,
+    listings: Listings,
+}
+
+impl Directory {
+    /// Opens `root` (made when missing and `create`), with `staging` for invisible bytes; when `staging` is on another
+    /// file system, `<root>/.stoa-stage` is used instead.
+    ///
+    /// # Errors
+    /// What the disk says, naming the directory.
+    pub fn open(root: &Path, staging: &Path, create: bool) -> Result<Self> {
+        Self::open_with(root, staging, create, Lookups::Probe)
+    }
+
+    /// The same, with a say in how names are looked up.
+    ///
+    /// # Errors
+    /// As [`Directory::open`].
+    pub fn open_with(root: &Path, staging: &Path, create: bool, lookups: Lookups) -> Result<Self> {
+        if create {
+            make(root)?;
+        }
+        let path = root.canonicalize().map_err(|error| named(root, error))?;
+        let fd = open_directory(&path)?;
+        let home = device_of(&fd)?;
+        make(staging)?;
+        let outside = open_directory(staging)?;
+        let staging = if device_of(&outside)? == home { outside } else { stage_inside(&path, &fd)? };
+        let staging = Arc::new(Staging::new(staging));
+        remove::clear_leftovers(&staging)?;
+        let inner = Inner { root: Root::new(fd, lookups), path, staging, listings: Listings::default() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Runs `work` on the pool.
+    async fn on_pool<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
+        let inner = self.inner.clone();
+        tokio::task::spawn_blocking(move || work(&inner)).await.unwrap_or_else(|lost| Err(Error::internal(lost)))
+    }
+}
+
+/// Makes a directory with its parents, `0750` less the umask.
+fn make(path: &Path) -> Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(|error| named(path, error))
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty()).map_err(|error| named(path, error.into()))
+}
+
+fn stage_inside(root: &Path, fd: &OwnedFd) -> Result<OwnedFd> {
+    let path = root.join(STAGE_INSIDE);
+    match rustix::fs::mkdirat(fd, STAGE_INSIDE, Mode::RWXU) {
+        Ok(()) | Err(Errno::EXIST) => {}
+        Err(error) => return Err(named(&path, error.into())),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(fd, STAGE_INSIDE, flags, Mode::empty()).map_err(|error| named(&path, error.into()))
+}
+
+fn device_of(fd: &OwnedFd) -> Result<u64> {
+    rustix::fs::fstat(fd).map(|stat| stat.st_dev).map_err(failed)
+}
+
+/// The kernel's word with the directory it was said of.
+fn named(path: &Path, error: std::io::Error) -> Error {
+    let text = format!("{}: {error}", path.display());
+    Error::new(Error::from(error).kind(), text)
+}
+
+impl Inner {
+    fn stat(&self, path: &RelPath) -> Result<Node> {
+        node_of(self.root.open(path, LOOK).map_err(refused)?, path)
+    }
+
+    fn open(&self, path: &RelPath) -> Result<Opened> {
+        opened(self.root.open(path, READ).map_err(refused)?, path)
+    }
+}
+
+fn opened(fd: OwnedFd, path: &RelPath) -> Result<Opened> {
+    readable(fd, path).map(|(node, file)| Opened { node, file: Arc::new(file) })
+}
+
+/// The kernel would have to go to the disk (or is too old to say): ask again on the pool.
+fn is_cold(errno: Errno) -> bool {
+    matches!(errno, Errno::AGAIN | Errno::INTR)
+}
+
+#[async_trait]
+impl Volume for Directory {
+    async fn stat(&self, path: &RelPath) -> Result<Node> {
+        match self.inner.root.open_cached(path, LOOK) {
+            Ok(fd) => node_of(fd, path),
+            Err(error) if !is_cold(error) => Err(refused(error)),
+            Err(_) => {
+                let path = path.clone();
+                self.on_pool(move |inner| inner.stat(&path)).await
+            }
+        }
+    }
+
+    async fn list(&self, folder: &RelPath, after: Option<&str>, limit: usize) -> Result<Vec<Node>> {
+        let (folder, after) = (folder.clone(), after.map(str::to_owned));
+        self.on_pool(move |inner| inner.listings.page(&inner.root, &folder, after.as_deref(), limit)).await
+    }
+
+    async fn open(&self, path: &RelPath) -> Result<Opened> {
+        match self.inner.root.open_cached(path, READ) {
+            Ok(fd) => opened(fd, path),
+            Err(error) if !is_cold(error) => Err(refused(error)),
+            Err(_) => {
+                let path = path.clone();
+                self.on_pool(move |inner| inner.open(&path)).await
+            }
+        }
+    }
+
+    async fn stage(&self, id: &StageId) -> Result<Box<dyn Stage>> {
+        let id = id.clone();
+        let staged = self.on_pool(move |inner| inner.staging.open(&id)).await?;
+        Ok(Box::new(staged))
+    }
+
+    async fn fork(&self, from: &StageId, to: &StageId) -> Result<()> {
+        let (from, to) = (from.clone(), to.clone());
+        self.on_pool(move |inner| inner.staging.fork(&from, &to)).await
+    }
+
+    async fn discard(&self, id: &StageId) -> Result<()> {
+        let id = id.clone();
+        self.on_pool(move |inner| inner.staging.discard(&id)).await
+    }
+
+    async fn stages(&self) -> Result<Vec<StageId>> {
+        self.on_pool(|inner| inner.staging.stages()).await
+    }
+
+    async fn publish(&self, change: &Change, body: Option<Bytes>) -> Result<Option<Node>> {
+        let change = change.clone();
+        self.on_pool(move |inner| inner.publish(&change, body)).await
+    }
+
+    async fn sync(&self, changes: &[Change]) -> Result<()> {
+        let changes = changes.to_vec();
+        self.on_pool(move |inner| inner.sync(&changes)).await
+    }
+
+    async fn room(&self) -> Result<Room> {
+        let stat = rustix::fs::fstatvfs(self.inner.root.fd()).map_err(failed)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Room { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
+    }
+
+    fn watch(&self) -> Option<mpsc::Receiver<Touched>> {
+        watch::start(&self.inner.path)
+    }
+}
+
+/// Reads up to `len` bytes: at once when they are in memory, on the pool when the disk is needed.
+pub(super) async fn read_at(file: Arc<File>, offset: u64, len: usize) -> Result<Bytes> {
+    let left = rustix::fs::fstat(&*file).map_err(failed)?.st_size.cast_unsigned().saturating_sub(offset);
+    let len = usize::try_from(left).unwrap_or(usize::MAX).min(len);
+    let mut buffer = BytesMut::zeroed(len);
+    let have = read_some(&file, &mut buffer, offset, ReadWriteFlags::NOWAIT).unwrap_or(0);
+    if have == len {
+        return Ok(buffer.freeze());
+    }
+    let work = move || {
+        let rest = buffer.get_mut(have..).unwrap_or_default();
+        let more =
+            read_some(&file, rest, offset.saturating_add(have as u64), ReadWriteFlags::empty()).map_err(failed)?;
+        buffer.truncate(have + more);
+        Ok(buffer.freeze())
+    };
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| Err(Error::internal(lost)))
+}
+
+/// Fills the buffer until the end of the file, or until the kernel would have to wait.
+fn read_some(file: impl AsFd, buffer: &mut [u8], offset: u64, flags: ReadWriteFlags) -> rustix::io::Result<usize> {
+    let mut have = 0;
+    while let Some(rest) = buffer.get_mut(have..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::preadv2(&file, &mut [IoSliceMut::new(rest)], offset.saturating_add(have as u64), flags) {
+            Ok(0) => break,
+            Ok(count) => have += count,
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) if have > 0 => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(have)
+}

@@ -1,0 +1,254 @@
+//! Publishing: each [`Change`] done in one step that may be done again after a crash.
+//!
+//! Every change opens the folder it works in without following a link, and then acts on one name in that folder: a
+//! link at the name itself is replaced or removed, never followed.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+
+use bytes::Bytes;
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::Inner;
+use super::lookup::{Seen, file_mode};
+use super::stage::{Staging, copy_range, failed, name_of, write_at};
+use crate::error::{Error, Kind, Result};
+use crate::store::{Body, Change, Micros, Node, RelPath, StageId};
+
+/// Times a put is tried again when its folder vanishes in between.
+const PLACE_TRIES: u32 = 8;
+
+/// How a file that had to be copied from another file system is called until it is complete.
+const COPYING: &str = ".stoa-put-";
+
+impl Inner {
+    /// Does one change.
+    pub(super) fn publish(&self, change: &Change, body: Option<Bytes>) -> Result<Option<Node>> {
+        match change {
+            Change::Put { path, body: Body::Inline, modified } => {
+                let bytes = body.ok_or_else(|| Error::internal("an inline body is missing from its intent"))?;
+                self.put_inline(path, &bytes, *modified)
+            }
+            Change::Put { path, body: Body::Staged(id), modified } => self.put_staged(path, id, *modified),
+            Change::Folder { path } => self.root.make_folder(path).map(|_| None).map_err(misplaced),
+            Change::Remove { path } => self.remove(path).map(|()| None),
+            Change::RemoveFolder { path } => self.remove_folder(path).map(|()| None),
+            Change::Rename { from, to } => self.rename(from, to),
+            Change::SetModified { path, modified } => self.set_modified(path, *modified),
+        }
+    }
+
+    fn put_inline(&self, path: &RelPath, bytes: &[u8], modified: Option<Micros>) -> Result<Option<Node>> {
+        let name = file_name(path)?;
+        let stage = self.staging.fd();
+        let temporary = Staging::own_name();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::openat(stage, &temporary, flags, file_mode()).map_err(failed)?);
+        let outcome = write_at(&file, bytes, 0)
+            .and_then(|()| modified.map_or(Ok(()), |at| rustix::fs::futimens(&file, &times(at)).map_err(failed)))
+            .and_then(|()| self.place(&temporary, path));
+        match outcome {
+            Ok(Placed::Moved) => Ok(Seen::of(&file).map_err(failed)?.node(name)),
+            Ok(Placed::Gone) => Err(Error::internal("a file was taken out of the staging folder by someone else")),
+            Err(error) => {
+                let _ = rustix::fs::unlinkat(stage, &temporary, AtFlags::empty());
+                Err(error)
+            }
+        }
+    }
+
+    fn put_staged(&self, path: &RelPath, id: &StageId, modified: Option<Micros>) -> Result<Option<Node>> {
+        let name = file_name(path)?;
+        let stage = name_of(id)?;
+        if let Some(at) = modified {
+            match rustix::fs::utimensat(self.staging.fd(), stage, &times(at), AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        let placed = self.place(stage, path)?;
+        let there = self.look(path)?;
+        if matches!(placed, Placed::Gone) && there.is_none() {
+            tracing::warn!(path = %path, stage, "neither the staged bytes nor the file are there: another program took the file");
+        }
+        Ok(there.and_then(|seen| seen.node(name)))
+    }
+
+    /// Moves a file of the staging folder to its place, making missing folders.
+    fn place(&self, stage: &str, path: &RelPath) -> Result<Placed> {
+        let name = file_name(path)?;
+        let mut tries = 0;
+        loop {
+            let folder = self.parent_made(path)?;
+            match rustix::fs::renameat(self.staging.fd(), stage, &folder, name) {
+                Ok(()) => return Ok(Placed::Moved),
+                Err(Errno::NOENT) if self.is_gone(stage)? => return Ok(Placed::Gone),
+                Err(Errno::NOENT) if tries < PLACE_TRIES => tries += 1,
+                Err(Errno::XDEV) => return self.copy_across(stage, &folder, name),
+                Err(error) => return Err(misplaced(error)),
+            }
+        }
+    }
+
+    fn is_gone(&self, stage: &str) -> Result<bool> {
+        match Seen::at(self.staging.fd(), stage) {
+            Ok(_) => Ok(false),
+            Err(Errno::NOENT) => Ok(true),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// The folder lies on another file system than its volume: copy beside the place, sync, then move.
+    fn copy_across(&self, stage: &str, folder: &OwnedFd, name: &str) -> Result<Placed> {
+        let reading = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let source = match rustix::fs::openat(self.staging.fd(), stage, reading, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT) => return Ok(Placed::Gone),
+            Err(error) => return Err(failed(error)),
+        };
+        let meta = source.metadata()?;
+        // The same name on each try, so that a crash leaves at most one, which the replay uses again.
+        let temporary = format!("{COPYING}{:016x}", Seen::of(&source).map_err(failed)?.inode);
+        let writing = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = File::from(rustix::fs::openat(folder, &temporary, writing, file_mode()).map_err(failed)?);
+        let outcome = copy_range(&source, &target, 0, meta.len()).and_then(|()| {
+            target.set_modified(meta.modified()?)?;
+            rustix::fs::fsync(&target).map_err(failed)?;
+            rustix::fs::renameat(folder, &temporary, folder, name).map_err(misplaced)
+        });
+        if let Err(error) = outcome {
+            let _ = rustix::fs::unlinkat(folder, &temporary, AtFlags::empty());
+            return Err(error);
+        }
+        let _ = rustix::fs::unlinkat(self.staging.fd(), stage, AtFlags::empty());
+        Ok(Placed::Moved)
+    }
+
+    fn remove(&self, path: &RelPath) -> Result<()> {
+        let name = file_name(path)?;
+        let Some(folder) = self.parent_found(path)? else { return Ok(()) };
+        match rustix::fs::unlinkat(&folder, name, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => match Seen::at(&folder, name) {
+                Ok(seen) if seen.kind.is_dir() => Err(Error::new(Kind::WrongType, "is a folder")),
+                _ => Err(failed(error)),
+            },
+        }
+    }
+
+    fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Option<Node>> {
+        let (old, new) = (file_name(from)?, file_name(to)?);
+        if from == to {
+            return Ok(self.look(to)?.and_then(|seen| seen.node(new)));
+        }
+        if to.is_in(from) {
+            return Err(Error::new(Kind::Invalid, "a folder cannot be moved into itself"));
+        }
+        let source = match self.parent_found(from)? {
+            Some(folder) => at_name(&folder, old)?.filter(|seen| seen.node(old).is_some()).map(|seen| (folder, seen)),
+            None => None,
+        };
+        let Some((source, seen)) = source else {
+            // A replay: it was moved before the crash (and perhaps taken away since).
+            return Ok(self.look(to)?.and_then(|seen| seen.node(new)));
+        };
+        let target = self.parent_made(to)?;
+        let moved = match seen.kind.is_dir() {
+            // An empty folder at the target would be replaced silently.
+            true => match rustix::fs::renameat_with(&source, old, &target, new, RenameFlags::NOREPLACE) {
+                Err(Errno::INVAL | Errno::NOSYS) if at_name(&target, new)?.is_none() => {
+                    rustix::fs::renameat(&source, old, &target, new)
+                }
+                outcome => outcome,
+            },
+            false => rustix::fs::renameat(&source, old, &target, new),
+        };
+        match moved {
+            Ok(()) => {}
+            Err(Errno::NOENT) => return Ok(self.look(to)?.and_then(|seen| seen.node(new))),
+            Err(Errno::EXIST) if at_name(&target, new)?.is_some_and(|seen| !seen.kind.is_dir()) => {
+                return Err(misplaced(Errno::NOTDIR));
+            }
+            Err(Errno::EXIST) => return Err(Error::new(Kind::Exists, "a folder of this name is there")),
+            Err(Errno::XDEV) => {
+                return Err(Error::new(Kind::Invalid, "the two folders lie on different disks of the server"));
+            }
+            Err(error) => return Err(misplaced(error)),
+        }
+        Ok(at_name(&target, new)?.and_then(|seen| seen.node(new)))
+    }
+
+    fn set_modified(&self, path: &RelPath, modified: Micros) -> Result<Option<Node>> {
+        let Some(folder) = self.parent_found(path)? else { return Ok(None) };
+        let name = if path.is_root() { "." } else { path.name() };
+        // A link may carry a time of its own; it is still not shown.
+        match rustix::fs::utimensat(&folder, name, &times(modified), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(()) | Err(Errno::NOENT) => Ok(at_name(&folder, name)?.and_then(|seen| seen.node(path.name()))),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// What is at a path; `None` for nothing.
+    fn look(&self, path: &RelPath) -> Result<Option<Seen>> {
+        match self.parent_found(path)? {
+            Some(folder) => at_name(&folder, path.name()),
+            None => Ok(None),
+        }
+    }
+
+    /// The folder a path is in; `None` when there is no such folder (or it is a file or a link).
+    pub(super) fn parent_found(&self, path: &RelPath) -> Result<Option<OwnedFd>> {
+        match self.root.folder(&path.parent().unwrap_or_default()) {
+            Ok(folder) => Ok(Some(folder)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn parent_made(&self, path: &RelPath) -> Result<OwnedFd> {
+        self.root.make_folder(&path.parent().unwrap_or_default()).map_err(misplaced)
+    }
+}
+
+/// What became of a file of the staging folder.
+enum Placed {
+    /// It was not there (any more).
+    Gone,
+    /// It is in its place.
+    Moved,
+}
+
+fn at_name(folder: impl AsFd, name: &str) -> Result<Option<Seen>> {
+    match Seen::at(folder, name) {
+        Ok(seen) => Ok(Some(seen)),
+        Err(Errno::NOENT) => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// The name a change works on; the root of a volume has none and is never replaced, moved or removed.
+pub(super) fn file_name(path: &RelPath) -> Result<&str> {
+    match path.is_root() {
+        true => Err(Error::new(Kind::Invalid, "the root of a space cannot be replaced, moved or removed")),
+        false => Ok(path.name()),
+    }
+}
+
+fn times(modified: Micros) -> Timestamps {
+    let last_modification = Timespec {
+        tv_sec: modified.div_euclid(1_000_000),
+        tv_nsec: modified.rem_euclid(1_000_000).saturating_mul(1_000),
+    };
+    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT }, last_modification }
+}
+
+/// Something of the wrong sort is where a folder or a file should go.
+pub(super) fn misplaced(errno: Errno) -> Error {
+    let text = match errno {
+        Errno::NOTDIR | Errno::LOOP | Errno::XDEV => "a file or a link is where a folder was meant",
+        Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => "a folder is where a file was meant",
+        _ => return failed(errno),
+    };
+    Error::new(Kind::WrongType, text).with(std::io::Error::from(errno))
+}

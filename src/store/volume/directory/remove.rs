@@ -1,0 +1,207 @@
+//! Removing a folder with all below it: out of sight in one step, then emptied without following anything.
+//!
+//! A tree is emptied by flattening: files of a subfolder are removed, its own subfolders are moved up to the top. So
+//! at most two descriptors are open and no depth a peer can make costs stack or memory.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+
+use super::Inner;
+use super::list::each_name;
+use super::lookup::{Seen, refused};
+use super::publish::{file_name, misplaced};
+use super::stage::{Staging, failed};
+use crate::error::{Error, Kind, Result};
+use crate::store::RelPath;
+
+/// Entries removed before the caller gets its answer; the rest, already out of sight, goes on in the background.
+const AT_ONCE: u64 = 10_000;
+
+/// Names taken from a folder before they are worked on.
+const BATCH: usize = 1024;
+
+/// Rounds for a folder that other programs keep filling.
+const ROUNDS: u32 = 16;
+
+impl Inner {
+    /// Removes a folder. A file there is left alone.
+    pub(super) fn remove_folder(&self, path: &RelPath) -> Result<()> {
+        let name = file_name(path)?;
+        let Some(folder) = self.parent_found(path)? else { return Ok(()) };
+        let aside = Staging::own_name();
+        // The slash lets the kernel refuse anything but a folder in the same step.
+        match rustix::fs::renameat(&folder, format!("{name}/"), self.staging.fd(), &aside) {
+            Ok(()) => self.clear_away(aside),
+            Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOTDIR) => match Seen::at(&folder, name) {
+                Ok(seen) if seen.kind.is_symlink() => Ok(()),
+                Err(Errno::NOENT) => Ok(()),
+                _ => Err(Error::new(Kind::WrongType, "is not a folder")),
+            },
+            Err(Errno::XDEV) => remove_in_place(&folder, name),
+            Err(error) => Err(misplaced(error)),
+        }
+    }
+
+    /// Empties and removes a folder of the staging folder: the first part now, a long rest in the background.
+    fn clear_away(&self, name: String) -> Result<()> {
+        let mut budget = AT_ONCE;
+        if erase(self.staging.fd(), &name, &mut budget).map_err(failed)? {
+            return Ok(());
+        }
+        let staging = self.staging.clone();
+        std::thread::Builder::new().name("stoa-erase".into()).spawn(move || erase_logged(&staging, &name))?;
+        Ok(())
+    }
+}
+
+/// Removes what earlier processes left half removed; in a thread of its own, for it may be long.
+pub(super) fn clear_leftovers(staging: &Arc<Staging>) -> Result<()> {
+    let names = staging.leftovers().map_err(failed)?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let staging = staging.clone();
+    std::thread::Builder::new().name("stoa-erase".into()).spawn(move || {
+        for name in names {
+            erase_logged(&staging, &name);
+        }
+    })?;
+    Ok(())
+}
+
+fn erase_logged(staging: &Staging, name: &str) {
+    if let Err(error) = erase(staging.fd(), name, &mut { u64::MAX }) {
+        tracing::warn!(name, %error, "a removed folder could not be erased from the staging folder; the next start tries again");
+    }
+}
+
+fn remove_in_place(folder: &OwnedFd, name: &str) -> Result<()> {
+    match erase(folder, name, &mut { u64::MAX }) {
+        Ok(_) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(refused(error)),
+    }
+}
+
+/// Erases `name` in `parent`, file or folder; false when the budget ended first.
+fn erase(parent: &OwnedFd, name: &str, budget: &mut u64) -> rustix::io::Result<bool> {
+    let Some(top) = open_folder(parent, name.as_bytes())? else {
+        return rustix::fs::unlinkat(parent, name, AtFlags::empty()).map(|()| true);
+    };
+    for _ in 0..ROUNDS {
+        if !flatten(&top, budget)? {
+            return Ok(false);
+        }
+        match rustix::fs::unlinkat(parent, name, AtFlags::REMOVEDIR) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {}
+            outcome => return outcome.map(|()| true),
+        }
+    }
+    Err(Errno::NOTEMPTY)
+}
+
+/// Empties `top`.
+fn flatten(top: &OwnedFd, budget: &mut u64) -> rustix::io::Result<bool> {
+    let mut fresh = 0_u64;
+    loop {
+        let names = some_names(top)?;
+        if names.is_empty() {
+            return Ok(true);
+        }
+        let mut progress = false;
+        for (name, kind) in names {
+            if *budget == 0 {
+                return Ok(false);
+            }
+            *budget -= 1;
+            let below = if may_be_folder(kind) { open_folder(top, &name)? } else { None };
+            let done = match &below {
+                Some(below) => hoist(top, below, &mut fresh, budget)? && gone(top, &name, AtFlags::REMOVEDIR)?,
+                None => gone(top, &name, AtFlags::empty())?,
+            };
+            if !done && *budget == 0 {
+                return Ok(false);
+            }
+            progress |= done;
+        }
+        if !progress {
+            return Err(Errno::NOTEMPTY);
+        }
+    }
+}
+
+/// Removes the files of `below` and moves its folders up to `top`.
+fn hoist(top: &OwnedFd, below: &OwnedFd, fresh: &mut u64, budget: &mut u64) -> rustix::io::Result<bool> {
+    loop {
+        let names = some_names(below)?;
+        if names.is_empty() {
+            return Ok(true);
+        }
+        for (name, kind) in names {
+            if *budget == 0 {
+                return Ok(false);
+            }
+            *budget -= 1;
+            let is_folder = may_be_folder(kind) && open_folder(below, &name)?.is_some();
+            match is_folder {
+                true => move_up(top, below, &name, fresh)?,
+                false => {
+                    gone(below, &name, AtFlags::empty())?;
+                }
+            }
+        }
+    }
+}
+
+fn move_up(top: &OwnedFd, below: &OwnedFd, name: &[u8], fresh: &mut u64) -> rustix::io::Result<()> {
+    loop {
+        *fresh += 1;
+        let new = format!(".stoa-{fresh}");
+        match rustix::fs::renameat_with(below, name, top, &new, RenameFlags::NOREPLACE) {
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(Errno::EXIST) => {}
+            Err(Errno::INVAL | Errno::NOSYS) if matches!(Seen::at(top, &new), Err(Errno::NOENT)) => {
+                return rustix::fs::renameat(below, name, top, &new);
+            }
+            Err(Errno::INVAL | Errno::NOSYS) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Unlinks a name; true when it is gone. A folder that was filled again meanwhile stays for the next round.
+fn gone(folder: &OwnedFd, name: &[u8], flags: AtFlags) -> rustix::io::Result<bool> {
+    match rustix::fs::unlinkat(folder, name, flags) {
+        Ok(()) | Err(Errno::NOENT) => Ok(true),
+        Err(Errno::NOTEMPTY | Errno::EXIST | Errno::NOTDIR | Errno::ISDIR) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+fn may_be_folder(kind: FileType) -> bool {
+    matches!(kind, FileType::Directory | FileType::Unknown)
+}
+
+/// Opens a folder for reading its names; `None` when the name is not (or no longer) a folder.
+fn open_folder(parent: &OwnedFd, name: &[u8]) -> rustix::io::Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    match rustix::fs::openat(parent, name, flags, Mode::empty()) {
+        Ok(fd) => Ok(Some(fd)),
+        Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The first names of a folder.
+fn some_names(folder: &OwnedFd) -> rustix::io::Result<Vec<(Vec<u8>, FileType)>> {
+    rustix::fs::seek(folder, rustix::fs::SeekFrom::Start(0))?;
+    let mut names = Vec::new();
+    each_name(folder, |name, kind| {
+        names.push((name.to_owned(), kind));
+        names.len() < BATCH
+    })?;
+    Ok(names)
+}

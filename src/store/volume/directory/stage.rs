@@ -1,0 +1,321 @@
+//! Staging: invisible bytes in a folder of their own on the volume's file system.
+
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use tokio::task::JoinHandle;
+
+use super::list::each_name;
+use super::lookup::{Seen, file_mode};
+use super::read_at;
+use crate::error::{Error, Kind, Result};
+use crate::store::{Stage, StageId};
+
+/// Chunks from this size on are written on the pool; smaller ones are copied into the page cache at once.
+const POOL_WRITE: usize = 64 << 10;
+
+/// Bytes copied at once where the kernel cannot copy by itself.
+const COPY_BUFFER: usize = 256 << 10;
+
+/// Longest name of a stage.
+const LONGEST_ID: usize = 128;
+
+/// How our own short-lived entries of the staging folder begin; a stage never begins so.
+const OWN: &str = ".own-";
+
+/// The staging folder.
+pub(super) struct Staging {
+    fd: OwnedFd,
+}
+
+impl Staging {
+    /// Takes the open folder and begins to remove what a crashed daemon left half done in it.
+    pub(super) fn new(fd: OwnedFd) -> Self {
+        Self { fd }
+    }
+
+    pub(super) fn fd(&self) -> &OwnedFd {
+        &self.fd
+    }
+
+    /// A name in the staging folder that nobody has; shows which process made it, so that a later one can clear it away.
+    pub(super) fn own_name() -> String {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        format!("{OWN}{:016x}-{}", process_mark(), NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Names that an earlier process made for itself and did not get to remove.
+    pub(super) fn leftovers(&self) -> rustix::io::Result<Vec<String>> {
+        let mine = format!("{OWN}{:016x}-", process_mark());
+        Ok(self.names()?.into_iter().filter(|name| name.starts_with(OWN) && !name.starts_with(&mine)).collect())
+    }
+
+    /// Stages that exist.
+    pub(super) fn stages(&self) -> Result<Vec<StageId>> {
+        let names = self.names().map_err(failed)?;
+        Ok(names.into_iter().map(StageId).filter(|id| name_of(id).is_ok()).collect())
+    }
+
+    fn names(&self) -> rustix::io::Result<Vec<String>> {
+        let fd =
+            rustix::fs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let mut names = Vec::new();
+        each_name(fd, |name, _| {
+            names.extend(std::str::from_utf8(name).map(str::to_owned));
+            true
+        })?;
+        Ok(names)
+    }
+
+    /// Opens a stage, making it when there is none.
+    pub(super) fn open(&self, id: &StageId) -> Result<Staged> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name_of(id)?, flags, file_mode()).map_err(failed)?;
+        let seen = Seen::of(&fd).map_err(failed)?;
+        if seen.kind != FileType::RegularFile {
+            return Err(Error::internal(format!("the stage {} is not a regular file", id.0)));
+        }
+        Ok(Staged { file: Arc::new(File::from(fd)), len: seen.size, poisoned: false, busy: None })
+    }
+
+    /// The same bytes under a second name: a hard link, or a copy where the file system has none.
+    pub(super) fn fork(&self, from: &StageId, to: &StageId) -> Result<()> {
+        let (from, to) = (name_of(from)?, name_of(to)?);
+        match rustix::fs::linkat(&self.fd, from, &self.fd, to, AtFlags::empty()) {
+            Ok(()) => Ok(()),
+            Err(Errno::EXIST) => {
+                let same =
+                    Seen::at(&self.fd, from).map_err(failed)?.inode == Seen::at(&self.fd, to).map_err(failed)?.inode;
+                if same { Ok(()) } else { Err(Error::new(Kind::Exists, "the stage to fork into exists")) }
+            }
+            Err(Errno::MLINK | Errno::PERM | Errno::NOTSUP | Errno::NOSYS | Errno::XDEV) => self.copy(from, to),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let reading = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let source = File::from(rustix::fs::openat(&self.fd, from, reading, Mode::empty()).map_err(failed)?);
+        let temporary = Self::own_name();
+        let writing = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let target = File::from(rustix::fs::openat(&self.fd, &temporary, writing, file_mode()).map_err(failed)?);
+        let len = source.metadata()?.len();
+        let outcome = copy_range(&source, &target, 0, len).and_then(|()| {
+            rustix::fs::fdatasync(&target).map_err(failed)?;
+            rustix::fs::renameat(&self.fd, &temporary, &self.fd, to).map_err(failed)
+        });
+        if outcome.is_err() {
+            let _ = rustix::fs::unlinkat(&self.fd, &temporary, AtFlags::empty());
+        }
+        outcome
+    }
+
+    /// Forgets a stage.
+    pub(super) fn discard(&self, id: &StageId) -> Result<()> {
+        match rustix::fs::unlinkat(&self.fd, name_of(id)?, AtFlags::empty()) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// Differs between processes, also when a process id is used again.
+fn process_mark() -> u64 {
+    static MARK: OnceLock<u64> = OnceLock::new();
+    *MARK.get_or_init(|| {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let nanos = u64::try_from(since.as_nanos() & u128::from(u64::MAX)).unwrap_or_default();
+        nanos ^ (u64::from(std::process::id()) << 40)
+    })
+}
+
+/// The file name of a stage; ids come back from intent rows, so they are checked.
+pub(super) fn name_of(id: &StageId) -> Result<&str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    match id.0.as_str() {
+        name if name.is_empty() || name.len() > LONGEST_ID || name.starts_with('.') || !name.bytes().all(plain) => {
+            Err(Error::internal(format!("`{}` is not the name of a stage", name.escape_debug())))
+        }
+        name => Ok(name),
+    }
+}
+
+/// An open stage.
+pub(super) struct Staged {
+    file: Arc<File>,
+    len: u64,
+    /// A sync failed: the kernel may have dropped bytes, nothing more may be promised.
+    poisoned: bool,
+    /// Work on the pool; kept so that a caller who gave up waiting cannot race with the next one.
+    busy: Option<JoinHandle<Result<()>>>,
+}
+
+impl Staged {
+    async fn ready(&mut self) -> Result<()> {
+        if self.busy.is_some() && self.settle().await.is_err() {
+            self.poisoned = true;
+        }
+        match self.poisoned {
+            true => Err(Error::new(Kind::Unavailable, "writing to the disk failed; the upload must start again")),
+            false => Ok(()),
+        }
+    }
+
+    async fn on_pool(&mut self, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
+        self.busy = Some(tokio::task::spawn_blocking(work));
+        self.settle().await
+    }
+
+    async fn settle(&mut self) -> Result<()> {
+        let Some(handle) = self.busy.as_mut() else { return Ok(()) };
+        let outcome = handle.await;
+        self.busy = None;
+        outcome.unwrap_or_else(|lost| Err(Error::internal(lost)))
+    }
+
+    /// After a failed write: what went past `len` must not be taken for content.
+    fn cut_back(&self) {
+        let _ = rustix::fs::ftruncate(&self.file, self.len);
+    }
+}
+
+#[async_trait]
+impl Stage for Staged {
+    fn len(&self) -> u64 {
+        self.len
+    }
+
+    async fn append(&mut self, chunk: Bytes) -> Result<()> {
+        self.ready().await?;
+        let (at, size) = (self.len, chunk.len() as u64);
+        let outcome = if chunk.len() < POOL_WRITE {
+            write_at(&self.file, &chunk, at)
+        } else {
+            let file = self.file.clone();
+            self.on_pool(move || write_at(&file, &chunk, at)).await
+        };
+        match outcome {
+            Ok(()) => self.len = at.saturating_add(size),
+            Err(_) => self.cut_back(),
+        }
+        outcome
+    }
+
+    async fn append_file(&mut self, from: &File, len: u64) -> Result<()> {
+        self.ready().await?;
+        let (at, from, file) = (self.len, from.try_clone()?, self.file.clone());
+        let outcome = self.on_pool(move || copy_range(&from, &file, at, len)).await;
+        match outcome {
+            Ok(()) => self.len = at.saturating_add(len),
+            Err(_) => self.cut_back(),
+        }
+        outcome
+    }
+
+    async fn truncate(&mut self, len: u64) -> Result<()> {
+        self.ready().await?;
+        if len > self.len {
+            return Err(Error::new(Kind::Invalid, "the upload holds fewer bytes than that"));
+        }
+        let file = self.file.clone();
+        self.on_pool(move || rustix::fs::ftruncate(&file, len).map_err(failed)).await?;
+        self.len = len;
+        Ok(())
+    }
+
+    async fn seal(&mut self) -> Result<()> {
+        self.ready().await?;
+        let (file, len) = (self.file.clone(), self.len);
+        let outcome = self
+            .on_pool(move || {
+                if file.metadata()?.len() != len {
+                    rustix::fs::ftruncate(&file, len).map_err(failed)?;
+                }
+                rustix::fs::fdatasync(&file).map_err(failed)
+            })
+            .await;
+        self.poisoned = outcome.is_err();
+        outcome
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let left = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        read_at(self.file.clone(), offset, len.min(left)).await
+    }
+
+    fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+
+    async fn resync(&mut self) -> Result<()> {
+        self.ready().await?;
+        self.len = self.file.metadata()?.len();
+        Ok(())
+    }
+}
+
+/// Writes all of it, or says why not.
+pub(super) fn write_at(file: impl AsFd, mut bytes: &[u8], mut at: u64) -> Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::pwrite(file.as_fd(), bytes, at) {
+            Ok(0) => return Err(std::io::Error::from(std::io::ErrorKind::WriteZero).into()),
+            Ok(count) => {
+                bytes = bytes.get(count..).unwrap_or_default();
+                at += count as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Copies the first `len` bytes of `from` to `at` in `to`: shared extents where the file system has them, inside the
+/// kernel where it can, through a buffer else.
+pub(super) fn copy_range(from: &File, to: &File, at: u64, len: u64) -> Result<()> {
+    let (mut read, mut write) = (0_u64, at);
+    while read < len {
+        let step = usize::try_from(len - read).unwrap_or(usize::MAX).min(1 << 30);
+        match rustix::fs::copy_file_range(from, Some(&mut read), to, Some(&mut write), step) {
+            Ok(0) => return Err(shrunk()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::INVAL | Errno::NOTSUP | Errno::NOSYS | Errno::PERM | Errno::IO | Errno::BADF) => {
+                return copy_by_hand(from, to, read, write, len);
+            }
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    Ok(())
+}
+
+fn copy_by_hand(from: &File, to: &File, mut read: u64, mut write: u64, len: u64) -> Result<()> {
+    let mut buffer = vec![0; COPY_BUFFER];
+    while read < len {
+        let step = usize::try_from(len - read).unwrap_or(usize::MAX).min(buffer.len());
+        let count = match rustix::io::pread(from, buffer.get_mut(..step).unwrap_or_default(), read) {
+            Ok(0) => return Err(shrunk()),
+            Ok(count) => count,
+            Err(Errno::INTR) => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        write_at(to, buffer.get(..count).unwrap_or_default(), write)?;
+        read += count as u64;
+        write += count as u64;
+    }
+    Ok(())
+}
+
+fn shrunk() -> Error {
+    Error::new(Kind::Conflict, "the file became shorter while it was copied")
+}
+
+/// The kernel's word for an operation of ours, not for a lookup.
+pub(super) fn failed(errno: Errno) -> Error {
+    std::io::Error::from(errno).into()
+}
