@@ -106,7 +106,8 @@ impl Draft {
         if let Some(plot) = &plot {
             for other in &self.plots {
                 if other.path == plot.path {
-                    wrong.push(format!("path: {} is already there ({}); remove one of the two", plot.path, other.label));
+                    wrong
+                        .push(format!("path: {} is already there ({}); remove one of the two", plot.path, other.label));
                 } else if !plot.source.is_empty() && other.source == plot.source {
                     wrong.push(format!(
                         "source: {} is already served by {}; its files would be counted twice",
@@ -184,7 +185,8 @@ impl Draft {
             plot.owners.push(account.name.clone());
             self.plots.push(plot);
         }
-        let landings: Vec<_> = self.accounts.values().filter_map(|one| Some((one.folder.clone()?, one.name.clone()))).collect();
+        let landings: Vec<_> =
+            self.accounts.values().filter_map(|one| Some((one.folder.clone()?, one.name.clone()))).collect();
         for (folder, name) in landings {
             // Two devices may land in one folder: both own the space made for it.
             if let Some(plot) = self.plots.iter_mut().find(|plot| plot.path == folder)
@@ -314,11 +316,7 @@ enum GrantError {
     Wrong(String),
 }
 
-fn grant_of(
-    to: &str,
-    allow: &str,
-    accounts: &HashMap<String, Arc<Account>>,
-) -> Result<(Principal, Verbs), GrantError> {
+fn grant_of(to: &str, allow: &str, accounts: &HashMap<String, Arc<Account>>) -> Result<(Principal, Verbs), GrantError> {
     let principal = Principal::parse(to).map_err(|error| GrantError::Wrong(error.to_string()))?;
     let verbs = Verbs::parse(allow).map_err(|error| GrantError::Wrong(error.to_string()))?;
     if verbs.is_empty() {
@@ -373,7 +371,9 @@ fn check_address(address: &str, accounts: &HashMap<String, Arc<Account>>) -> Res
         return Ok(());
     }
     if address.len() > 64 || !address.bytes().all(allowed) || address.starts_with('.') || address.ends_with('.') {
-        return Err(format!("`{address}` may hold only letters, digits, `.`, `_` and `-`, at most 64; leave out `@domain`"));
+        return Err(format!(
+            "`{address}` may hold only letters, digits, `.`, `_` and `-`, at most 64; leave out `@domain`"
+        ));
     }
     match accounts.get(address) {
         Some(account) if account.kind == AccountKind::User => {

@@ -174,7 +174,9 @@ impl<'a> Spec<'a> {
                 check_hash(hash).map_err(|what| ("password_hash", what))?;
                 Ok(Secret::Hash(hash.to_owned()))
             }
-            ("", file) => digest_of(file).map(Secret::Digest).map_err(|what| ("password_file", format!("{file}: {what}"))),
+            ("", file) => {
+                digest_of(file).map(Secret::Digest).map_err(|what| ("password_file", format!("{file}: {what}")))
+            }
             _ => Err(("password_file", "is given beside password_hash; keep one of the two".into())),
         }
     }

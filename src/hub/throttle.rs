@@ -59,7 +59,8 @@ impl<K: Hash + Eq + Clone> Tallies<K> {
     /// Drops what is over; else the oldest that is not banned, else the oldest.
     fn make_room(&mut self, now: Instant, limits: &LoginSettings) {
         self.0.retain(|_, tally| {
-            tally.banned.is_some_and(|until| until > now) || now.saturating_duration_since(tally.since) < limits.window.0
+            tally.banned.is_some_and(|until| until > now)
+                || now.saturating_duration_since(tally.since) < limits.window.0
         });
         if self.0.len() >= MOST_TALLIES {
             let oldest = self.0.iter().min_by_key(|(_, tally)| (tally.banned.is_some(), tally.since));

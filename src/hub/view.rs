@@ -150,7 +150,9 @@ impl Rules {
         let base = self.everyone.and(class).and(own.copied().unwrap_or_default());
         match self.group.is_empty() {
             true => base,
-            false => account.groups.iter().filter_map(|name| self.group.get(name)).fold(base, |sum, more| sum.and(*more)),
+            false => {
+                account.groups.iter().filter_map(|name| self.group.get(name)).fold(base, |sum, more| sum.and(*more))
+            }
         }
     }
 }

@@ -4,6 +4,7 @@
 //! TLS listener) its handshake. Sockets exist only in this room.
 
 pub mod drain;
+pub mod lent;
 pub mod limit;
 pub mod listen;
 pub mod pour;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use super::lent::{self, Lent};
 use super::{Stream, Tls};
 use crate::origin::Origin;
 
@@ -25,6 +26,8 @@ pub struct Passive {
     pub port: u16,
     listener: TcpListener,
     peer: IpAddr,
+    /// The port goes back when the transfer has its connection.
+    _lent: Option<Lent>,
 }
 
 /// Where the data connection comes from, and whether it speaks TLS. Opened by the driver when the transfer starts.
@@ -46,19 +49,25 @@ pub enum Lane {
 }
 
 impl Passive {
-    /// Binds a random free port of the range on the address the control connection came in on; a range that starts with 0 means any port.
+    /// Takes a port systemd passed, or binds a random free port of the range on the address the control connection came in on; a range that starts with 0 means any port.
     /// Only a peer with the control peer's address is taken.
     ///
     /// # Errors
     /// When every port of the range is taken.
     pub async fn bind(origin: &Origin, ports: RangeInclusive<u16>) -> io::Result<Self> {
+        let peer = origin.peer.ip().to_canonical();
+        if let Some(lent) = lent::lend() {
+            let lent = lent?;
+            let listener = lent.handle()?;
+            return Ok(Self { port: listener.local_addr()?.port(), listener, peer, _lent: Some(lent) });
+        }
         let local = origin.local.ip().to_canonical();
         let listener = match listen_in(local, &ports) {
             // Behind a PROXY header our own address is the balancer's.
             Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => listen_in(any(local), &ports)?,
             other => other?,
         };
-        Ok(Self { port: listener.local_addr()?.port(), listener, peer: origin.peer.ip().to_canonical() })
+        Ok(Self { port: listener.local_addr()?.port(), listener, peer, _lent: None })
     }
 
     async fn accept(self) -> io::Result<TcpStream> {
