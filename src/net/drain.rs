@@ -1,1 +1,84 @@
 //! Draining: stop accepting, let running work finish, then end.
+//!
+//! [`Links`] is what accept loops, links and the daemon share: who is open, and the two words said to them, *stop* (finish what
+//! runs, then part) and *now* (whatever still runs is dropped, which every door survives).
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The open links of the daemon and how they are told to end.
+#[derive(Clone)]
+pub struct Links {
+    stop: CancellationToken,
+    now: CancellationToken,
+    open: TaskTracker,
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drained {
+    /// Links that were open when it began.
+    pub open: usize,
+    /// Links that had to be cut.
+    pub cut: usize,
+}
+
+impl Links {
+    /// No links yet; `stop` is the daemon's word that it drains.
+    #[must_use]
+    pub fn new(stop: CancellationToken) -> Self {
+        Self { stop, now: CancellationToken::new(), open: TaskTracker::new() }
+    }
+
+    /// Links open now.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Runs a link's task, counted until it ends.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.open.spawn(task);
+    }
+
+    /// The stop word for one link: cancelled with all others, or alone.
+    pub(super) fn part(&self) -> CancellationToken {
+        self.stop.child_token()
+    }
+
+    /// Waits for the word to stop.
+    pub(super) async fn stopped(&self) {
+        self.stop.cancelled().await;
+    }
+
+    /// The word to stop was said.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
+    /// Waits for the word to leave everything.
+    pub(super) async fn cut(&self) {
+        self.now.cancelled().await;
+    }
+
+    /// Says *now*: a drain that waits ends at once.
+    pub fn now(&self) {
+        self.stop.cancel();
+        self.now.cancel();
+    }
+
+    /// Says *stop*, waits for the links to end, `limit` at most, then says *now*.
+    pub async fn drain(&self, limit: std::time::Duration) -> Drained {
+        let open = self.open.len();
+        self.stop.cancel();
+        self.open.close();
+        tokio::select! {
+            () = self.open.wait() => {}
+            () = tokio::time::sleep(limit) => {}
+            () = self.now.cancelled() => {}
+        }
+        let cut = self.open.len();
+        self.now.cancel();
+        Drained { open, cut }
+    }
+}

@@ -1,6 +1,19 @@
-//! Listeners: bound first, or passed by systemd by name, then served by one accept loop per core.
+//! Listeners: all bound before anything is served, or passed by systemd by name.
+//!
+//! One socket for each address, without SO_REUSEPORT: a port that another daemon (an old instance of ours included) serves is an
+//! error at start, not a silent sharing.
 
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use listenfd::ListenFd;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
 
 /// How a listener speaks TLS.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,4 +42,269 @@ pub struct ListenSettings {
     /// Name of the systemd socket (`FileDescriptorName=`) to take; empty: the protocol's own, else bind.
     #[serde(default)]
     pub socket: String,
+}
+
+/// Connections the kernel keeps while all workers are busy.
+const BACKLOG: i32 = 4096;
+
+/// A socket that listens, before anything is served on it.
+pub struct Bound {
+    /// `ftp@0.0.0.0:21`: what logs call it.
+    pub name: Arc<str>,
+    /// Where it listens; the port is the real one when the configuration said 0.
+    pub address: SocketAddr,
+    /// Its entry in the configuration.
+    pub settings: ListenSettings,
+    /// systemd holds the socket: it waits through restarts.
+    pub passed: bool,
+    pub(super) listener: TcpListener,
+}
+
+/// Sockets systemd passed to the process, by `FileDescriptorName=`. Read once; what is taken is gone.
+#[derive(Default)]
+pub struct Passed {
+    sockets: Vec<(String, TcpListener)>,
+}
+
+impl Passed {
+    /// Takes every TCP socket out of the environment (sd_listen_fds(3)); descriptors of other kinds are left alone.
+    #[must_use]
+    pub fn from_environment() -> Self {
+        let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
+        let mut names = names.split(':');
+        let mut given = ListenFd::from_env();
+        let mut sockets = Vec::new();
+        for index in 0..given.len() {
+            let name = names.next().unwrap_or_default().to_owned();
+            match given.take_tcp_listener(index) {
+                Ok(Some(listener)) => sockets.push((name, listener)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(target: "stoa::net", %name, "a passed descriptor is not used: {error}"),
+            }
+        }
+        Self { sockets }
+    }
+
+    /// Names nobody took, for a word in the log.
+    #[must_use]
+    pub fn left(&self) -> Vec<&str> {
+        self.sockets.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    fn take(&mut self, wanted: &str) -> Vec<TcpListener> {
+        let (taken, left) = std::mem::take(&mut self.sockets).into_iter().partition(|(name, _)| name == wanted);
+        self.sockets = left;
+        let taken: Vec<(String, TcpListener)> = taken;
+        taken.into_iter().map(|(_, listener)| listener).collect()
+    }
+}
+
+/// Binds every listener of the configuration, or takes the passed socket of its name. All problems are told at once.
+///
+/// # Errors
+/// `Unavailable` or `Invalid`: each address that cannot be had, why, and what to do.
+pub fn bind_all(settings: &[ListenSettings], passed: &mut Passed) -> Result<Vec<Bound>> {
+    let mut bound = Vec::new();
+    let mut problems: Vec<Error> = Vec::new();
+    // Those that name their socket choose first, so that no other takes it by its role.
+    let (named, unnamed): (Vec<_>, Vec<_>) = settings.iter().partition(|listen| !listen.socket.is_empty());
+    for listen in named.into_iter().chain(unnamed) {
+        match open(listen, passed) {
+            Ok(sockets) => bound.extend(sockets),
+            Err(error) => problems.push(error),
+        }
+    }
+    let Some(first) = problems.first() else { return Ok(bound) };
+    let words: Vec<&str> = problems.iter().map(Error::public).collect();
+    Err(Error::new(first.kind(), words.join("\n")))
+}
+
+fn open(listen: &ListenSettings, passed: &mut Passed) -> Result<Vec<Bound>> {
+    for role in roles(listen) {
+        let sockets = passed.take(role);
+        if !sockets.is_empty() {
+            return sockets.into_iter().map(|socket| adopt(listen, role, socket)).collect();
+        }
+    }
+    let addresses = addresses(listen)?;
+    let sockets = addresses.into_iter().map(|address| bind(listen, address));
+    sockets.collect()
+}
+
+/// Names a passed socket may have for this listener, the likeliest first.
+fn roles(listen: &ListenSettings) -> Vec<&str> {
+    if !listen.socket.is_empty() {
+        return vec![&listen.socket];
+    }
+    let submission = listen.address.ends_with(":587");
+    match (listen.protocol.as_str(), listen.tls) {
+        ("ftp", TlsMode::Implicit) => vec!["ftps"],
+        ("http", TlsMode::Implicit) => vec!["https"],
+        ("smtp", TlsMode::Implicit) => vec!["submissions", "smtps"],
+        ("smtp", _) if submission => vec!["submission"],
+        (protocol, _) => vec![protocol],
+    }
+}
+
+fn adopt(listen: &ListenSettings, role: &str, listener: TcpListener) -> Result<Bound> {
+    let wrong = |error: io::Error| {
+        Error::new(Kind::Unavailable, format!("the socket `{role}` passed by systemd cannot be used: {error}"))
+    };
+    let address = listener.local_addr().map_err(wrong)?;
+    let ready = sockopt::socket_acceptconn(&listener).map_err(|error| wrong(error.into()))?;
+    if !ready {
+        return Err(wrong(io::Error::other("it does not listen; the unit needs ListenStream= and Accept=no")));
+    }
+    tune(&listener).map_err(wrong)?;
+    if port_of(&listen.address).is_some_and(|port| port != 0 && port != address.port()) {
+        tracing::warn!(
+            target: "stoa::net", configured = %listen.address, passed = %address,
+            "the socket `{role}` of systemd listens elsewhere than the configuration says; systemd's is used"
+        );
+    }
+    Ok(made(listen, address, true, listener))
+}
+
+fn made(listen: &ListenSettings, address: SocketAddr, passed: bool, listener: TcpListener) -> Bound {
+    let name = format!("{}@{address}", listen.protocol).into();
+    Bound { name, address, settings: listen.clone(), passed, listener }
+}
+
+fn port_of(address: &str) -> Option<u16> {
+    address.rsplit_once(':')?.1.parse().ok()
+}
+
+fn addresses(listen: &ListenSettings) -> Result<Vec<SocketAddr>> {
+    let text = listen.address.trim();
+    let wrong = |why: &str| {
+        Error::new(
+            Kind::Invalid,
+            format!(
+                "[[listen]] address = `{text}` {why}; write it like `0.0.0.0:21`, `[::]:21`, `*:21` or `localhost:21`"
+            ),
+        )
+    };
+    if let Some(port) = text.strip_prefix("*:").or_else(|| text.strip_prefix(':')) {
+        let port = port.parse().map_err(|_| wrong("has no port from 0 to 65535"))?;
+        return Ok(vec![SocketAddr::from(([0_u16; 8], port))]);
+    }
+    if let Ok(address) = text.parse() {
+        return Ok(vec![address]);
+    }
+    if port_of(text).is_none() {
+        return Err(wrong("has no port from 0 to 65535"));
+    }
+    let mut found: Vec<SocketAddr> = Vec::new();
+    for address in text.to_socket_addrs().map_err(|error| wrong(&format!("names no address ({error})")))? {
+        if !found.contains(&address) {
+            found.push(address);
+        }
+    }
+    Ok(found)
+}
+
+fn bind(listen: &ListenSettings, address: SocketAddr) -> Result<Bound> {
+    let socket = match socket(address) {
+        // A machine without IPv6 still serves `[::]`, which also means every IPv4 address.
+        Err(error) if error == Errno::AFNOSUPPORT && address.is_ipv6() && address.ip().is_unspecified() => {
+            let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
+            tracing::warn!(target: "stoa::net", %address, "this machine has no IPv6; listening on IPv4 only");
+            socket(address)
+        }
+        other => other,
+    };
+    let listener = TcpListener::from(socket.map_err(|error| refused(listen, address, error))?);
+    let address = listener.local_addr().map_err(|error| Error::from(error).with("getsockname"))?;
+    Ok(made(listen, address, false, listener))
+}
+
+fn socket(address: SocketAddr) -> std::result::Result<OwnedFd, Errno> {
+    let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
+    let socket =
+        rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
+    // Only lets us bind while old connections of the port are still closing; a port that listens stays taken.
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, !address.ip().is_unspecified())?;
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    tune_descriptor(&socket)?;
+    Ok(socket)
+}
+
+fn tune(listener: &TcpListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    Ok(tune_descriptor(listener)?)
+}
+
+/// Accepted connections inherit both: small replies leave at once, and a peer that vanished is noticed.
+fn tune_descriptor(socket: impl std::os::fd::AsFd) -> std::result::Result<(), Errno> {
+    sockopt::set_tcp_nodelay(&socket, true)?;
+    sockopt::set_socket_keepalive(&socket, true)
+}
+
+fn refused(listen: &ListenSettings, address: SocketAddr, error: Errno) -> Error {
+    let protocol = &listen.protocol;
+    let words = match error {
+        Errno::ADDRINUSE => format!(
+            "cannot listen on {address} for {protocol}: another program has this port; stop it (`ss -ltnp 'sport = :{}'` names it) or change the address in [[listen]]",
+            address.port()
+        ),
+        Errno::ACCESS | Errno::PERM if address.port() < 1024 => format!(
+            "cannot listen on {address} for {protocol}: ports below 1024 need the right to bind them; let systemd pass the socket, give the service CAP_NET_BIND_SERVICE, or choose a port from 1024"
+        ),
+        Errno::ADDRNOTAVAIL => format!(
+            "cannot listen on {address} for {protocol}: this machine does not have that address; use one that `ip address` shows, or 0.0.0.0"
+        ),
+        other => format!("cannot listen on {address} for {protocol}: {other}"),
+    };
+    Error::new(Kind::Unavailable, words).with(io::Error::from(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listen(protocol: &str, address: &str) -> ListenSettings {
+        ListenSettings { protocol: protocol.into(), address: address.into(), tls: TlsMode::None, socket: String::new() }
+    }
+
+    #[test]
+    fn a_port_in_use_is_named_with_its_remedy_and_every_problem_is_told() {
+        let first = bind_all(&[listen("ftp", "127.0.0.1:0")], &mut Passed::default()).unwrap();
+        let taken = first[0].address.to_string();
+        let settings = [listen("ftp", &taken), listen("smtp", "nowhere"), listen("http", "127.0.0.1:0")];
+        let error = bind_all(&settings, &mut Passed::default()).err().unwrap();
+        assert!(error.public().contains(&taken) && error.public().contains("another program"), "{error}");
+        assert!(error.public().contains("nowhere") && error.public().contains("has no port"), "{error}");
+    }
+
+    #[test]
+    fn the_star_is_every_address_of_both_families() {
+        let bound = bind_all(&[listen("http", "*:0")], &mut Passed::default()).unwrap();
+        let port = bound[0].address.port();
+        std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
+
+    #[test]
+    fn passed_sockets_go_to_the_listener_of_their_role_and_a_name_comes_first() {
+        let socket = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut passed = Passed {
+            sockets: vec![
+                ("https".into(), socket()),
+                ("smtp".into(), socket()),
+                ("smtp".into(), socket()),
+                ("odd".into(), socket()),
+            ],
+        };
+        let mut https = listen("http", "127.0.0.1:0");
+        https.tls = TlsMode::Implicit;
+        let mut named = listen("smtp", "127.0.0.1:0");
+        named.socket = "smtp".into();
+        let bound = bind_all(&[https, listen("smtp", "127.0.0.1:0"), named], &mut passed).unwrap();
+        let taken: Vec<_> = bound.iter().map(|one| (one.settings.socket.as_str(), one.passed)).collect();
+        assert_eq!(taken, [("smtp", true), ("smtp", true), ("", true), ("", false)]);
+        assert_eq!(passed.left(), ["odd"]);
+    }
 }

@@ -3,15 +3,18 @@
 //! A door gets a [`Link`]: one accepted connection, already limited, counted, past its PROXY header and (on an implicit
 //! TLS listener) its handshake. Sockets exist only in this room.
 
+pub mod accept;
 pub mod drain;
 pub mod lent;
 pub mod limit;
 pub mod listen;
+mod pair;
 pub mod pour;
 pub mod proxy;
 pub mod side;
 pub mod stream;
 pub mod tls;
+pub mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +22,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-pub use limit::{Limits, Permit};
-pub use listen::{ListenSettings, TlsMode};
+pub use accept::Service;
+pub use drain::{Drained, Links};
+pub use limit::{Gate, Limits, Permit};
+pub use listen::{Bound, ListenSettings, Passed, TlsMode, bind_all};
 pub use stream::Stream;
 pub use tls::{Tls, TlsSettings};
+pub use workers::Workers;
 
 use crate::origin::Origin;
 
@@ -65,6 +71,11 @@ pub trait Handler: Send + Sync + 'static {
     /// The ALPN protocols this language offers in a TLS handshake; empty: none.
     fn alpn(&self) -> &'static [&'static [u8]] {
         &[]
+    }
+
+    /// What a peer without TLS is told when there is no place for it (`421 busy`), CRLF included; empty: nothing.
+    fn busy(&self) -> &'static [u8] {
+        b""
     }
 
     /// Serves one connection to its end.

@@ -1,9 +1,23 @@
 //! Moving a file to a socket without copying it through us.
+//!
+//! A runtime thread serves many links, so it must not wait for a disk: what is in the page cache goes out at once, what is not is
+//! first read by a thread that may wait.
 
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use rustix::io::{Errno, ReadWriteFlags};
+use tokio::io::{AsyncWriteExt, Interest};
+use tokio::net::TcpStream;
+
 use super::Stream;
+
+/// Bytes of one turn: large enough to be cheap, small enough to be fair to the links of the same thread.
+const TURN: usize = 512 << 10;
+/// Bytes read at once where the kernel cannot send by itself.
+const COPY: usize = 256 << 10;
 
 /// Sends `len` bytes of `file` from `offset`: `sendfile` on plain TCP, a reused buffer under TLS. `on_progress` is called with each
 /// amount sent, for stall detection. A file that became shorter is an error.
@@ -11,11 +25,133 @@ use super::Stream;
 /// # Errors
 /// The socket's or the disk's.
 pub async fn send_file(
-    _stream: &mut Stream,
-    _file: Arc<File>,
-    _offset: u64,
-    _len: u64,
-    _on_progress: &mut (dyn FnMut(u64) + Send),
-) -> std::io::Result<()> {
-    todo!()
+    stream: &mut Stream,
+    file: Arc<File>,
+    offset: u64,
+    len: u64,
+    on_progress: &mut (dyn FnMut(u64) + Send),
+) -> io::Result<()> {
+    match stream {
+        Stream::Tcp(tcp) => by_kernel(tcp, &file, offset, len, on_progress).await,
+        other => by_copy(other, &file, offset, len, on_progress).await,
+    }
+}
+
+async fn by_kernel(
+    tcp: &mut TcpStream,
+    file: &Arc<File>,
+    mut offset: u64,
+    mut left: u64,
+    on_progress: &mut (dyn FnMut(u64) + Send),
+) -> io::Result<()> {
+    let mut warm_until = offset;
+    while left > 0 {
+        let turn = usize::try_from(left).unwrap_or(TURN).min(TURN);
+        if offset >= warm_until {
+            warm(file, offset, turn).await?;
+            warm_until = offset + turn as u64;
+        }
+        tcp.writable().await?;
+        let mut from = offset;
+        let sent = tcp.try_io(Interest::WRITABLE, || {
+            rustix::fs::sendfile(&*tcp, &**file, Some(&mut from), turn).map_err(io::Error::from)
+        });
+        match sent {
+            Ok(0) => return Err(shortened()),
+            Ok(sent) => {
+                offset += sent as u64;
+                left = left.saturating_sub(sent as u64);
+                on_progress(sent as u64);
+                // A fast reader never makes the socket full: others must have their turn even so.
+                tokio::task::yield_now().await;
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Makes sure that a stretch is in memory, by another thread where it is not.
+async fn warm(file: &Arc<File>, offset: u64, len: usize) -> io::Result<()> {
+    let last = offset + (len as u64).saturating_sub(1);
+    if resident(file, offset) && resident(file, last) {
+        return Ok(());
+    }
+    let file = Arc::clone(file);
+    let read = tokio::task::spawn_blocking(move || {
+        let mut scratch = vec![0; 64 << 10];
+        let mut at = offset;
+        while at <= last {
+            let wanted = usize::try_from(last - at + 1).unwrap_or(scratch.len()).min(scratch.len());
+            match file.read_at(scratch.get_mut(..wanted).unwrap_or_default(), at) {
+                // Shorter than it was: the send that follows says so.
+                Ok(0) => break,
+                Ok(read) => at += read as u64,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    });
+    read.await.map_err(io::Error::other)?
+}
+
+/// A byte of the file can be had without waiting. File systems that cannot tell are taken at their word.
+fn resident(file: &File, offset: u64) -> bool {
+    let mut byte = [0_u8; 1];
+    let mut into = [io::IoSliceMut::new(&mut byte)];
+    rustix::io::preadv2(file, &mut into, offset, ReadWriteFlags::NOWAIT) != Err(Errno::AGAIN)
+}
+
+async fn by_copy(
+    stream: &mut Stream,
+    file: &Arc<File>,
+    mut offset: u64,
+    mut left: u64,
+    on_progress: &mut (dyn FnMut(u64) + Send),
+) -> io::Result<()> {
+    let mut buffer = vec![0; usize::try_from(left).unwrap_or(COPY).min(COPY)];
+    while left > 0 {
+        let wanted = usize::try_from(left).unwrap_or(COPY).min(buffer.len());
+        let read;
+        (buffer, read) = read_at(file, buffer, wanted, offset).await?;
+        if read == 0 {
+            return Err(shortened());
+        }
+        let mut unsent = buffer.get(..read).unwrap_or_default();
+        while !unsent.is_empty() {
+            let sent = stream.write(unsent).await?;
+            if sent == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            on_progress(sent as u64);
+            unsent = unsent.get(sent..).unwrap_or_default();
+        }
+        offset += read as u64;
+        left = left.saturating_sub(read as u64);
+        tokio::task::yield_now().await;
+    }
+    stream.flush().await
+}
+
+/// Reads at once from memory, or by a thread that may wait; the buffer travels there and back.
+async fn read_at(file: &Arc<File>, mut buffer: Vec<u8>, wanted: usize, offset: u64) -> io::Result<(Vec<u8>, usize)> {
+    let target = buffer.get_mut(..wanted).unwrap_or_default();
+    match rustix::io::preadv2(file, &mut [io::IoSliceMut::new(target)], offset, ReadWriteFlags::NOWAIT) {
+        Ok(read) => return Ok((buffer, read)),
+        Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let file = Arc::clone(file);
+    let reading = tokio::task::spawn_blocking(move || {
+        let target = buffer.get_mut(..wanted).unwrap_or_default();
+        let read = file.read_at(target, offset);
+        read.map(|read| (buffer, read))
+    });
+    reading.await.map_err(io::Error::other)?
+}
+
+fn shortened() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent")
 }

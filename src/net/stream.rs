@@ -4,6 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustls::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
@@ -28,6 +29,28 @@ impl Stream {
             Self::Tcp(tcp) => Some(tcp),
             Self::Tls(_) | Self::Pipe(_) | Self::Closed => None,
         }
+    }
+
+    /// The protocol agreed on in the TLS handshake (`h2`), if any.
+    #[must_use]
+    pub fn alpn(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tls(tls) => tls.get_ref().1.alpn_protocol(),
+            Self::Tcp(_) | Self::Pipe(_) | Self::Closed => None,
+        }
+    }
+
+    /// TLS version and cipher suite as mail headers and logs name them: `TLSv1.3 TLS13_AES_256_GCM_SHA384`.
+    #[must_use]
+    pub fn cipher(&self) -> Option<String> {
+        let Self::Tls(tls) = self else { return None };
+        let session = tls.get_ref().1;
+        let version = match session.protocol_version()? {
+            ProtocolVersion::TLSv1_3 => "TLSv1.3",
+            ProtocolVersion::TLSv1_2 => "TLSv1.2",
+            _ => "TLS",
+        };
+        Some(format!("{version} {:?}", session.negotiated_cipher_suite()?.suite()))
     }
 }
 

@@ -1,12 +1,21 @@
 //! TLS by rustls: one live configuration for every door, certificates swapped without dropping a connection.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
+use tokio_rustls::TlsAcceptor;
 
-use super::Stream;
+use super::{Stream, pair};
+use crate::error::{Error, Result};
+use crate::telemetry::metric;
 
 /// `[tls]`: the certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,9 +27,33 @@ pub struct TlsSettings {
     pub key: String,
 }
 
+/// Encrypted bytes that may wait for a slow peer, on each connection. Large enough that a bulk transfer fills it with one write.
+const BUFFER_LIMIT: usize = 256 << 10;
+
+/// TLS 1.3 tickets after a handshake: FTP clients use one for each data connection and ask for no new ones.
+const TICKETS: usize = 4;
+
 /// The TLS side of the doors. ALPN protocols differ by language, so each language has its own over the same certificates.
 pub struct Tls {
-    _private: (),
+    config: Arc<ServerConfig>,
+    live: Arc<Live>,
+}
+
+/// The pair in use; every configuration asks here at each handshake.
+#[derive(Debug)]
+struct Live(ArcSwap<CertifiedKey>);
+
+impl ResolvesServerCert for Live {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+/// The one cryptography of the process, also as rustls's default for libraries that ask for it (the PostgreSQL driver).
+pub fn provider() -> Arc<CryptoProvider> {
+    // Somebody was first: it can only have been us, there is no other provider in the build.
+    let _ = aws_lc_rs::default_provider().install_default();
+    CryptoProvider::get_default().map_or_else(|| Arc::new(aws_lc_rs::default_provider()), Arc::clone)
 }
 
 impl Tls {
@@ -28,29 +61,77 @@ impl Tls {
     ///
     /// # Errors
     /// What is wrong with which file, in words.
-    pub fn open(_settings: &TlsSettings, _data: &Path, _names: &[String]) -> crate::error::Result<Arc<Self>> {
-        todo!()
+    pub fn open(settings: &TlsSettings, data: &Path, names: &[String]) -> Result<Arc<Self>> {
+        let provider = provider();
+        let live = Arc::new(Live(ArcSwap::from(pair::load(settings, data, names, &provider)?)));
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(Error::internal)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&live) as Arc<dyn ResolvesServerCert>);
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(Error::internal)?;
+        config.send_tls13_tickets = TICKETS;
+        Ok(Arc::new(Self { config: Arc::new(config), live }))
     }
 
-    /// The same certificates with these ALPN protocols.
+    /// The same certificates, tickets and reload with these ALPN protocols.
     #[must_use]
-    pub fn with_alpn(self: &Arc<Self>, _alpn: &[&[u8]]) -> Arc<Self> {
-        todo!()
+    pub fn with_alpn(self: &Arc<Self>, alpn: &[&[u8]]) -> Arc<Self> {
+        if alpn.is_empty() && self.config.alpn_protocols.is_empty() {
+            return Arc::clone(self);
+        }
+        let mut config = ServerConfig::clone(&self.config);
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Arc::new(Self { config: Arc::new(config), live: Arc::clone(&self.live) })
     }
 
     /// Reads the pair again; connections keep what they have.
     ///
     /// # Errors
     /// The old pair stays.
-    pub fn reload(&self, _settings: &TlsSettings, _data: &Path, _names: &[String]) -> crate::error::Result<()> {
-        todo!()
+    pub fn reload(&self, settings: &TlsSettings, data: &Path, names: &[String]) -> Result<()> {
+        self.live.0.store(pair::load(settings, data, names, self.config.crypto_provider())?);
+        Ok(())
     }
 
     /// The server side of a handshake.
     ///
     /// # Errors
     /// The handshake's; `TimedOut`.
-    pub async fn accept(&self, _plain: Stream, _deadline: Duration) -> std::io::Result<Stream> {
-        todo!()
+    pub async fn accept(&self, plain: Stream, deadline: Duration) -> io::Result<Stream> {
+        let Stream::Tcp(tcp) = plain else {
+            return Err(io::Error::other("TLS starts once, on a plain TCP connection"));
+        };
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
+        // Boxed: the handshake's state is large and over before the connection's long life begins.
+        let handshake = Box::pin(acceptor.accept_with(tcp, |session| session.set_buffer_limit(Some(BUFFER_LIMIT))));
+        let result = match tokio::time::timeout(deadline, handshake).await {
+            Ok(result) => result.map_err(in_words),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long")),
+        };
+        match result {
+            Ok(session) => Ok(Stream::Tls(Box::new(session))),
+            Err(error) => {
+                metric::tls_failed();
+                Err(error)
+            }
+        }
+    }
+}
+
+/// The commonest reason a handshake fails is that the peer was never going to speak TLS.
+fn in_words(error: io::Error) -> io::Error {
+    let invalid = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match invalid {
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
+            io::Error::new(error.kind(), "the peer does not speak TLS, but this port does")
+        }
+        Some(rustls::Error::AlertReceived(alert)) => {
+            io::Error::new(error.kind(), format!("the peer refused our TLS certificate or settings: {alert:?}"))
+        }
+        _ if error.kind() == io::ErrorKind::UnexpectedEof => {
+            io::Error::new(error.kind(), "the peer left during the TLS handshake")
+        }
+        _ => error,
     }
 }

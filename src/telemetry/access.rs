@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
+use super::metric;
 use crate::origin::Origin;
+
+/// Words of the doors that take bytes in; all others give some out.
+const TAKES: [&str; 9] = ["APPE", "BDAT", "DATA", "PATCH", "POST", "PUT", "STOR", "STOU", "upload"];
 
 /// An operation that ended.
 pub struct Access<'a> {
@@ -37,6 +41,11 @@ impl Access<'_> {
             result = self.result,
             micros = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
         );
-        super::metric::operation(self.origin.door, self.result, self.bytes);
+        metric::operation(self.origin.door, self.result);
+        if TAKES.iter().any(|verb| self.verb.eq_ignore_ascii_case(verb)) {
+            metric::received(self.origin.door, self.bytes);
+        } else {
+            metric::sent(self.origin.door, self.bytes);
+        }
     }
 }

@@ -1,8 +1,12 @@
 //! What operators see: log files that rotate, one access line per operation, a bounded set of metrics.
 
 pub mod access;
+mod line;
 pub mod log;
 pub mod metric;
+pub mod roll;
+pub mod seldom;
 
 pub use access::Access;
 pub use log::{Guard, LogSettings};
+pub use seldom::Seldom;

@@ -1,0 +1,275 @@
+//! Accepting: from a waiting connection to a [`Link`] in its handler's hands.
+//!
+//! One loop for each listener on each worker. It never waits for a peer: a PROXY header and a TLS handshake happen in the
+//! connection's own task, and what has no place is closed at once.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustix::io::Errno;
+use tokio::net::{TcpListener, TcpStream};
+use tracing::Instrument;
+
+use super::drain::Links;
+use super::limit::{Gate, Refusal};
+use super::{Handler, Link, Stream, Tls, TlsMode, proxy};
+use crate::origin::Origin;
+use crate::telemetry::{Seldom, metric};
+
+/// How long the loop rests when the process or the machine has no descriptor left.
+const BACK_OFF: Duration = Duration::from_millis(50);
+/// What a flood makes the log say is said once in this time.
+const SELDOM: Duration = Duration::from_secs(60);
+
+static FULL: Seldom = Seldom::new(SELDOM);
+static REFUSED: Seldom = Seldom::new(SELDOM);
+static BAD_PROXY: Seldom = Seldom::new(SELDOM);
+static NEXT_LINK: AtomicU64 = AtomicU64::new(1);
+
+/// A language behind one or more listeners, with what its connections need. A reload swaps the handler.
+pub struct Service {
+    /// The language's name, on every log line and metric.
+    pub door: &'static str,
+    handler: ArcSwap<Arc<dyn Handler>>,
+    mode: TlsMode,
+    tls: Option<Arc<Tls>>,
+    gate: Arc<Gate>,
+}
+
+impl Service {
+    /// A service; its TLS has the handler's ALPN protocols.
+    #[must_use]
+    pub fn new(
+        door: &'static str,
+        handler: Arc<dyn Handler>,
+        mode: TlsMode,
+        tls: &Arc<Tls>,
+        gate: &Arc<Gate>,
+    ) -> Arc<Self> {
+        let tls = match mode {
+            TlsMode::None => None,
+            TlsMode::Implicit | TlsMode::Upgrade => Some(tls.with_alpn(handler.alpn())),
+        };
+        Arc::new(Self { door, handler: ArcSwap::from_pointee(handler), mode, tls, gate: Arc::clone(gate) })
+    }
+
+    /// Connections from now on are served by this handler; those that run keep theirs.
+    pub fn swap(&self, handler: Arc<dyn Handler>) {
+        self.handler.store(Arc::new(handler));
+    }
+
+    /// A connection that was accepted: counted, or closed at once.
+    fn welcome(self: &Arc<Self>, tcp: TcpStream, peer: SocketAddr, listener: &Arc<str>, links: &Links) {
+        let peer = canonical(peer);
+        let behind_proxy = self.gate.trusts(peer.ip());
+        let permit = self.gate.admit().and_then(|mut permit| match behind_proxy {
+            // The address to count is the one the proxy will name.
+            true => Ok(permit),
+            false => permit.address(peer.ip()).map(|()| permit),
+        });
+        let permit = match permit {
+            Ok(permit) => permit,
+            Err(refusal) => return self.refuse(&tcp, peer, refusal),
+        };
+        let Ok(local) = tcp.local_addr() else { return };
+        let origin = Origin {
+            door: self.door,
+            listener: Arc::clone(listener),
+            peer,
+            local: canonical(local),
+            link: NEXT_LINK.fetch_add(1, Ordering::Relaxed),
+            secure: false,
+        };
+        let span = tracing::info_span!("link", link = origin.link, door = self.door, peer = %peer);
+        let link = Link {
+            stream: Stream::Tcp(tcp),
+            origin,
+            stop: links.part(),
+            limits: self.gate.limits(),
+            tls: self.tls.clone(),
+            permit,
+        };
+        let service = Arc::clone(self);
+        links.spawn(service.attend(link, behind_proxy).instrument(span));
+    }
+
+    /// One connection's life. Kept small: what is large is boxed and gone before the long part.
+    async fn attend(self: Arc<Self>, mut link: Link, behind_proxy: bool) {
+        let ending = Ending::begin(self.door);
+        if behind_proxy || self.mode == TlsMode::Implicit {
+            match Box::pin(self.prepare(link, behind_proxy)).await {
+                Some(ready) => link = ready,
+                None => return,
+            }
+        }
+        let handler = Arc::clone(&self.handler.load());
+        let (stop, limits) = (link.stop.clone(), Arc::clone(&link.limits));
+        let serving = handler.serve(link);
+        let result = if limits.total.0.is_zero() {
+            serving.await
+        } else {
+            Box::pin(within(serving, stop, limits.total.0, limits.drain.0)).await
+        };
+        ending.end(result);
+    }
+
+    /// The PROXY header and the handshake of an implicit TLS listener.
+    async fn prepare(&self, mut link: Link, behind_proxy: bool) -> Option<Link> {
+        if behind_proxy {
+            self.unwrap_proxy(&mut link).await?;
+        }
+        if self.mode == TlsMode::Implicit {
+            if let Err(error) = link.secure().await {
+                tracing::debug!(target: "stoa::net", peer = %link.origin.peer, "TLS handshake failed: {error}");
+                return None;
+            }
+        }
+        Some(link)
+    }
+
+    async fn unwrap_proxy(&self, link: &mut Link) -> Option<()> {
+        let Stream::Tcp(tcp) = &mut link.stream else { return None };
+        let named = match proxy::read(tcp, link.limits.handshake.0).await {
+            Ok(named) => named,
+            Err(error) => {
+                if let Some(times) = BAD_PROXY.now() {
+                    let (proxy, listener) = (link.origin.peer, &link.origin.listener);
+                    tracing::warn!(target: "stoa::net", %proxy, %listener, times, "closed a connection of a PROXY protocol sender: {error}");
+                }
+                return None;
+            }
+        };
+        if let Some((peer, local)) = named {
+            link.origin.peer = canonical(peer);
+            link.origin.local = canonical(local);
+            if let Err(refusal) = link.permit.address(link.origin.peer.ip()) {
+                if let Stream::Tcp(tcp) = &link.stream {
+                    self.refuse(tcp, link.origin.peer, refusal);
+                }
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    /// Closed at once, with the language's word for "busy" where nothing encrypted is expected.
+    fn refuse(&self, tcp: &TcpStream, peer: SocketAddr, refusal: Refusal) {
+        metric::link_refused(self.door, refusal.word());
+        if let Some(times) = REFUSED.now() {
+            tracing::warn!(target: "stoa::net", door = self.door, %peer, times, "refused: {refusal}");
+        }
+        let words = self.handler.load().busy();
+        if self.mode != TlsMode::Implicit && !words.is_empty() {
+            // As much as fits without waiting: a new connection's buffer is empty.
+            let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+            let _ = rustix::net::send(tcp, words, flags);
+        }
+    }
+}
+
+/// Serves, but asks the link to part after `total` and leaves after `grace` more.
+async fn within(
+    serving: impl Future<Output = io::Result<()>>,
+    stop: tokio_util::sync::CancellationToken,
+    total: Duration,
+    grace: Duration,
+) -> io::Result<()> {
+    tokio::pin!(serving);
+    if let Ok(result) = tokio::time::timeout(total, &mut serving).await {
+        return result;
+    }
+    stop.cancel();
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "open longer than [limits] total");
+    tokio::time::timeout(grace, serving).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// Counts a link while it lives and says how it ended, a panic included.
+struct Ending {
+    door: &'static str,
+}
+
+impl Ending {
+    fn begin(door: &'static str) -> Self {
+        metric::link_opened(door);
+        tracing::debug!(target: "stoa::net", "connected");
+        Self { door }
+    }
+
+    fn end(self, result: io::Result<()>) {
+        match result {
+            Ok(()) => tracing::debug!(target: "stoa::net", "closed"),
+            Err(error) => tracing::debug!(target: "stoa::net", "closed: {error}"),
+        }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        metric::link_closed(self.door);
+        // The unwinding of a panic drops us; the task's runner stops it there, and only this connection ends.
+        if std::thread::panicking() {
+            metric::link_panicked(self.door);
+            tracing::error!(target: "stoa::net", door = self.door, "a fault of ours ended this connection");
+        }
+    }
+}
+
+/// Accepts until `links` stops. Errors of one connection are passed over; lack of descriptors makes it rest, never spin.
+pub(super) async fn accept(listener: TcpListener, name: Arc<str>, service: Arc<Service>, links: Links) {
+    let stopped = links.stopped();
+    tokio::pin!(stopped);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = &mut stopped => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => service.welcome(tcp, peer, &name, &links),
+            Err(error) if of_one_connection(&error) => {
+                tracing::debug!(target: "stoa::net", listener = %name, "a connection left before it was accepted: {error}");
+            }
+            Err(error) => {
+                metric::link_refused(service.door, "descriptors");
+                if let Some(times) = FULL.now() {
+                    tracing::error!(
+                        target: "stoa::net", listener = %name, times,
+                        "cannot accept connections: {error}; raise LimitNOFILE or lower [limits] connections"
+                    );
+                }
+                tokio::select! {
+                    () = &mut stopped => return,
+                    () = tokio::time::sleep(BACK_OFF) => {}
+                }
+            }
+        }
+    }
+}
+
+/// accept(2): network errors already pending on the new connection are reported here and mean nothing for the listener.
+fn of_one_connection(error: &io::Error) -> bool {
+    const PASSING: [Errno; 12] = [
+        Errno::CONNABORTED,
+        Errno::CONNRESET,
+        Errno::HOSTDOWN,
+        Errno::HOSTUNREACH,
+        Errno::INTR,
+        Errno::NETDOWN,
+        Errno::NETUNREACH,
+        Errno::NOPROTOOPT,
+        Errno::NONET,
+        Errno::OPNOTSUPP,
+        Errno::PROTO,
+        Errno::TIMEDOUT,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| PASSING.contains(&errno))
+}
+
+/// `::ffff:10.0.0.1` is `10.0.0.1` in every rule and every log line.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
