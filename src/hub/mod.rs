@@ -69,7 +69,10 @@ pub(crate) struct Inner {
     pub(crate) catalog: Catalog,
     pub(crate) volumes: Arc<dyn Volumes>,
     pub(crate) view: ArcSwap<view::View>,
+    /// One view is built at a time, so that an older one never replaces a newer.
+    pub(crate) rebuild: tokio::sync::Mutex<()>,
     pub(crate) gatekeeper: login::Gatekeeper,
+    pub(crate) sessions: session::Resumed,
     pub(crate) locks: lock::Locks,
     pub(crate) paths: commit::PathLocks,
     pub(crate) pending: commit::Pending,
@@ -91,7 +94,9 @@ impl Hub {
                 catalog,
                 volumes,
                 view: ArcSwap::from_pointee(view),
+                rebuild: tokio::sync::Mutex::default(),
                 gatekeeper,
+                sessions: session::Resumed::default(),
                 locks,
                 paths: commit::PathLocks::default(),
                 pending: commit::Pending::default(),
@@ -114,6 +119,7 @@ impl Hub {
     /// # Errors
     /// As [`Hub::open`].
     pub async fn reload(&self, settings: Settings) -> Result<()> {
+        let _turn = self.inner.rebuild.lock().await;
         let old = self.view();
         let new = view::View::build(settings, &self.inner.catalog, self.inner.volumes.as_ref(), Some(&old)).await?;
         self.inner.view.store(Arc::new(new));

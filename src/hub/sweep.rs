@@ -93,7 +93,7 @@ async fn expire(hub: Hub, stop: CancellationToken) {
 impl Hub {
     /// Reads accounts, spaces and locks again after another process changed them.
     async fn follow_catalog(&self) -> crate::error::Result<()> {
-        self.reload(self.view().settings.clone()).await?;
+        self.refresh().await?;
         self.inner.locks.replace(self.catalog().locks(now()).await?);
         Ok(())
     }

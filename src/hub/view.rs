@@ -227,6 +227,11 @@ impl View {
         let draft = Draft::compile(&settings, &catalog.accounts().await?, &catalog.spaces().await?, &mut problems);
         let view = Self::assemble(settings, draft, volumes, old, &mut problems);
         view.lay_folders().await;
+        for complaint in &view.complaints {
+            if !old.is_some_and(|old| old.complaints.contains(complaint)) {
+                tracing::warn!(complaint, "a record of the catalog is left out");
+            }
+        }
         Ok((view, problems.declared))
     }
 
