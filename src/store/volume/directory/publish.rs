@@ -33,7 +33,8 @@ impl Inner {
             Change::Put { path, body: Body::Staged(id), modified } => self.put_staged(path, id, *modified),
             Change::Folder { path } => self.root.make_folder(path).map(|_| None).map_err(misplaced),
             Change::Remove { path } => self.remove(path).map(|()| None),
-            Change::RemoveFolder { path } => self.remove_folder(path).map(|()| None),
+            Change::RemoveFolder { path, all: true } => self.remove_tree(path).map(|()| None),
+            Change::RemoveFolder { path, all: false } => self.remove_empty(path).map(|()| None),
             Change::Rename { from, to } => self.rename(from, to),
             Change::SetModified { path, modified } => self.set_modified(path, *modified),
         }

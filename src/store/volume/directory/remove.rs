@@ -27,8 +27,20 @@ const BATCH: usize = 1024;
 const ROUNDS: u32 = 16;
 
 impl Inner {
-    /// Removes a folder. A file there is left alone.
-    pub(super) fn remove_folder(&self, path: &RelPath) -> Result<()> {
+    /// Removes a folder that has nothing in it, not even what no door shows.
+    pub(super) fn remove_empty(&self, path: &RelPath) -> Result<()> {
+        let name = file_name(path)?;
+        let Some(folder) = self.parent_found(path)? else { return Ok(()) };
+        match rustix::fs::unlinkat(&folder, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOTDIR) => not_a_folder(&folder, name),
+            Err(Errno::NOTEMPTY | Errno::EXIST) => Err(failed(Errno::NOTEMPTY)),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Removes a folder with all below it. A file there is left alone.
+    pub(super) fn remove_tree(&self, path: &RelPath) -> Result<()> {
         let name = file_name(path)?;
         let Some(folder) = self.parent_found(path)? else { return Ok(()) };
         let aside = Staging::own_name();
@@ -36,11 +48,7 @@ impl Inner {
         match rustix::fs::renameat(&folder, format!("{name}/"), self.staging.fd(), &aside) {
             Ok(()) => self.clear_away(aside),
             Err(Errno::NOENT) => Ok(()),
-            Err(Errno::NOTDIR) => match Seen::at(&folder, name) {
-                Ok(seen) if seen.kind.is_symlink() => Ok(()),
-                Err(Errno::NOENT) => Ok(()),
-                _ => Err(Error::new(Kind::WrongType, "is not a folder")),
-            },
+            Err(Errno::NOTDIR) => not_a_folder(&folder, name),
             Err(Errno::XDEV) => remove_in_place(&folder, name),
             Err(error) => Err(misplaced(error)),
         }
@@ -55,6 +63,15 @@ impl Inner {
         let staging = self.staging.clone();
         std::thread::Builder::new().name("stoa-erase".into()).spawn(move || erase_logged(&staging, &name))?;
         Ok(())
+    }
+}
+
+/// A link, a FIFO, a device is not there for anyone; a file is.
+fn not_a_folder(parent: &OwnedFd, name: &str) -> Result<()> {
+    match Seen::at(parent, name) {
+        Ok(seen) if seen.node(name).is_none() => Ok(()),
+        Err(Errno::NOENT) => Ok(()),
+        _ => Err(Error::new(Kind::WrongType, "is not a folder")),
     }
 }
 

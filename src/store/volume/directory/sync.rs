@@ -80,7 +80,7 @@ fn file_of(change: &Change) -> Option<RelPath> {
 /// The folders whose names changed.
 fn folders_of(change: &Change) -> [Option<RelPath>; 2] {
     match change {
-        Change::Put { path, .. } | Change::Remove { path } | Change::RemoveFolder { path } => [path.parent(), None],
+        Change::Put { path, .. } | Change::Remove { path } | Change::RemoveFolder { path, .. } => [path.parent(), None],
         Change::Folder { path } => [Some(path.clone()), None],
         Change::Rename { from, to } => [from.parent(), to.parent()],
         Change::SetModified { .. } => [None, None],
