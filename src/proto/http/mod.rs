@@ -1,15 +1,48 @@
-//! HTTP (RFC 9110).
+//! HTTP (RFC 9110, 9112, 9113): the tree at its own paths, our pages under `/-/`.
+//!
+//! hyper speaks the wire; everything a request does is a call of the caller behind it, as at every other door.
 
 pub mod admin;
+mod body;
+mod change;
+mod condition;
+mod date;
+mod download;
+mod form;
+mod listing;
+mod mime;
+mod multipart;
+mod page;
+mod pulse;
+mod range;
+mod reply;
+mod route;
+mod serve;
+mod signin;
+mod target;
+mod upload;
+mod visit;
 
+use std::io;
 use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use super::{Protocol, Section, Tools};
 use crate::error::Result;
-use crate::net::Handler;
+use crate::net::{Handler, Link};
 
 /// The language.
 pub struct Http;
+
+/// `[http]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Take Basic passwords without TLS from other machines too, for labs.
+    pub basic_in_clear: bool,
+}
 
 impl Protocol for Http {
     fn name(&self) -> &'static str {
@@ -17,10 +50,28 @@ impl Protocol for Http {
     }
 
     fn defaults(&self) -> toml::Table {
-        toml::Table::new()
+        toml::Table::try_from(Settings::default()).unwrap_or_default()
     }
 
-    fn open(&self, _section: &Section, _tools: &Tools) -> Result<Arc<dyn Handler>> {
-        todo!()
+    fn open(&self, section: &Section, tools: &Tools) -> Result<Arc<dyn Handler>> {
+        let settings: Settings = section.settings()?;
+        let site = Arc::new(route::Tree { settings, hub: tools.hub.clone() });
+        Ok(Arc::new(Door { site }))
+    }
+}
+
+/// A configured site behind hyper.
+struct Door<S> {
+    site: Arc<S>,
+}
+
+#[async_trait]
+impl<S: serve::Site> Handler for Door<S> {
+    fn alpn(&self) -> &'static [&'static [u8]] {
+        serve::ALPN
+    }
+
+    async fn serve(&self, link: Link) -> io::Result<()> {
+        serve::serve(self.site.clone(), link).await
     }
 }

@@ -1,0 +1,271 @@
+//! Bodies: what we send, frame by frame and noted when it ends; what we take in, with a stall deadline and a slowest rate.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http_body_util::BodyExt;
+use hyper::StatusCode;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+
+use crate::error::{Error, Kind, Result};
+use crate::origin::Origin;
+use crate::proto::http::pulse::{Sending, least};
+use crate::proto::http::serve::Connection;
+use crate::telemetry::Access;
+
+/// A source of frames, asked again only when the last one has gone out.
+#[async_trait]
+pub trait Flow: Send {
+    /// The next bytes; `None` at the end. An error cuts the connection, so that nobody takes a part for the whole.
+    async fn next(&mut self) -> io::Result<Option<Bytes>>;
+}
+
+type Pulled = (Box<dyn Flow>, io::Result<Option<Bytes>>);
+
+enum Content {
+    /// Nothing, or nothing more.
+    Empty,
+    /// Asleep until the wire has room.
+    Flow(Box<dyn Flow>),
+    /// At work on the next frame.
+    Pulling(Pin<Box<dyn Future<Output = Pulled> + Send>>),
+    /// In one piece.
+    Whole(Bytes),
+}
+
+/// A response's body.
+pub struct Outgoing {
+    content: Content,
+    /// Bytes still to come, where that is known.
+    left: Option<u64>,
+    note: Option<Note>,
+}
+
+/// What the access line will say, once the last byte has gone.
+pub struct Note {
+    pub origin: Origin,
+    pub account: String,
+    pub verb: &'static str,
+    pub path: String,
+    pub status: StatusCode,
+    pub started: Instant,
+    /// Bytes taken in, for an upload.
+    pub taken: u64,
+    sent: u64,
+    _sending: Sending,
+}
+
+impl Note {
+    /// A line begun with the request.
+    pub fn new(connection: &Arc<Connection>, verb: &'static str, path: String, started: Instant) -> Self {
+        Self {
+            origin: connection.origin.clone(),
+            account: String::new(),
+            verb,
+            path,
+            status: StatusCode::OK,
+            started,
+            taken: 0,
+            sent: 0,
+            _sending: connection.pulse.send(),
+        }
+    }
+}
+
+impl Drop for Note {
+    fn drop(&mut self) {
+        let access = Access {
+            origin: &self.origin,
+            account: &self.account,
+            verb: self.verb,
+            path: &self.path,
+            bytes: self.sent.max(self.taken),
+            result: self.status.as_str(),
+            took: self.started.elapsed(),
+        };
+        access.note();
+    }
+}
+
+impl Outgoing {
+    /// No body.
+    pub fn empty() -> Self {
+        Self { content: Content::Empty, left: Some(0), note: None }
+    }
+
+    /// A body in one piece.
+    pub fn whole(bytes: impl Into<Bytes>) -> Self {
+        let bytes = bytes.into();
+        let left = Some(bytes.len() as u64);
+        Self { content: if bytes.is_empty() { Content::Empty } else { Content::Whole(bytes) }, left, note: None }
+    }
+
+    /// A body made while it is sent; `length` in bytes where it is known.
+    pub fn flow(flow: impl Flow + 'static, length: Option<u64>) -> Self {
+        Self { content: Content::Flow(Box::new(flow)), left: length, note: None }
+    }
+
+    /// The same body, which writes the access line when it ends.
+    #[must_use]
+    pub fn noted(mut self, note: Note) -> Self {
+        self.note = Some(note);
+        self
+    }
+
+    /// Its length, where that is known.
+    pub fn length(&self) -> Option<u64> {
+        self.left
+    }
+
+    fn passed(&mut self, bytes: Bytes) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let count = bytes.len() as u64;
+        self.left = self.left.map(|left| left.saturating_sub(count));
+        if let Some(note) = &mut self.note {
+            note.sent += count;
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        let this = self.get_mut();
+        loop {
+            match std::mem::replace(&mut this.content, Content::Empty) {
+                Content::Empty => return Poll::Ready(None),
+                Content::Whole(bytes) => return this.passed(bytes),
+                Content::Flow(mut flow) => {
+                    this.content = Content::Pulling(Box::pin(async move {
+                        let pulled = flow.next().await;
+                        (flow, pulled)
+                    }));
+                }
+                Content::Pulling(mut pulling) => match pulling.as_mut().poll(cx) {
+                    Poll::Pending => {
+                        this.content = Content::Pulling(pulling);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready((flow, Ok(Some(bytes)))) => {
+                        this.content = Content::Flow(flow);
+                        if !bytes.is_empty() {
+                            return this.passed(bytes);
+                        }
+                    }
+                    Poll::Ready((_, Ok(None))) => return Poll::Ready(None),
+                    Poll::Ready((_, Err(error))) => return Poll::Ready(Some(Err(error))),
+                },
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.content, Content::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.left.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+/// A request's body, taken in under the limits.
+pub struct Intake {
+    body: Incoming,
+    connection: Arc<Connection>,
+    /// Bytes taken so far.
+    taken: u64,
+    /// Time waited for the peer, and bytes got, since the rate was last judged.
+    waited: Duration,
+    got: u64,
+    ended: bool,
+}
+
+impl Intake {
+    pub fn new(body: Incoming, connection: &Arc<Connection>) -> Self {
+        let ended = body.is_end_stream();
+        Self { body, connection: connection.clone(), taken: 0, waited: Duration::ZERO, got: 0, ended }
+    }
+
+    /// The length the peer announced.
+    pub fn length(&self) -> Option<u64> {
+        self.body.size_hint().exact()
+    }
+
+    /// Bytes taken so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// The next bytes; `None` at the end.
+    ///
+    /// # Errors
+    /// `Cancelled` when the peer stalls, crawls or goes away before the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        while !self.ended {
+            let stall = self.connection.limits.stall.0;
+            let began = tokio::time::Instant::now();
+            let frame = tokio::time::timeout(stall, self.body.frame())
+                .await
+                .map_err(|_| Error::new(Kind::Cancelled, "the upload stood still for too long"))?;
+            self.waited += began.elapsed();
+            match frame {
+                None => self.ended = true,
+                Some(Err(error)) => {
+                    self.ended = true;
+                    return Err(Error::new(Kind::Cancelled, "the upload broke off").with(error));
+                }
+                Some(Ok(frame)) => {
+                    if let Ok(bytes) = frame.into_data() {
+                        self.judge(bytes.len() as u64)?;
+                        return Ok(Some(bytes));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Counts bytes against the slowest rate; only time spent waiting for the peer is held against it.
+    fn judge(&mut self, bytes: u64) -> Result<()> {
+        self.taken += bytes;
+        self.got += bytes;
+        if self.waited >= self.connection.limits.stall.0 {
+            if self.got < least(&self.connection.limits) {
+                return Err(Error::new(Kind::Cancelled, "the upload is slower than this server allows"));
+            }
+            self.waited = Duration::ZERO;
+            self.got = 0;
+        }
+        Ok(())
+    }
+
+    /// All of a small body.
+    ///
+    /// # Errors
+    /// `TooLarge` beyond `limit` bytes; those of [`Intake::next`].
+    pub async fn whole(&mut self, limit: usize) -> Result<Vec<u8>> {
+        let mut all = Vec::new();
+        while let Some(bytes) = self.next().await? {
+            if all.len() + bytes.len() > limit {
+                return Err(Error::new(Kind::TooLarge, "the form is too large"));
+            }
+            all.extend_from_slice(&bytes);
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for Intake {
+    fn drop(&mut self) {
+        if !self.ended && !self.body.is_end_stream() {
+            self.connection.pulse.leave_unread();
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! From the house's words to HTTP's: status codes, error bodies, the headers every response carries.
+
+use std::borrow::Cow;
+
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::{Method, Response, StatusCode};
+
+use crate::error::{Error, Kind};
+use crate::proto::http::body::Outgoing;
+use crate::proto::http::{page, target};
+
+/// A response that says no.
+#[derive(Debug)]
+pub struct Refusal {
+    /// What HTTP calls it.
+    pub status: StatusCode,
+    /// What is wrong, in a sentence for the peer.
+    pub text: Cow<'static, str>,
+    /// Beside the usual ones.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+}
+
+/// Outcome of a handler.
+pub type Answer = Result<Response<Outgoing>, Refusal>;
+
+/// Our own pages load their style from here and run nothing.
+pub const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
+                               frame-ancestors 'none'; base-uri 'none'";
+
+/// Seconds a throttled client is asked to wait.
+const RETRY_THROTTLED: &str = "60";
+/// Seconds after which a missing resource may be back.
+const RETRY_UNAVAILABLE: &str = "10";
+
+impl Refusal {
+    pub fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, text: text.into(), headers: Vec::new() }
+    }
+
+    /// The same with a header more.
+    #[must_use]
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// 405 with what would be allowed.
+    pub fn method(allow: &'static str) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "this method is not possible here")
+            .with(header::ALLOW, HeaderValue::from_static(allow))
+    }
+
+    /// 400.
+    pub fn bad(text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    /// 404.
+    pub fn missing() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "there is nothing here")
+    }
+
+    /// 412.
+    pub fn precondition() -> Self {
+        Self::new(StatusCode::PRECONDITION_FAILED, "it is not (or no longer) what the request's condition says")
+    }
+}
+
+/// The one translation of the house's kinds.
+fn status(kind: Kind) -> StatusCode {
+    match kind {
+        Kind::Cancelled => StatusCode::REQUEST_TIMEOUT,
+        Kind::Conflict | Kind::Exists | Kind::NotEmpty | Kind::WrongType => StatusCode::CONFLICT,
+        Kind::Corrupt | Kind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Kind::Denied => StatusCode::FORBIDDEN,
+        Kind::Invalid => StatusCode::BAD_REQUEST,
+        Kind::Locked => StatusCode::LOCKED,
+        Kind::NotFound => StatusCode::NOT_FOUND,
+        Kind::OverQuota => StatusCode::INSUFFICIENT_STORAGE,
+        Kind::Throttled => StatusCode::TOO_MANY_REQUESTS,
+        Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Kind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let status = status(error.kind());
+        if status.is_server_error() && status != StatusCode::INSUFFICIENT_STORAGE {
+            tracing::error!(error = %error.detail(), "a request failed");
+        }
+        let refusal = Self::new(status, error.public().to_owned());
+        if error.kind() == Kind::Throttled {
+            return refusal.with(header::RETRY_AFTER, HeaderValue::from_static(RETRY_THROTTLED));
+        }
+        if error.kind() == Kind::Unavailable {
+            return refusal.with(header::RETRY_AFTER, HeaderValue::from_static(RETRY_UNAVAILABLE));
+        }
+        refusal
+    }
+}
+
+/// The refusal as a response: a page for a browser, a sentence for anything else, the way to the sign-in page for a
+/// browser that is not signed in. `basic` says whether a Basic password would be taken on this connection.
+pub fn render(refusal: Refusal, request: &Parts, who: Option<&str>, basic: bool) -> Response<Outgoing> {
+    let html = wants(&request.headers, "text/html");
+    let reading = request.method == Method::GET || request.method == Method::HEAD;
+    if refusal.status == StatusCode::UNAUTHORIZED && html && reading && who.is_none() {
+        let next = request.uri.path_and_query().map_or("/", |whole| whole.as_str());
+        return see_other(&format!("/-/login?next={}", target::escape(next)));
+    }
+    let mut response = match html {
+        true => self::html(page::refusal(refusal.status, &refusal.text, who)),
+        false => text(format!("{}\n", refusal.text)),
+    };
+    *response.status_mut() = refusal.status;
+    if refusal.status == StatusCode::UNAUTHORIZED {
+        let challenge = if basic { "Basic realm=\"Stoa\", charset=\"UTF-8\"" } else { "Bearer realm=\"Stoa\"" };
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    }
+    for (name, value) in refusal.headers {
+        response.headers_mut().insert(name, value);
+    }
+    response
+}
+
+/// True when the `Accept` header names this type.
+pub fn wants(headers: &HeaderMap, kind: &str) -> bool {
+    headers
+        .get_all(header::ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|list| list.split(','))
+        .any(|range| range.split(';').next().is_some_and(|named| named.trim().eq_ignore_ascii_case(kind)))
+}
+
+/// A page of ours.
+pub fn html(markup: maud::Markup) -> Response<Outgoing> {
+    typed(Outgoing::whole(markup.into_string()), "text/html; charset=utf-8")
+}
+
+/// Plain text.
+pub fn text(text: impl Into<String>) -> Response<Outgoing> {
+    typed(Outgoing::whole(text.into()), "text/plain; charset=utf-8")
+}
+
+/// Something of ours, not to be stored by anyone between.
+pub fn typed(body: Outgoing, kind: &'static str) -> Response<Outgoing> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE_POLICY));
+    response
+}
+
+/// A status without a body.
+pub fn bare(status: StatusCode) -> Response<Outgoing> {
+    let mut response = Response::new(Outgoing::empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// 303: go there with `GET`.
+pub fn see_other(place: &str) -> Response<Outgoing> {
+    moved(StatusCode::SEE_OTHER, place)
+}
+
+/// A redirect of another sort.
+pub fn moved(status: StatusCode, place: &str) -> Response<Outgoing> {
+    let mut response = bare(status);
+    set(&mut response, header::LOCATION, place);
+    set(&mut response, header::CACHE_CONTROL, "no-store");
+    response
+}
+
+/// Sets a header whose value we made ourselves; one that no header can carry is left out.
+pub fn set(response: &mut Response<Outgoing>, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+/// What every response carries.
+pub fn harden(response: &mut Response<Outgoing>) {
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
+    headers.insert(
+        HeaderName::from_static("cross-origin-resource-policy"),
+        HeaderValue::from_static("same-origin"),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_browser_is_told_from_a_program() {
+        let mut headers = HeaderMap::new();
+        assert!(!wants(&headers, "text/html"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json;q=0.9, Text/HTML"));
+        assert!(wants(&headers, "text/html") && wants(&headers, "application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static("*/*"));
+        assert!(!wants(&headers, "text/html"));
+    }
+
+    #[test]
+    fn what_may_pass_by_itself_says_when() {
+        let refusal = Refusal::from(Error::new(Kind::Throttled, "later"));
+        assert_eq!(refusal.status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(refusal.headers.iter().any(|(name, _)| name == header::RETRY_AFTER));
+    }
+}

@@ -1,0 +1,210 @@
+//! Who asks: session cookie, Bearer token or Basic password; and the guard against requests forged by other sites.
+
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderMap, ORIGIN};
+use hyper::http::request::Parts;
+use hyper::{Method, StatusCode};
+
+use crate::error::{Error, Kind};
+use crate::hub::{Caller, Hub};
+use crate::origin::Origin;
+use crate::proto::http::reply::Refusal;
+use crate::proto::http::serve::Connection;
+
+/// A Basic header that was right on this connection: its digest, who it is, and since when.
+pub struct Proven {
+    digest: [u8; 32],
+    caller: Caller,
+    since: Instant,
+}
+
+/// Who asks, and the session it came by, if any.
+pub struct Asker {
+    /// A guest, when nothing was shown.
+    pub caller: Caller,
+    /// The session's token, from the cookie or the Bearer header.
+    pub token: Option<String>,
+    /// The browser showed it by itself (cookie).
+    pub cookie: bool,
+}
+
+/// How long a proven Basic header is not asked about again: short, so that a changed password is noticed.
+const PROVEN: Duration = Duration::from_secs(30);
+/// Longest `Authorization` header that is looked at.
+const LONGEST: usize = 4 << 10;
+
+/// A Basic password may be shown here: nobody on the way can read it, or the operator said so.
+pub fn basic_allowed(origin: &Origin, in_clear: bool) -> bool {
+    origin.secure || in_clear || origin.peer.ip().to_canonical().is_loopback()
+}
+
+/// The session cookie's name. With TLS the prefix makes browsers hold it to this host, path `/` and HTTPS.
+pub fn cookie_name(origin: &Origin) -> &'static str {
+    if origin.secure { "__Host-stoa" } else { "stoa" }
+}
+
+/// The `Set-Cookie` value that opens a session, or ends it with an empty token.
+pub fn cookie(origin: &Origin, token: &str, seconds: u64) -> String {
+    let secure = if origin.secure { "; Secure" } else { "" };
+    format!("{}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}", cookie_name(origin))
+}
+
+/// Finds out who asks. A cookie past its time makes a guest; a wrong password or token is refused.
+///
+/// # Errors
+/// 401, 403 for Basic in the clear, 429.
+pub async fn identify(
+    hub: &Hub,
+    connection: &Connection,
+    headers: &HeaderMap,
+    in_clear: bool,
+) -> Result<Asker, Refusal> {
+    let origin = &connection.origin;
+    if let Some(value) = headers.get(AUTHORIZATION) {
+        let value = value.to_str().ok().filter(|text| text.len() <= LONGEST);
+        let Some((scheme, rest)) = value.and_then(|text| text.trim().split_once(' ')) else {
+            return Err(Refusal::bad("the Authorization header cannot be read"));
+        };
+        if scheme.eq_ignore_ascii_case("basic") {
+            if !basic_allowed(origin, in_clear) {
+                return Err(Refusal::new(
+                    StatusCode::FORBIDDEN,
+                    "a password may not be sent without TLS; use https, or sign in with a session",
+                ));
+            }
+            let caller = basic(hub, connection, rest.trim()).await?;
+            return Ok(Asker { caller, token: None, cookie: false });
+        }
+        if scheme.eq_ignore_ascii_case("bearer") {
+            let token = rest.trim();
+            let caller = hub.resume(origin, token).await?;
+            return Ok(Asker { caller, token: Some(token.to_owned()), cookie: false });
+        }
+        return Err(Error::new(Kind::Unauthenticated, "sign in with Basic or Bearer").into());
+    }
+    if let Some(token) = cookie_of(headers, cookie_name(origin)) {
+        match hub.resume(origin, token).await {
+            Ok(caller) => return Ok(Asker { caller, token: Some(token.to_owned()), cookie: true }),
+            Err(error) if error.kind() == Kind::Unauthenticated => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(Asker { caller: hub.guest(origin.clone()), token: None, cookie: false })
+}
+
+/// Basic (RFC 7617). The last right header of a connection is remembered for a moment.
+async fn basic(hub: &Hub, connection: &Connection, encoded: &str) -> Result<Caller, Refusal> {
+    let digest = *blake3::hash(encoded.as_bytes()).as_bytes();
+    if let Some(proven) = connection.proven.lock().as_ref()
+        && proven.digest == digest
+        && proven.since.elapsed() < PROVEN
+    {
+        return Ok(proven.caller.clone());
+    }
+    let decoded = STANDARD.decode(encoded).ok();
+    let pair = decoded.as_deref().and_then(|bytes| {
+        let colon = memchr::memchr(b':', bytes)?;
+        let (name, password) = bytes.split_at_checked(colon)?;
+        Some((std::str::from_utf8(name).ok()?, password.get(1..)?))
+    });
+    let Some((name, password)) = pair else {
+        return Err(Refusal::bad("the Basic credentials cannot be read"));
+    };
+    let caller = hub.login(&connection.origin, name, password).await?;
+    *connection.proven.lock() = Some(Proven { digest, caller: caller.clone(), since: Instant::now() });
+    Ok(caller)
+}
+
+/// The value of one cookie.
+fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(key, value)| *key == name && !value.is_empty() && value.len() <= LONGEST)
+        .map(|(_, value)| value)
+}
+
+/// Refuses a request that changes something and was made by another site's page.
+///
+/// # Errors
+/// 403.
+pub fn guard(request: &Parts, cookie: bool) -> Result<(), Refusal> {
+    let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&request.method);
+    if safe || is_same_origin(request, cookie) {
+        return Ok(());
+    }
+    Err(Refusal::new(StatusCode::FORBIDDEN, "the request was made by another site's page"))
+}
+
+/// What the browser says of the page that asks. Programs say nothing, which is enough unless they show a cookie.
+fn is_same_origin(request: &Parts, cookie: bool) -> bool {
+    let headers = &request.headers;
+    if let Some(site) = headers.get("sec-fetch-site") {
+        return site == "same-origin" || site == "none";
+    }
+    let Some(origin) = headers.get(ORIGIN) else { return !cookie };
+    let host = request
+        .uri
+        .authority()
+        .map(|authority| authority.as_str())
+        .or_else(|| headers.get(HOST).and_then(|value| value.to_str().ok()));
+    let page = origin.to_str().ok().and_then(|text| text.split_once("://")).map(|(_, rest)| rest);
+    matches!((page, host), (Some(page), Some(host)) if page.eq_ignore_ascii_case(host))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hyper::Request;
+
+    fn request(method: &str, pairs: &[(&str, &str)]) -> Parts {
+        let mut builder = Request::builder().method(method).uri("/a").header("host", "stoa.example:8443");
+        for (name, value) in pairs {
+            builder = builder.header(*name, *value);
+        }
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn another_sites_page_changes_nothing() {
+        for pairs in [
+            &[("sec-fetch-site", "cross-site")][..],
+            &[("sec-fetch-site", "same-site"), ("origin", "https://stoa.example:8443")],
+            &[("origin", "https://evil.example")],
+            &[("origin", "null")],
+            &[],
+        ] {
+            assert!(guard(&request("DELETE", pairs), true).is_err(), "{pairs:?}");
+        }
+        assert!(guard(&request("PUT", &[("origin", "https://evil.example")]), false).is_err(), "also with Basic");
+    }
+
+    #[test]
+    fn our_own_pages_and_programs_do() {
+        assert!(guard(&request("POST", &[("sec-fetch-site", "same-origin")]), true).is_ok());
+        assert!(guard(&request("POST", &[("origin", "https://stoa.example:8443")]), true).is_ok());
+        assert!(guard(&request("PUT", &[]), false).is_ok());
+        assert!(guard(&request("GET", &[("sec-fetch-site", "cross-site")]), true).is_ok());
+    }
+
+    #[test]
+    fn one_cookie_is_found_among_many() {
+        let parts = request("GET", &[("cookie", "a=1; stoa=tok-1; stoa2=x")]);
+        assert_eq!(cookie_of(&parts.headers, "stoa"), Some("tok-1"));
+        assert_eq!(cookie_of(&parts.headers, "__Host-stoa"), None);
+    }
+
+    #[test]
+    fn the_cookie_is_held_to_this_host_under_tls() {
+        let origin = Origin::inside("http");
+        let value = cookie(&origin, "t", 9);
+        assert!(value.starts_with("__Host-stoa=t; Path=/; Max-Age=9;") && value.ends_with("; Secure"), "{value}");
+        assert!(value.contains("HttpOnly") && value.contains("SameSite=Lax"));
+    }
+}

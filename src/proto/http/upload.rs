@@ -1,0 +1,148 @@
+//! `PUT`: everything that can be refused is refused before a byte of the body is taken.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hyper::header::{self, HeaderName};
+use hyper::{Response, StatusCode};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Kind};
+use crate::hub::{Receipt, TreePath, Upload, Verb, WriteOptions};
+use crate::proto::http::body::{Note, Outgoing};
+use crate::proto::http::condition::{self, Verdict};
+use crate::proto::http::reply::{self, Answer, Refusal};
+use crate::proto::http::visit::Visit;
+use crate::proto::http::{date, target};
+
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
+const OC_MTIME: HeaderName = HeaderName::from_static("x-oc-mtime");
+const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
+const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
+const X_MODIFIED: HeaderName = HeaderName::from_static("x-modified");
+
+/// Answers `PUT` of a file.
+///
+/// # Errors
+/// Those of the hub; 412 for a condition; 400 for a digest that is not the body's.
+pub async fn put(visit: &mut Visit<'_>, path: &TreePath, note: &mut Note) -> Answer {
+    sane(visit)?;
+    let condition = condition(visit, path).await?;
+    let expected = digest_of(visit)?;
+    let options = WriteOptions {
+        size: visit.intake.length(),
+        modified: modified(visit)?,
+        digest: visit.headers().contains_key(WANT_REPR_DIGEST) || expected.is_some(),
+        only_if: condition,
+        folders: visit.flag("folders"),
+        ..WriteOptions::default()
+    };
+    let write = visit.caller.write(path, options).await;
+    let mut upload = write.map_err(|error| refused(visit, path, condition.is_some(), error))?;
+    let taken = take(visit, &mut upload, expected).await;
+    note.taken = visit.intake.taken();
+    if let Err(refusal) = taken {
+        upload.abandon().await;
+        return Err(refusal);
+    }
+    let receipt = upload.commit().await.map_err(|error| refused(visit, path, condition.is_some(), error))?;
+    Ok(stored(visit, &receipt))
+}
+
+/// What a `PUT` may not carry.
+fn sane(visit: &Visit<'_>) -> Result<(), Refusal> {
+    // RFC 9110 §14.5: part of a file by PUT would be taken for the whole by those who do not know Content-Range.
+    if visit.headers().contains_key(header::CONTENT_RANGE) {
+        return Err(Refusal::bad("a part of a file cannot be put; send all of it"));
+    }
+    let encoded = visit.header(header::CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
+    if encoded {
+        let text = "a body is stored as it comes; send it without Content-Encoding";
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+    }
+    Ok(())
+}
+
+/// The request's conditions, judged now; and what must still be there at the commit.
+async fn condition(visit: &Visit<'_>, path: &TreePath) -> Result<Option<Option<u64>>, Refusal> {
+    if !condition::any(visit.headers()) {
+        return Ok(None);
+    }
+    let there = match visit.caller.stat(path).await {
+        Ok(entry) => Some(entry.node),
+        Err(error) if error.kind() == Kind::NotFound => None,
+        Err(error) => return Err(error.into()),
+    };
+    match condition::judge(visit.headers(), there.as_ref(), false) {
+        Verdict::Failed | Verdict::NotModified => Err(Refusal::precondition()),
+        Verdict::Go => Ok(Some(there.map(|node| node.tag))),
+    }
+}
+
+/// The time the client wants on its file.
+fn modified(visit: &Visit<'_>) -> Result<Option<i64>, Refusal> {
+    let Some(text) = visit.header(X_MODIFIED).or_else(|| visit.header(OC_MTIME)) else { return Ok(None) };
+    match date::wished(text) {
+        Some(at) => Ok(Some(at)),
+        None => Err(Refusal::bad("X-Modified is seconds since 1970, an RFC 3339 time or an HTTP date")),
+    }
+}
+
+/// The SHA-256 the client says its body has (RFC 9530). Other algorithms are not looked at.
+fn digest_of(visit: &Visit<'_>) -> Result<Option<[u8; 32]>, Refusal> {
+    let Some(list) = visit.header(REPR_DIGEST).or_else(|| visit.header(CONTENT_DIGEST)) else { return Ok(None) };
+    let Some(value) = list.split(',').find_map(|item| item.trim().strip_prefix("sha-256=")) else { return Ok(None) };
+    let encoded = value.trim().strip_prefix(':').and_then(|rest| rest.strip_suffix(':'));
+    let bytes = encoded.and_then(|text| STANDARD.decode(text).ok());
+    match bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok()) {
+        Some(digest) => Ok(Some(digest)),
+        None => Err(Refusal::bad("the digest is not `sha-256=:BASE64:` of 32 bytes")),
+    }
+}
+
+/// Moves the body into the upload and compares its digest, before anything is committed.
+async fn take(visit: &mut Visit<'_>, upload: &mut Upload, expected: Option<[u8; 32]>) -> Result<(), Refusal> {
+    let mut hasher = expected.map(|_| Sha256::new());
+    while let Some(chunk) = visit.intake.next().await? {
+        if let Some(hasher) = &mut hasher {
+            hasher.update(&chunk);
+        }
+        upload.push(chunk).await?;
+    }
+    match (hasher, expected) {
+        (Some(hasher), Some(expected)) if <[u8; 32]>::from(hasher.finalize()) != expected => {
+            Err(Refusal::bad("the body is not what its digest says; nothing was stored"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A write's refusal in HTTP's terms.
+fn refused(visit: &Visit<'_>, path: &TreePath, conditional: bool, error: Error) -> Refusal {
+    if conditional && error.kind() == Kind::Conflict {
+        return Refusal::precondition();
+    }
+    // RFC 9110 §9.3.4 leaves it open; RFC 4918 §9.7.1 asks for 409 when the folder is missing.
+    if error.kind() == Kind::NotFound && visit.caller.rights(path).has(Verb::Create) {
+        return Refusal::new(StatusCode::CONFLICT, "its folder is not there; make it first, or add ?folders=1");
+    }
+    error.into()
+}
+
+/// 201 with the place for something new, 204 for something replaced.
+fn stored(visit: &Visit<'_>, receipt: &Receipt) -> Response<Outgoing> {
+    let mut response = reply::bare(if receipt.created { StatusCode::CREATED } else { StatusCode::NO_CONTENT });
+    if receipt.created {
+        reply::set(&mut response, header::LOCATION, &target::url(&receipt.path, false));
+    }
+    reply::set(&mut response, header::ETAG, &condition::etag(receipt.tag));
+    if let Some(modified) = date::imf(receipt.modified) {
+        reply::set(&mut response, header::LAST_MODIFIED, &modified);
+    }
+    if let Some(digest) = receipt.sha256 {
+        reply::set(&mut response, REPR_DIGEST, &format!("sha-256=:{}:", STANDARD.encode(digest)));
+    }
+    if visit.headers().contains_key(OC_MTIME) {
+        reply::set(&mut response, OC_MTIME, "accepted");
+    }
+    response
+}

@@ -1,0 +1,78 @@
+//! One request with what every handler needs of it.
+
+use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::http::request::Parts;
+use hyper::{Method, Response};
+
+use crate::hub::Caller;
+use crate::proto::http::body::{Intake, Note, Outgoing};
+use crate::proto::http::form;
+use crate::proto::http::reply;
+
+/// A request whose asker is known.
+pub struct Visit<'a> {
+    /// Method, URL, headers.
+    pub parts: &'a Parts,
+    /// Who asks.
+    pub caller: Caller,
+    /// The session's token, if it came by one.
+    pub token: Option<String>,
+    /// The body still to be taken in.
+    pub intake: Intake,
+}
+
+impl Visit<'_> {
+    /// A header as text; one that is not text does not count.
+    pub fn header(&self, name: impl Into<HeaderName>) -> Option<&str> {
+        self.headers().get(name.into())?.to_str().ok()
+    }
+
+    /// All headers.
+    pub fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// A value of the query.
+    pub fn query(&self, key: &str) -> Option<String> {
+        form::pairs(self.parts.uri.query().unwrap_or_default()).find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+
+    /// A switch of the query: `?all`, `?all=1`.
+    pub fn flag(&self, key: &str) -> bool {
+        self.query(key).is_some_and(|value| matches!(value.as_str(), "" | "1" | "true" | "yes"))
+    }
+
+    /// `GET` rather than `HEAD`.
+    pub fn is_get(&self) -> bool {
+        self.parts.method == Method::GET
+    }
+
+    /// Name of the account, unless a guest.
+    pub fn who(&self) -> Option<&str> {
+        who(&self.caller)
+    }
+}
+
+/// Name of a caller's account, unless a guest.
+pub fn who(caller: &Caller) -> Option<&str> {
+    (!caller.is_guest()).then(|| caller.name())
+}
+
+/// The method as the access line and the metrics know it: a bounded set.
+pub fn verb(method: &Method) -> &'static str {
+    const KNOWN: &[&str] = &["COPY", "DELETE", "GET", "HEAD", "MKCOL", "MOVE", "OPTIONS", "POST", "PUT"];
+    KNOWN.iter().find(|known| **known == method.as_str()).copied().unwrap_or("OTHER")
+}
+
+/// The last touches: the headers every response carries, no body for `HEAD`, the access line at its end.
+pub fn finish(mut response: Response<Outgoing>, method: &Method, mut note: Note) -> Response<Outgoing> {
+    reply::harden(&mut response);
+    note.status = response.status();
+    if *method == Method::HEAD {
+        if let Some(length) = response.body().length().filter(|_| response.status() != 304) {
+            response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+        }
+        *response.body_mut() = Outgoing::empty();
+    }
+    response.map(|body| body.noted(note))
+}
