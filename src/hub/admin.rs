@@ -49,8 +49,7 @@ impl Hub {
     async fn refresh_in_turn(&self) -> Result<()> {
         let old = self.view();
         let settings = old.settings.clone();
-        let (view, problems) =
-            View::prepare(settings, self.catalog(), self.inner.volumes.as_ref(), Some(&old)).await?;
+        let (view, problems) = View::prepare(settings, self.catalog(), self.inner.volumes.as_ref(), Some(&old)).await?;
         for problem in problems {
             tracing::warn!(problem, "a part of the configuration does not fit the catalog any more and is left out");
         }
@@ -265,11 +264,7 @@ impl Hub {
     }
 
     /// Compiles everything as it would be after a change; what was not wrong before is the change's fault.
-    fn try_out(
-        &self,
-        before: (&[AccountRow], &[SpaceRow]),
-        after: (&[AccountRow], &[SpaceRow]),
-    ) -> Result<()> {
+    fn try_out(&self, before: (&[AccountRow], &[SpaceRow]), after: (&[AccountRow], &[SpaceRow])) -> Result<()> {
         let view = self.view();
         let problems_of = |(accounts, spaces): (&[AccountRow], &[SpaceRow])| {
             let mut problems = Problems::default();
@@ -313,7 +308,8 @@ impl Hub {
 
     fn refuse_declared_space(&self, path: &str) -> Result<()> {
         let view = self.view();
-        let in_file = view.settings.spaces.iter().any(|space| tree_path(&space.path).is_ok_and(|at| at.to_string() == path));
+        let in_file =
+            view.settings.spaces.iter().any(|space| tree_path(&space.path).is_ok_and(|at| at.to_string() == path));
         match in_file {
             true => Err(Error::new(
                 Kind::Denied,

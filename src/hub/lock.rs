@@ -156,9 +156,8 @@ impl Hub {
     pub fn locks_on(&self, path: &TreePath) -> Vec<LockRow> {
         let at = now();
         let held = self.inner.locks.held.read();
-        let covers = |lock: &&Held| {
-            lock.row.expires > at && (lock.path == *path || (lock.row.deep && path.is_in(&lock.path)))
-        };
+        let covers =
+            |lock: &&Held| lock.row.expires > at && (lock.path == *path || (lock.row.deep && path.is_in(&lock.path)));
         held.iter().filter(covers).map(|lock| lock.row.clone()).collect()
     }
 

@@ -3,7 +3,7 @@
 use hyper::{StatusCode, Uri, header};
 
 use crate::error::{Error, Kind};
-use crate::hub::files::{Copy, MakeFolder, RemoveFile, RemoveFolder, Rename};
+use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename};
 use crate::hub::{TreePath, WriteOptions};
 use crate::proto::http::body::Note;
 use crate::proto::http::condition::{self, Verdict};
@@ -35,10 +35,10 @@ async fn remove(visit: &Visit<'_>, path: &TreePath, folder: bool, all: bool) -> 
     if !folder {
         match visit.caller.perform(RemoveFile { path: path.clone(), tokens: Vec::new() }).await {
             Err(error) if error.kind() == Kind::WrongType => {}
-            done => return done.map(|_| ()),
+            done => return done,
         }
     }
-    visit.caller.perform(RemoveFolder { path: path.clone(), all, tokens: Vec::new() }).await.map(|_| ())
+    visit.caller.perform(RemoveFolder { path: path.clone(), all, tokens: Vec::new() }).await
 }
 
 /// `MKCOL` (RFC 4918 §9.3): a folder.
@@ -50,12 +50,14 @@ pub async fn make_folder(visit: &mut Visit<'_>, path: &TreePath) -> Answer {
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a folder is made without a body"));
     }
     match visit.caller.perform(MakeFolder { path: path.clone() }).await {
-        Ok(_) => {
+        Ok(()) => {
             let mut response = reply::bare(StatusCode::CREATED);
             reply::set(&mut response, header::LOCATION, &target::url(path, true));
             Ok(response)
         }
-        Err(error) if error.kind() == Kind::Exists => Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "it is there already")),
+        Err(error) if error.kind() == Kind::Exists => {
+            Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "it is there already"))
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -69,10 +71,10 @@ pub async fn transfer(visit: &Visit<'_>, from: &TreePath, copy: bool) -> Answer 
     let replace = visit.header(header::HeaderName::from_static("overwrite")).is_none_or(|word| word != "F");
     let there = visit.caller.stat(&to).await.is_ok();
     let done = match copy {
-        true => visit.caller.perform(Copy { from: from.clone(), to: to.clone(), replace }).await.map(|_| ()),
+        true => visit.caller.copy(from, &to, replace).await.map(|_| ()),
         false => {
             let act = Rename { from: from.clone(), to: to.clone(), replace, tokens: Vec::new() };
-            visit.caller.perform(act).await.map(|_| ())
+            visit.caller.perform(act).await
         }
     };
     match done {
@@ -114,7 +116,10 @@ pub async fn post(visit: &mut Visit<'_>, folder: &TreePath, note: &mut Note) -> 
         return Ok(back(folder, &format!("added={count}")));
     }
     if !kind.starts_with("application/x-www-form-urlencoded") {
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "POST to a folder takes the forms of its page; a file is sent by PUT"));
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "POST to a folder takes the forms of its page; a file is sent by PUT",
+        ));
     }
     let form = Form::read(&visit.intake.whole(form::LARGEST).await?);
     let name = form.field("name").trim();
@@ -140,7 +145,12 @@ fn back(folder: &TreePath, said: &str) -> hyper::Response<crate::proto::http::bo
 }
 
 /// Stores each file of an upload form as it arrives; says how many. Those stored before a failure stay.
-async fn files(visit: &mut Visit<'_>, folder: &TreePath, mut reader: Reader, note: &mut Note) -> Result<usize, Refusal> {
+async fn files(
+    visit: &mut Visit<'_>,
+    folder: &TreePath,
+    mut reader: Reader,
+    note: &mut Note,
+) -> Result<usize, Refusal> {
     let mut upload = None;
     let mut count = 0;
     loop {

@@ -1,9 +1,7 @@
 //! Conditional requests, in the order of RFC 9110 §13.2.2.
 
 use hyper::HeaderMap;
-use hyper::header::{
-    self, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE,
-};
+use hyper::header::{self, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
 
 use crate::hub::Node;
 use crate::proto::http::date;
@@ -112,7 +110,8 @@ mod tests {
     #[test]
     fn an_unchanged_file_is_not_sent_again() {
         let node = node();
-        for pair in [("if-none-match", OURS), ("if-none-match", "W/\"00000000000000ab\""), ("if-modified-since", SAME)] {
+        for pair in [("if-none-match", OURS), ("if-none-match", "W/\"00000000000000ab\""), ("if-modified-since", SAME)]
+        {
             assert_eq!(judge(&headers(&[pair]), Some(&node), true), Verdict::NotModified, "{pair:?}");
         }
         assert_eq!(judge(&headers(&[("if-modified-since", BEFORE)]), Some(&node), true), Verdict::Go);

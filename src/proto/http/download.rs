@@ -42,7 +42,8 @@ pub async fn send(visit: &Visit<'_>, path: &TreePath, download: Download) -> Ans
         Verdict::Go => {}
     }
     // RFC 9110 §14.2: a range is defined for GET only.
-    let wanted = visit.header(header::RANGE).filter(|_| visit.is_get() && condition::range_holds(visit.headers(), &node));
+    let wanted =
+        visit.header(header::RANGE).filter(|_| visit.is_get() && condition::range_holds(visit.headers(), &node));
     let mut response = match wanted.map_or(Asked::Whole, |text| range::read(text, node.size)) {
         Asked::Nothing => {
             let size = HeaderValue::from_str(&format!("bytes */{}", node.size)).ok();

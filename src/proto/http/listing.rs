@@ -9,8 +9,7 @@ use bytes::Bytes;
 use hyper::header;
 
 use crate::error::{Error, Kind};
-use crate::hub::caller::Listing;
-use crate::hub::{Entry, NodeKind, TreePath, Verb};
+use crate::hub::{Entry, Listing, NodeKind, TreePath, Verb};
 use crate::proto::http::body::{Flow, Outgoing};
 use crate::proto::http::page::{self, Folder, Order};
 use crate::proto::http::reply::{self, Answer};
@@ -41,7 +40,9 @@ pub async fn send(visit: &Visit<'_>, path: &TreePath) -> Answer {
         Err(error) if error.kind() == Kind::Denied && format == Format::Html && rights.has(Verb::Create) => {
             (Vec::new(), None, true)
         }
-        Err(error) if error.kind() == Kind::WrongType => return Err(Error::new(Kind::NotFound, "there is no such folder").into()),
+        Err(error) if error.kind() == Kind::WrongType => {
+            return Err(Error::new(Kind::NotFound, "there is no such folder").into());
+        }
         Err(error) => return Err(error.into()),
     };
     let whole = listing.is_none();
@@ -126,7 +127,10 @@ fn sorted(mut entries: Vec<Entry>, order: Order) -> Vec<Entry> {
             Order { .. } => by_name(a, b),
         };
         let wanted = if order.down { wanted.reverse() } else { wanted };
-        folders(a).cmp(&folders(b)).then(wanted).then_with(|| if wanted == Ordering::Equal { by_name(a, b) } else { wanted })
+        folders(a)
+            .cmp(&folders(b))
+            .then(wanted)
+            .then_with(|| if wanted == Ordering::Equal { by_name(a, b) } else { wanted })
     });
     entries
 }

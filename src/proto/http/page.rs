@@ -91,36 +91,44 @@ fn shell(title: &str, who: Option<&str>, main: &Markup) -> Markup {
 
 /// The sign-in page.
 pub fn login(next: &str, message: Option<&str>) -> Markup {
-    shell("Sign in", None, &html! {
-        main.narrow {
-            form.card method="post" action="/-/login" {
-                h1 { "Sign in" }
-                @if let Some(text) = message { p.error role="alert" { (text) } }
-                label { "Name" input name="name" autocomplete="username" autocapitalize="none" spellcheck="false" required autofocus; }
-                label { "Password" input name="password" type="password" autocomplete="current-password" required; }
-                input type="hidden" name="next" value=(next);
-                button.primary { "Sign in" }
+    shell(
+        "Sign in",
+        None,
+        &html! {
+            main.narrow {
+                form.card method="post" action="/-/login" {
+                    h1 { "Sign in" }
+                    @if let Some(text) = message { p.error role="alert" { (text) } }
+                    label { "Name" input name="name" autocomplete="username" autocapitalize="none" spellcheck="false" required autofocus; }
+                    label { "Password" input name="password" type="password" autocomplete="current-password" required; }
+                    input type="hidden" name="next" value=(next);
+                    button.primary { "Sign in" }
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 /// A page that says no.
 pub fn refusal(status: StatusCode, text: &str, who: Option<&str>) -> Markup {
     let title = status.canonical_reason().unwrap_or("Error");
-    shell(title, who, &html! {
-        main.narrow {
-            section.card {
-                p.code { (status.as_u16()) }
-                h1 { (title) }
-                p { (sentence(text)) }
-                nav.actions {
-                    a.button href="/" { "Go to the start" }
-                    @if who.is_none() && status != StatusCode::TOO_MANY_REQUESTS { a.button href="/-/login" { "Sign in" } }
+    shell(
+        title,
+        who,
+        &html! {
+            main.narrow {
+                section.card {
+                    p.code { (status.as_u16()) }
+                    h1 { (title) }
+                    p { (sentence(text)) }
+                    nav.actions {
+                        a.button href="/" { "Go to the start" }
+                        @if who.is_none() && status != StatusCode::TOO_MANY_REQUESTS { a.button href="/-/login" { "Sign in" } }
+                    }
                 }
             }
-        }
-    })
+        },
+    )
 }
 
 /// The house's words begin small and end open; on a page they are a sentence.
@@ -132,21 +140,25 @@ fn sentence(text: &str) -> String {
 /// A folder's page without its rows: what comes before them, and after.
 pub fn folder(folder: &Folder<'_>) -> (String, String) {
     let name = if folder.path.is_root() { "Files" } else { folder.path.name() };
-    let page = shell(name, folder.who, &html! {
-        (PreEscaped(SYMBOLS))
-        main {
-            (crumbs(folder.path))
-            @if let Some(text) = &folder.notice { p.notice role="status" { (text) } }
-            @if folder.denied {
-                p.hint { "You may add files here, but not see what is in it." }
-            } @else if folder.empty {
-                p.hint { "This folder is empty." }
-            } @else {
-                (table(folder))
+    let page = shell(
+        name,
+        folder.who,
+        &html! {
+            (PreEscaped(SYMBOLS))
+            main {
+                (crumbs(folder.path))
+                @if let Some(text) = &folder.notice { p.notice role="status" { (text) } }
+                @if folder.denied {
+                    p.hint { "You may add files here, but not see what is in it." }
+                } @else if folder.empty {
+                    p.hint { "This folder is empty." }
+                } @else {
+                    (table(folder))
+                }
+                @if folder.rights.has(Verb::Create) { (tools(folder)) }
             }
-            @if folder.rights.has(Verb::Create) { (tools(folder)) }
-        }
-    })
+        },
+    )
     .into_string();
     match page.split_once(ROWS) {
         Some((head, tail)) => (head.to_owned(), tail.to_owned()),

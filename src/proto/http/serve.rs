@@ -119,7 +119,6 @@ fn builder() -> auto::Builder<TokioExecutor> {
         // `Pulse` keeps the time of heads: hyper's would also cut an idle keep-alive after the greeting time.
         .header_read_timeout(None)
         .max_headers(HEADERS)
-        .max_header_size(HEAD)
         .max_buf_size(BUFFER)
         // Pipelined flushing copies every body byte and takes away back-pressure (hyper 1.12 `proto/h1/io.rs`).
         .pipeline_flush(false);

@@ -108,12 +108,11 @@ async fn take(visit: &mut Visit<'_>, upload: &mut Upload, expected: Option<[u8; 
         }
         upload.push(chunk).await?;
     }
-    match (hasher, expected) {
-        (Some(hasher), Some(expected)) if <[u8; 32]>::from(hasher.finalize()) != expected => {
-            Err(Refusal::bad("the body is not what its digest says; nothing was stored"))
-        }
-        _ => Ok(()),
+    let found = hasher.map(|hasher| <[u8; 32]>::from(hasher.finalize()));
+    if found != expected {
+        return Err(Refusal::bad("the body is not what its digest says; nothing was stored"));
     }
+    Ok(())
 }
 
 /// A write's refusal in HTTP's terms.
