@@ -47,6 +47,9 @@ pub struct ListenSettings {
 /// Connections the kernel keeps while all workers are busy.
 const BACKLOG: i32 = 4096;
 
+/// Name of the sockets that wait for FTP's data connections.
+const DATA_PORTS: &str = "ftp-data";
+
 /// A socket that listens, before anything is served on it.
 pub struct Bound {
     /// `ftp@0.0.0.0:21`: what logs call it.
@@ -104,6 +107,7 @@ impl Passed {
 /// # Errors
 /// `Unavailable` or `Invalid`: each address that cannot be had, why, and what to do.
 pub fn bind_all(settings: &[ListenSettings], passed: &mut Passed) -> Result<Vec<Bound>> {
+    super::lent::offer(passed.take(DATA_PORTS));
     let mut bound = Vec::new();
     let mut problems: Vec<Error> = Vec::new();
     // Those that name their socket choose first, so that no other takes it by its role.

@@ -5,6 +5,7 @@
 
 pub mod accept;
 pub mod drain;
+mod expiry;
 pub mod lent;
 pub mod limit;
 pub mod listen;

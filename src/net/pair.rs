@@ -15,8 +15,9 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::TlsSettings;
+use super::{TlsSettings, expiry};
 use crate::error::{Error, Kind, Result};
+use crate::telemetry::metric;
 
 /// First words of the line before the certificate: what follows is its last day and the names it is for.
 const MARK: &str = "# self-signed by stoa, valid until";
@@ -24,9 +25,30 @@ const MARK: &str = "# self-signed by stoa, valid until";
 const VALID_DAYS: i64 = 820;
 /// A pair of ours with fewer days left is made anew.
 const RENEW_DAYS: i64 = 30;
+/// A certificate with fewer days left is worth a warning at each start and reload.
+const WARN_DAYS: i64 = 14;
 
-/// Reads what the settings name, or our own pair.
+/// Reads what the settings name, or our own pair, and says when it ends.
 pub(super) fn load(
+    settings: &TlsSettings,
+    data: &Path,
+    names: &[String],
+    provider: &CryptoProvider,
+) -> Result<Arc<CertifiedKey>> {
+    let pair = choose(settings, data, names, provider)?;
+    if let Some(until) = pair.end_entity_cert().ok().and_then(|certificate| expiry::not_after(certificate)) {
+        metric::certificate_expires(until.as_second());
+        let left = until.duration_since(Timestamp::now()).as_hours() / 24;
+        if until < Timestamp::now() {
+            tracing::error!(target: "stoa::net", %until, "the TLS certificate has expired; clients will refuse it");
+        } else if left < WARN_DAYS {
+            tracing::warn!(target: "stoa::net", %until, days = left, "the TLS certificate ends soon; renew it");
+        }
+    }
+    Ok(pair)
+}
+
+fn choose(
     settings: &TlsSettings,
     data: &Path,
     names: &[String],
@@ -204,4 +226,76 @@ fn place(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&fresh, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::net::tls::provider;
+
+    fn own_pair(data: &Path, names: &[&str]) -> Result<Arc<CertifiedKey>> {
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        load(&TlsSettings::default(), data, &names, &provider())
+    }
+
+    #[test]
+    fn our_own_pair_is_kept_until_the_names_change_and_only_we_can_read_its_key() {
+        let data = tempfile::tempdir().unwrap();
+        let first = own_pair(data.path(), &["example.org"]).unwrap();
+        let again = own_pair(data.path(), &["Example.org."]).unwrap();
+        assert_eq!(first.cert, again.cert);
+        let other = own_pair(data.path(), &["example.net"]).unwrap();
+        assert_ne!(first.cert, other.cert);
+        for name in ["key.pem", "cert.pem"] {
+            assert_eq!(fs::metadata(data.path().join("tls").join(name)).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+    }
+
+    #[test]
+    fn a_crash_between_the_two_files_is_healed() {
+        let data = tempfile::tempdir().unwrap();
+        own_pair(data.path(), &[]).unwrap();
+        fs::remove_file(data.path().join("tls/key.pem")).unwrap();
+        own_pair(data.path(), &[]).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        own_pair(elsewhere.path(), &[]).unwrap();
+        fs::copy(elsewhere.path().join("tls/key.pem"), data.path().join("tls/key.pem")).unwrap();
+        own_pair(data.path(), &[]).unwrap();
+    }
+
+    #[test]
+    fn a_pair_of_the_operator_in_our_place_is_never_overwritten() {
+        let data = tempfile::tempdir().unwrap();
+        own_pair(data.path(), &[]).unwrap();
+        let path = data.path().join("tls/cert.pem");
+        let theirs = fs::read_to_string(&path).unwrap().lines().skip(1).collect::<Vec<_>>().join("\n");
+        fs::write(&path, &theirs).unwrap();
+        own_pair(data.path(), &["other.example"]).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
+    }
+
+    #[test]
+    fn what_is_wrong_with_which_file_is_said_in_words() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        own_pair(one.path(), &[]).unwrap();
+        own_pair(two.path(), &[]).unwrap();
+        let path = |folder: &tempfile::TempDir, name: &str| folder.path().join("tls").join(name).display().to_string();
+        let said = |certificate: String, key: String| {
+            load(&TlsSettings { certificate, key }, one.path(), &[], &provider()).unwrap_err().public().to_owned()
+        };
+        let words = said(path(&one, "cert.pem"), path(&two, "key.pem"));
+        assert!(words.contains("is not the key of"), "{words}");
+        let words = said(path(&one, "key.pem"), path(&one, "key.pem"));
+        assert!(words.contains("does not hold a certificate"), "{words}");
+        let words = said(path(&one, "cert.pem"), path(&one, "cert.pem"));
+        assert!(words.contains("does not hold a private key"), "{words}");
+        let words = said("/nowhere/cert.pem".into(), path(&one, "key.pem"));
+        assert!(words.contains("/nowhere/cert.pem") && words.contains("No such file"), "{words}");
+        let words = said(path(&one, "cert.pem"), String::new());
+        assert!(words.contains("key is not"), "{words}");
+        let words = said("credential:../x".into(), path(&one, "key.pem"));
+        assert!(words.contains("not the name of a credential"), "{words}");
+    }
 }

@@ -3,7 +3,7 @@
 //! All workers share each listening socket (one bind, duplicated descriptors) rather than SO_REUSEPORT, so that a port can have
 //! one daemon only, a second one learns it at bind, and a worker that is busy leaves the connection to one that is not.
 
-use std::io;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread::JoinHandle;
@@ -147,10 +147,8 @@ impl Drop for Alive {
             // A daemon that answers on some of its cores only is worse than one its supervisor starts again; nothing
             // acknowledged can be lost by it.
             tracing::error!(target: "stoa::net", "a worker died; the daemon ends so that it can be started again");
-            #[expect(clippy::print_stderr, reason = "the last word before abort must not wait for the log's writer")]
-            {
-                eprintln!("stoa: a worker died; the daemon ends so that it can be started again");
-            }
+            // Past the log's writer thread, which will not run again.
+            let _ = io::stderr().write_all(b"stoa: a worker died; the daemon ends so that it can be started again\n");
             std::process::abort();
         }
     }

@@ -52,18 +52,39 @@ impl Signals {
     }
 }
 
-/// The file.
+/// The open file.
+struct Current {
+    file: File,
+    /// Device and inode, to see that the name still means it.
+    identity: (u64, u64),
+    /// Bytes in it, with those still pending.
+    size: u64,
+    /// When it was last written.
+    written: Timestamp,
+}
+
+impl Current {
+    fn open(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(path)?;
+        let meta = file.metadata()?;
+        let written = if meta.len() == 0 { SystemTime::now() } else { meta.modified()? };
+        let written = Timestamp::try_from(written).unwrap_or_else(|_| Timestamp::now());
+        Ok(Self { identity: (meta.dev(), meta.ino()), size: meta.len(), written, file })
+    }
+}
+
+/// The file and its successors.
 pub struct Roller {
     path: PathBuf,
     plan: Plan,
     signals: Arc<Signals>,
     seen_reopen: u64,
-    file: Option<File>,
-    identity: (u64, u64),
-    size: u64,
+    current: Current,
     period: i64,
     looked: Instant,
     pending: Vec<u8>,
+    /// Time and number of the last file set aside.
+    last: (String, u32),
     /// The last write stopped within a line.
     torn: bool,
 }
@@ -75,41 +96,21 @@ impl Roller {
     /// The folder or file cannot be written.
     pub fn open(folder: &Path, name: &str, plan: Plan, signals: Arc<Signals>) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
-        let mut roller = Self {
-            path: folder.join(name),
+        let path = folder.join(name);
+        let current = Current::open(&path)?;
+        let period = period(plan.rotate, current.written);
+        Ok(Self {
+            path,
             plan,
             seen_reopen: signals.reopen.load(Ordering::Relaxed),
             signals,
-            file: None,
-            identity: (0, 0),
-            size: 0,
-            period: 0,
+            current,
+            period,
             looked: Instant::now(),
             pending: Vec::with_capacity(BUFFER),
+            last: (String::new(), 0),
             torn: false,
-        };
-        roller.attach()?;
-        Ok(roller)
-    }
-
-    /// Opens the current name; a file of an earlier period found there is rolled by the next line.
-    fn attach(&mut self) -> io::Result<()> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o640).open(&self.path)?;
-        let meta = file.metadata()?;
-        self.identity = (meta.dev(), meta.ino());
-        self.size = meta.len();
-        let begun = if meta.len() == 0 { SystemTime::now() } else { meta.modified()? };
-        self.period = self.period_of(Timestamp::try_from(begun).unwrap_or_else(|_| Timestamp::now()));
-        self.file = Some(file);
-        Ok(())
-    }
-
-    fn period_of(&self, at: Timestamp) -> i64 {
-        match self.plan.rotate {
-            Rotate::Daily => at.as_second().div_euclid(86_400),
-            Rotate::Hourly => at.as_second().div_euclid(3_600),
-            Rotate::Size => 0,
-        }
+        })
     }
 
     /// Everything that may have to happen before a line of `len` bytes is taken.
@@ -117,15 +118,16 @@ impl Roller {
         let asked = self.signals.reopen.load(Ordering::Relaxed);
         let moved = self.looked.elapsed() >= LOOK && {
             self.looked = Instant::now();
-            fs::metadata(&self.path).map_or(true, |meta| (meta.dev(), meta.ino()) != self.identity)
+            fs::metadata(&self.path).map_or(true, |meta| (meta.dev(), meta.ino()) != self.current.identity)
         };
-        if asked != self.seen_reopen || moved || self.file.is_none() {
+        if asked != self.seen_reopen || moved {
             self.seen_reopen = asked;
             self.drain();
             self.renew();
         }
-        let full = self.plan.size > 0 && self.size > 0 && self.size.saturating_add(len) > self.plan.size;
-        if full || self.period_of(Timestamp::now()) != self.period {
+        let full =
+            self.plan.size > 0 && self.current.size > 0 && self.current.size.saturating_add(len) > self.plan.size;
+        if full || period(self.plan.rotate, Timestamp::now()) != self.period {
             self.roll();
         }
     }
@@ -133,35 +135,44 @@ impl Roller {
     /// Sets the current file aside and begins a new one. When that fails the old one goes on.
     fn roll(&mut self) {
         self.drain();
-        self.period = self.period_of(Timestamp::now());
-        if self.size == 0 {
+        self.period = period(self.plan.rotate, Timestamp::now());
+        if self.current.size == 0 {
             return;
         }
-        if fs::rename(&self.path, self.aside()).is_ok() {
+        let aside = self.aside();
+        if fs::rename(&self.path, aside).is_ok() {
             self.renew();
             self.prune();
         }
     }
 
-    /// Opens the name anew; the old descriptor stays in use when that fails.
+    /// Opens the name anew; the old file stays in use when that fails.
     fn renew(&mut self) {
-        if self.attach().is_err() && self.file.is_none() {
-            self.looked = Instant::now();
+        if let Ok(current) = Current::open(&self.path) {
+            self.period = period(self.plan.rotate, current.written);
+            self.current = current;
         }
     }
 
-    /// A free name that sorts by time.
-    fn aside(&self) -> PathBuf {
+    /// A free name that sorts by time; within one second a number never comes twice, or the newest would look the oldest.
+    fn aside(&mut self) -> PathBuf {
         let stamp = Timestamp::now().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d-%H%M%S").to_string();
-        let mut name = self.path.clone().into_os_string();
-        name.push(format!(".{stamp}"));
-        let first = PathBuf::from(name.clone());
-        let numbered = (1_u32..).map(|number| {
-            let mut name = name.clone();
-            name.push(format!(".{number}"));
+        let mut number = if self.last.0 == stamp { self.last.1 + 1 } else { 0 };
+        let named = |number: u32| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!(".{stamp}"));
+            if number > 0 {
+                name.push(format!(".{number}"));
+            }
             PathBuf::from(name)
-        });
-        std::iter::once(first).chain(numbered).find(|path| !path.exists()).unwrap_or_else(|| PathBuf::from(name))
+        };
+        let mut path = named(number);
+        while path.exists() {
+            number += 1;
+            path = named(number);
+        }
+        self.last = (stamp, number);
+        path
     }
 
     /// Removes the oldest files set aside by us; no other name is touched.
@@ -192,12 +203,8 @@ impl Roller {
             return;
         }
         let mut done = 0;
-        while let Some(file) = &mut self.file {
-            let rest = self.pending.get(done..).unwrap_or_default();
-            if rest.is_empty() {
-                break;
-            }
-            match file.write(rest) {
+        while let Some(rest) = self.pending.get(done..).filter(|rest| !rest.is_empty()) {
+            match self.current.file.write(rest) {
                 Ok(0) => break,
                 Ok(written) => done += written,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -212,6 +219,15 @@ impl Roller {
             self.torn |= !whole;
         }
         self.pending.clear();
+    }
+}
+
+/// Number of the day or hour; a file of another one is set aside.
+fn period(rotate: Rotate, at: Timestamp) -> i64 {
+    match rotate {
+        Rotate::Daily => at.as_second().div_euclid(86_400),
+        Rotate::Hourly => at.as_second().div_euclid(3_600),
+        Rotate::Size => 0,
     }
 }
 
@@ -239,7 +255,7 @@ impl Write for Roller {
             self.pending.push(b'\n');
         }
         self.pending.extend_from_slice(record);
-        self.size = self.size.saturating_add(record.len() as u64);
+        self.current.size = self.current.size.saturating_add(record.len() as u64);
         if self.pending.len() >= BUFFER {
             self.drain();
         }
@@ -279,8 +295,8 @@ mod tests {
     fn a_hundred_rotations_lose_no_line() {
         let folder = tempfile::tempdir().unwrap();
         let (mut roller, signals) = roller(folder.path(), 100, 1000);
-        for number in 0..1000 {
-            writeln!(roller, "line {number:04}").unwrap();
+        for number in 0..1200 {
+            roller.write_all(format!("line {number:04}\n").as_bytes()).unwrap();
         }
         drop(roller);
         let mut lines: Vec<String> = Vec::new();
@@ -290,7 +306,7 @@ mod tests {
             lines.extend(text.lines().map(String::from));
         }
         lines.sort();
-        assert_eq!(lines, (0..1000).map(|number| format!("line {number:04}")).collect::<Vec<_>>());
+        assert_eq!(lines, (0..1200).map(|number| format!("line {number:04}")).collect::<Vec<_>>());
         assert!(names(folder.path()).len() > 100);
         assert_eq!(signals.dropped(), 0);
     }
@@ -303,10 +319,14 @@ mod tests {
         }
         let (mut roller, _) = roller(folder.path(), 10, 2);
         for number in 0..20 {
-            writeln!(roller, "number {number:02}").unwrap();
+            roller.write_all(format!("number {number:02}\n").as_bytes()).unwrap();
         }
         drop(roller);
         let names = names(folder.path());
+        let read = |name: &String| fs::read_to_string(folder.path().join(name)).unwrap();
+        let mut kept: Vec<_> = names.iter().map(read).filter(|text| text.starts_with("number")).collect();
+        kept.sort();
+        assert_eq!(kept, ["number 17\n", "number 18\n", "number 19\n"]);
         assert_eq!(names.len(), 6, "{names:?}");
         for kept in ["stoa.log", "stoa.log.bak", "stoa.logic", "stoa.log.2001-01-01-000000.x"] {
             assert!(names.iter().any(|name| name == kept), "{names:?}");
@@ -348,7 +368,7 @@ mod tests {
     fn a_full_disk_costs_lines_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let (mut roller, signals) = roller(folder.path(), 0, 2);
-        roller.file = Some(File::options().write(true).open("/dev/full").unwrap());
+        roller.current.file = File::options().write(true).open("/dev/full").unwrap();
         roller.write_all(b"one\ntwo\n").unwrap();
         roller.flush().unwrap();
         assert_eq!(signals.dropped(), 2);
