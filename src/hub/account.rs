@@ -68,6 +68,12 @@ impl Account {
         self.folder.clone().unwrap_or_else(|| self.root.clone())
     }
 
+    /// Nobody can sign in as it with a password: it is known by where it comes from, or not at all.
+    #[must_use]
+    pub fn has_no_password(&self) -> bool {
+        matches!(self.secret, Secret::None)
+    }
+
     /// May it come from this address?
     #[must_use]
     pub fn may_come_from(&self, address: IpAddr) -> bool {

@@ -129,7 +129,8 @@ impl Incoming {
         self.stage.as_ref().map_or(self.buffer.len() as u64, |(_, stage)| stage.len())
     }
 
-    async fn push(&mut self, chunk: Bytes, space: &Space) -> Result<()> {
+    /// Takes more bytes; into a stage on this space's volume once they are many.
+    pub(crate) async fn push(&mut self, chunk: Bytes, space: &Space) -> Result<()> {
         if let Some((_, stage)) = &mut self.stage {
             return stage.append(chunk).await;
         }

@@ -1,14 +1,21 @@
 //! Mail: who a recipient is, and how one message becomes Maildir files and filed attachments in one commit.
+//!
+//! A message is a file like any other: it goes through the same verdict, quota, history and commit as an upload. Nothing
+//! here speaks SMTP, and nothing here ever sends mail elsewhere.
 
 mod decode;
+mod deliver;
 mod filing;
 mod mime;
 mod name;
+mod recipient;
 
-use crate::error::Result;
+pub(super) use deliver::finish;
+
+use crate::error::{Error, Kind, Result};
+use crate::hub::Caller;
 use crate::hub::path::TreePath;
-use crate::hub::transfer::Upload;
-use crate::hub::{Caller, Hub};
+use crate::hub::transfer::{Goal, Incoming, Upload};
 
 /// Where a recipient's mail goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +30,19 @@ pub enum Target {
         /// Whose.
         account: String,
     },
+}
+
+impl Target {
+    /// The folder the mail goes to.
+    ///
+    /// # Errors
+    /// `Invalid` when the account's name is no plain name.
+    pub fn folder(&self) -> Result<TreePath> {
+        match self {
+            Self::Drop { folder } => Ok(folder.clone()),
+            Self::Mailbox { account } => TreePath::parse(&format!("/mail/{account}")),
+        }
+    }
 }
 
 /// A recipient that was accepted.
@@ -47,46 +67,21 @@ pub struct Envelope {
     pub size: Option<u64>,
 }
 
-impl Hub {
-    /// True when the domain is one of ours.
-    #[must_use]
-    pub fn serves_domain(&self, _domain: &str) -> bool {
-        todo!()
-    }
-
-    /// Says at RCPT whether mail from this caller to this address will be taken: `NotFound` (550), `Denied`,
-    /// `OverQuota` (452 when it may fit later, with `Unavailable` for a full disk).
-    ///
-    /// # Errors
-    /// As said.
-    pub async fn recipient(
-        &self,
-        _caller: &Caller,
-        _local: &str,
-        _domain: &str,
-        _catch_all: Option<&str>,
-        _size: Option<u64>,
-    ) -> Result<Recipient> {
-        todo!()
-    }
-}
-
 impl Caller {
     /// Begins taking a message in; `commit` of the upload delivers it to every recipient or to none.
     ///
     /// # Errors
-    /// `Unavailable`, `OverQuota`.
-    pub async fn deliver(&self, _envelope: Envelope) -> Result<Upload> {
-        todo!()
+    /// `Invalid` without recipients, `NotFound` when the first one's folder is gone since it was accepted.
+    pub async fn deliver(&self, envelope: Envelope) -> Result<Upload> {
+        let Some(first) = envelope.recipients.first() else {
+            return Err(Error::new(Kind::Invalid, "a message needs a recipient"));
+        };
+        let view = self.hub().view();
+        let folder = first.target.folder()?;
+        let Some((space, _)) = view.space_of(&folder) else {
+            return Err(Error::new(Kind::NotFound, "the recipient is gone"));
+        };
+        let body = Incoming::new(view.settings.storage.inline);
+        Ok(Upload::begin(self.clone(), space.clone(), Goal::Mail(envelope), body, None, false))
     }
-}
-
-/// Delivers a message that has arrived whole: to every recipient, in one commit, or to none.
-pub(super) async fn finish(
-    _caller: &Caller,
-    _envelope: &Envelope,
-    _space: &std::sync::Arc<crate::hub::view::Space>,
-    _body: &mut crate::hub::transfer::Incoming,
-) -> Result<crate::hub::Receipt> {
-    todo!()
 }

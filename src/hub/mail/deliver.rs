@@ -1,0 +1,410 @@
+//! From one message that arrived whole to every place it goes, in one commit or not at all.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::filing::{FileName, Sorted, Sorter};
+use super::{Envelope, Recipient, Target};
+use crate::error::{Error, Kind, Result};
+use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
+use crate::hub::path::TreePath;
+use crate::hub::put::{Content, Placed, Put};
+use crate::hub::settings::Overwrite;
+use crate::hub::transfer::{Incoming, Receipt};
+use crate::hub::view::Space;
+use crate::hub::{Caller, now};
+use crate::store::{Batch, Change, Micros, RelPath, StageId};
+use crate::units::ByteSize;
+
+/// Bytes of a message read at once while its parts are sorted.
+const PIECE: usize = 128 << 10;
+/// Bytes of attachments kept in memory for one message; those beyond are staged, however small.
+const INLINE_IN_ALL: u64 = 1 << 20;
+/// Folders a Maildir has beside `new`.
+const MAILDIR: [&str; 2] = ["cur", "tmp"];
+
+/// Delivers a message that has arrived whole: to every recipient, in one commit, or to none.
+pub(in crate::hub) async fn finish(
+    caller: &Caller,
+    envelope: &Envelope,
+    space: &Arc<Space>,
+    body: &mut Incoming,
+) -> Result<Receipt> {
+    let mut delivery = Delivery::new(caller, envelope, space, body);
+    let outcome = match delivery.prepare().await {
+        Ok(()) => {
+            let act = Deliver {
+                id: envelope.id.clone(),
+                size: delivery.size,
+                modified: delivery.arrived,
+                puts: std::mem::take(&mut delivery.puts),
+                maildirs: std::mem::take(&mut delivery.maildirs),
+            };
+            caller.perform(act).await
+        }
+        Err(error) => Err(error),
+    };
+    delivery.tidy(outcome.is_ok()).await;
+    outcome
+}
+
+/// One message on its way to its places.
+struct Delivery<'a> {
+    caller: &'a Caller,
+    envelope: &'a Envelope,
+    /// Whose volume holds the message's own stage, if it has one.
+    home: &'a Arc<Space>,
+    body: &'a mut Incoming,
+    size: u64,
+    arrived: Micros,
+    puts: Vec<Put>,
+    /// Folders a mailbox must have.
+    maildirs: Vec<TreePath>,
+    /// Stages made beside the message's own, for tidying up after a refusal.
+    stages: Vec<(Arc<Space>, StageId)>,
+    /// The message's bytes, once they are ready to be put: inline, or sealed at home.
+    whole: Option<Content>,
+    /// The message's own stage is the content of a put already.
+    whole_used: bool,
+    own_stage: Option<StageId>,
+    inline: u64,
+}
+
+/// A file found in the message, ready to be put into folders of one space.
+struct Filed {
+    name: FileName,
+    content: Content,
+    size: u64,
+}
+
+impl<'a> Delivery<'a> {
+    fn new(caller: &'a Caller, envelope: &'a Envelope, home: &'a Arc<Space>, body: &'a mut Incoming) -> Self {
+        let (size, own_stage) = (body.len(), body.stage_id().cloned());
+        Self {
+            caller,
+            envelope,
+            home,
+            body,
+            size,
+            arrived: now(),
+            puts: Vec::new(),
+            maildirs: Vec::new(),
+            stages: Vec::new(),
+            whole: None,
+            whole_used: false,
+            own_stage,
+            inline: 0,
+        }
+    }
+
+    /// Everything but the decision: bytes where they must be, one put for each file.
+    async fn prepare(&mut self) -> Result<()> {
+        let mut drops: HashMap<String, (Arc<Space>, Vec<(&Recipient, TreePath)>)> = HashMap::new();
+        let mut seen = HashSet::new();
+        let envelope = self.envelope;
+        for recipient in &envelope.recipients {
+            let folder = recipient.target.folder()?;
+            if !seen.insert(folder.clone()) {
+                continue;
+            }
+            let space = self.space_of(&folder)?;
+            match &recipient.target {
+                Target::Drop { .. } => {
+                    let entry = drops.entry(space.key.clone()).or_insert_with(|| (space, Vec::new()));
+                    entry.1.push((recipient, folder));
+                }
+                Target::Mailbox { .. } => self.prepare_mailbox(&space, recipient, &folder).await?,
+            }
+        }
+        for (space, folders) in drops.into_values() {
+            self.prepare_drops(&space, &folders).await?;
+        }
+        Ok(())
+    }
+
+    fn space_of(&self, folder: &TreePath) -> Result<Arc<Space>> {
+        let view = self.caller.hub().view();
+        let space = view.space_of(folder).map(|(space, _)| space.clone());
+        space.ok_or_else(|| Error::new(Kind::NotFound, "a recipient is gone since it was accepted"))
+    }
+
+    async fn prepare_mailbox(&mut self, space: &Arc<Space>, recipient: &Recipient, folder: &TreePath) -> Result<()> {
+        let new = folder.join("new")?.join(&self.maildir_name())?;
+        let content = self.whole_for(space).await?;
+        for name in MAILDIR {
+            self.maildirs.push(folder.join(name)?);
+        }
+        let mut put = self.put(new, content, self.size, recipient);
+        // Anybody may write to a mailbox; that is what it is for.
+        put.judge = false;
+        put.verb = Some("deliver");
+        put.rule = Some(Overwrite::KeepBoth);
+        self.puts.push(put);
+        Ok(())
+    }
+
+    /// One pass over the message for all drop folders of one space.
+    async fn prepare_drops(&mut self, space: &Arc<Space>, folders: &[(&Recipient, TreePath)]) -> Result<()> {
+        let (files, mut sorter) = self.sort(space).await?;
+        let whole = sorter.whole();
+        let message = (whole.is_some() || space.keep_message).then(|| sorter.message_name(&stamp(self.arrived)));
+        if let (Some(why), false) = (whole, files.is_empty()) {
+            tracing::info!(id = self.envelope.id, "a message is filed whole: {why}");
+        }
+        for (number, (recipient, folder)) in folders.iter().enumerate() {
+            for file in files.iter().filter(|_| whole.is_none()) {
+                let content = match number {
+                    0 => file.content.clone(),
+                    _ => self.again(space, &file.content).await?,
+                };
+                self.file(folder, &file.name, content, file.size, recipient)?;
+            }
+            if let Some(name) = &message {
+                let content = self.whole_for(space).await?;
+                self.file(folder, name, content, self.size, recipient)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(
+        &mut self,
+        folder: &TreePath,
+        name: &FileName,
+        content: Content,
+        size: u64,
+        recipient: &Recipient,
+    ) -> Result<()> {
+        let mut put = self.put(folder.join(&name.text)?, content, size, recipient);
+        put.rule = name.ours.then_some(Overwrite::KeepBoth);
+        self.puts.push(put);
+        Ok(())
+    }
+
+    fn put(&self, path: TreePath, content: Content, size: u64, recipient: &Recipient) -> Put {
+        Put {
+            path,
+            content,
+            size,
+            sha256: None,
+            modified: self.arrived,
+            only_if: None,
+            rule: None,
+            judge: true,
+            folders: true,
+            tokens: Vec::new(),
+            verb: None,
+            detail: format!("mail {} from <{}> to <{}>", self.envelope.id, self.envelope.sender, recipient.address),
+        }
+    }
+
+    /// Takes the message apart; the files' bytes end up inline or staged on this space's volume.
+    async fn sort(&mut self, space: &Arc<Space>) -> Result<(Vec<Filed>, Sorter)> {
+        let storage = self.caller.hub().view().settings.storage.clone();
+        let mut sorter = Sorter::new(storage.attachments);
+        let mut files: Vec<Filed> = Vec::new();
+        let mut open: Option<(FileName, Incoming)> = None;
+        let mut sorted = Vec::new();
+        let mut at = 0;
+        loop {
+            let piece = self.body.read_at(at, PIECE).await?;
+            at += piece.len() as u64;
+            match piece.is_empty() {
+                true => sorter.finish(&mut sorted),
+                false => sorter.feed(&piece, &mut sorted),
+            }
+            for event in sorted.drain(..) {
+                match event {
+                    Sorted::File(name) => open = Some((name, Incoming::new(storage.inline))),
+                    Sorted::Bytes(bytes) => self.collect(space, &mut open, bytes).await?,
+                    Sorted::End => files.extend(self.collected(space, open.take()).await?),
+                }
+            }
+            if piece.is_empty() {
+                return Ok((files, sorter));
+            }
+        }
+    }
+
+    async fn collect(
+        &mut self,
+        space: &Arc<Space>,
+        open: &mut Option<(FileName, Incoming)>,
+        bytes: Bytes,
+    ) -> Result<()> {
+        let Some((_, incoming)) = open else { return Ok(()) };
+        let was_staged = incoming.stage_id().is_some();
+        let outcome = incoming.push(bytes, space).await;
+        if !was_staged && let Some(id) = incoming.stage_id() {
+            self.stages.push((space.clone(), id.clone()));
+        }
+        outcome
+    }
+
+    async fn collected(&mut self, space: &Arc<Space>, open: Option<(FileName, Incoming)>) -> Result<Option<Filed>> {
+        let Some((name, mut incoming)) = open else { return Ok(None) };
+        let size = incoming.len();
+        let was_staged = incoming.stage_id().is_some();
+        self.inline += if was_staged { 0 } else { size };
+        let full = self.inline > INLINE_IN_ALL || self.caller.hub().inline_backlog_is_full();
+        let content = incoming.content(space, full).await?;
+        if let (false, Content::Staged(id)) = (was_staged, &content) {
+            self.stages.push((space.clone(), id.clone()));
+        }
+        Ok(Some(Filed { name, content, size }))
+    }
+
+    /// The whole message as content for a put in this space.
+    async fn whole_for(&mut self, space: &Arc<Space>) -> Result<Content> {
+        let whole = match &self.whole {
+            Some(whole) => whole.clone(),
+            None => {
+                let full = self.caller.hub().inline_backlog_is_full();
+                // Kept for reading: another space may still have to take the message apart.
+                let content = match self.body.stage_id() {
+                    None if !full => Content::Inline(self.body.read_at(0, usize::MAX).await?),
+                    _ => self.body.content(self.home, full).await?,
+                };
+                self.own_stage = self.body.stage_id().cloned();
+                self.whole.insert(content).clone()
+            }
+        };
+        match whole {
+            Content::Inline(_) => Ok(whole),
+            Content::Staged(_) if space.key != self.home.key => self.carry_over(space).await,
+            Content::Staged(_) if self.whole_used => self.again(space, &whole).await,
+            Content::Staged(_) => {
+                self.whole_used = true;
+                Ok(whole)
+            }
+        }
+    }
+
+    /// The same bytes for a second put on the same volume.
+    async fn again(&mut self, space: &Arc<Space>, content: &Content) -> Result<Content> {
+        let Content::Staged(from) = content else { return Ok(content.clone()) };
+        let to = StageId(uuid::Uuid::now_v7().to_string());
+        self.stages.push((space.clone(), to.clone()));
+        space.volume.fork(from, &to).await?;
+        Ok(Content::Staged(to))
+    }
+
+    /// The whole message for a put on another volume.
+    async fn carry_over(&mut self, space: &Arc<Space>) -> Result<Content> {
+        let mut copy = Incoming::new(ByteSize(0));
+        let mut at = 0;
+        loop {
+            let piece = self.body.read_at(at, PIECE).await?;
+            if piece.is_empty() {
+                break;
+            }
+            at += piece.len() as u64;
+            let first = copy.stage_id().is_none();
+            let outcome = copy.push(piece, space).await;
+            if first && let Some(id) = copy.stage_id() {
+                self.stages.push((space.clone(), id.clone()));
+            }
+            outcome?;
+        }
+        copy.content(space, true).await
+    }
+
+    /// A name no other delivery has had: <https://cr.yp.to/proto/maildir.html>.
+    fn maildir_name(&self) -> String {
+        let host = self.caller.hub().mail_name().unwrap_or_else(|| "localhost".into());
+        let host: String = host.chars().filter(|letter| !letter.is_control()).take(64).collect();
+        let host = host.replace('/', "\\057").replace(':', "\\072");
+        let (seconds, micros) = (self.arrived / 1_000_000, self.arrived % 1_000_000);
+        let id: String = self.envelope.id.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+        format!("{seconds}.M{micros}P{}_{id}.{host},S={}", std::process::id(), self.size)
+    }
+
+    /// Removes the stages nothing was made of.
+    async fn tidy(self, delivered: bool) {
+        let unused = if delivered {
+            // The upload forgets its own stage only when it fails.
+            self.own_stage.filter(|_| !self.whole_used).map(|id| (self.home.clone(), id)).into_iter().collect()
+        } else {
+            self.stages
+        };
+        for (space, id) in unused {
+            if let Err(error) = space.volume.discard(&id).await {
+                tracing::warn!(stage = id.0, error = error.detail(), "a stage is left over; the next start removes it");
+            }
+        }
+    }
+}
+
+/// When a message came, as part of a file name.
+fn stamp(arrived: Micros) -> String {
+    jiff::Timestamp::from_microsecond(arrived)
+        .map(|moment| moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H.%M.%S").to_string())
+        .unwrap_or_else(|_| "undated".into())
+}
+
+/// One message into all its places.
+struct Deliver {
+    id: String,
+    size: u64,
+    modified: Micros,
+    puts: Vec<Put>,
+    maildirs: Vec<TreePath>,
+}
+
+#[async_trait]
+impl Act for Deliver {
+    type Yield = Receipt;
+
+    /// Each put judges for itself while planning: mail to a mailbox is not a grant.
+    fn claim(&self) -> Option<Claim<'_>> {
+        None
+    }
+
+    fn paths(&self) -> Vec<&TreePath> {
+        self.puts.iter().map(|put| &put.path).collect()
+    }
+
+    async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<Receipt>> {
+        let mut batch = Batch::default();
+        let mut changes = self.missing_folders(sight).await?;
+        let mut taken = HashSet::new();
+        let mut first = None;
+        for put in &self.puts {
+            let Placed { edits, planned, path, created } = put.place(sight, &taken).await?;
+            edits.into_iter().for_each(|edit| batch.push(edit));
+            changes.push(planned);
+            first.get_or_insert((path.clone(), created));
+            taken.insert(path);
+        }
+        let Some((path, created)) = first else {
+            return Err(Error::new(Kind::Internal, "the message goes nowhere"));
+        };
+        let receipt = Receipt {
+            path,
+            bytes: self.size,
+            sha256: None,
+            tag: 0,
+            modified: self.modified,
+            created,
+            id: self.id.clone(),
+        };
+        Ok(Plan { batch, changes, wide: false, answer: Box::new(move |_| receipt) })
+    }
+}
+
+impl Deliver {
+    /// `cur` and `tmp` of mailboxes that have none yet: a Maildir without them is none to other programs.
+    async fn missing_folders(&self, sight: &Sight<'_>) -> Result<Vec<Planned>> {
+        let mut changes = Vec::new();
+        for folder in &self.maildirs {
+            let (space, rel): (Arc<Space>, RelPath) = sight.place(folder)?;
+            if sight.look(&space, &rel).await?.is_none() {
+                changes.push(Planned { space, change: Change::Folder { path: rel }, body: None });
+            }
+        }
+        Ok(changes)
+    }
+}
