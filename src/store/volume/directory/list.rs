@@ -151,7 +151,7 @@ impl Listings {
         let settled = stamp.settled();
         let mut page = Page::new(after, limit);
         loop {
-            let read = read_names(&fd, folder, page.after(), limit).map_err(refused)?;
+            let read = read_names(&fd, folder, page.after(), limit, NAMES_BYTES).map_err(refused)?;
             page.fill(&fd, &read.names)?;
             if read.whole {
                 return Ok(self.finish(page, stamp, Arc::new(read.names), settled));
@@ -223,12 +223,18 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Reads a folder's names. Past [`NAMES_BYTES`] only the `limit` smallest behind `after` are kept.
-fn read_names(fd: &OwnedFd, folder: &RelPath, after: Option<&[u8]>, limit: usize) -> rustix::io::Result<Read> {
+/// Reads a folder's names. Past `bound` bytes only the `limit` smallest behind `after` are kept.
+fn read_names(
+    fd: &OwnedFd,
+    folder: &RelPath,
+    after: Option<&[u8]>,
+    limit: usize,
+    bound: usize,
+) -> rustix::io::Result<Read> {
     rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(0))?;
     let mut names = Names::default();
     let mut whole = true;
-    let mut most = NAMES_BYTES;
+    let mut most = bound;
     let mut foreign = 0_u64;
     each_name(fd, |name, kind| {
         if !matches!(kind, FileType::RegularFile | FileType::Directory | FileType::Unknown) || is_hidden(name) {
@@ -241,7 +247,7 @@ fn read_names(fd: &OwnedFd, folder: &RelPath, after: Option<&[u8]>, limit: usize
         if names.bytes() > most {
             names.prune(after, limit);
             whole = false;
-            most = NAMES_BYTES.max(names.bytes().saturating_mul(2));
+            most = bound.max(names.bytes().saturating_mul(2));
         }
         if whole || after.is_none_or(|after| name > after) {
             names.push(name);
@@ -291,5 +297,27 @@ mod tests {
         assert_eq!((names.len(), names.get(0), names.get(1)), (2, Some(&b"b"[..]), Some(&b"c"[..])));
         assert_eq!(names.behind(Some(b"b")), 1);
         assert_eq!(names.behind(None), 0);
+    }
+
+    #[test]
+    fn a_folder_past_the_bound_is_read_page_by_page_without_holding_all_names() {
+        let folder = tempfile::tempdir().unwrap();
+        for number in 0..500 {
+            std::fs::write(folder.path().join(format!("{:03}", number * 7 % 500)), "").unwrap();
+        }
+        let fd = OwnedFd::from(std::fs::File::open(folder.path()).unwrap());
+        let mut seen = Vec::new();
+        loop {
+            let after = seen.last().cloned();
+            let read = read_names(&fd, &RelPath::root(), after.as_deref(), 40, 200).unwrap();
+            assert!(!read.whole && read.names.bytes() < 1000, "{} bytes", read.names.bytes());
+            let before = seen.len();
+            seen.extend((0..read.names.len()).filter_map(|index| read.names.get(index)).map(<[u8]>::to_vec));
+            if seen.len() == before {
+                break;
+            }
+        }
+        let wanted: Vec<Vec<u8>> = (0..500).map(|number| format!("{number:03}").into_bytes()).collect();
+        assert_eq!(seen, wanted);
     }
 }

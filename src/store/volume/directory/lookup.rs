@@ -86,15 +86,14 @@ impl Root {
     }
 
     fn walk(&self, path: &RelPath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let flags = flags | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let Some(parent) = path.parent() else {
-            return rustix::fs::openat(&self.fd, ".", flags, Mode::empty());
+            return step(&self.fd, ".", flags);
         };
         let mut at = None;
         for part in parts(&parent) {
-            at = Some(step(at.as_ref().unwrap_or(&self.fd), part)?);
+            at = Some(step(at.as_ref().unwrap_or(&self.fd), part, PLACE)?);
         }
-        rustix::fs::openat(at.as_ref().unwrap_or(&self.fd), path.name(), flags, Mode::empty())
+        step(at.as_ref().unwrap_or(&self.fd), path.name(), flags)
     }
 
     /// Opens a folder, making it and its parents where they are missing. Never through a link.
@@ -112,8 +111,8 @@ impl Root {
 }
 
 /// One name down, never through a link. Opening with `O_DIRECTORY` says `ENOTDIR` of a link too: tell them apart.
-fn step(from: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
-    match rustix::fs::openat(from, name, PLACE | OFlags::NOFOLLOW, Mode::empty()) {
+fn step(from: &OwnedFd, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    match rustix::fs::openat(from, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
         Err(Errno::NOTDIR) => {
             let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
             Err(if FileType::from_raw_mode(stat.st_mode).is_symlink() { Errno::LOOP } else { Errno::NOTDIR })
@@ -125,7 +124,7 @@ fn step(from: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
 fn make_step(from: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     let mut tries = 0;
     loop {
-        match step(from, name) {
+        match step(from, name, PLACE) {
             Err(Errno::NOENT) if tries < LOOKUP_TRIES => tries += 1,
             outcome => return outcome,
         }
