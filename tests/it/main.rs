@@ -1,4 +1,5 @@
 //! The integration tests: one binary, one module a subject.
 mod config;
 mod contract;
+mod mail;
 mod volume;
