@@ -64,9 +64,9 @@ impl Sight<'_> {
         }
     }
 
-    /// Someone else's lock forbids it.
+    /// Someone else's lock on it, on what it is in, or (for a folder) on something below it forbids it.
     pub(crate) fn unlocked(&self, path: &TreePath, tokens: &[String]) -> Result<()> {
-        match self.hub.inner.locks.obstacle(path, tokens, crate::hub::now()) {
+        match self.hub.inner.locks.obstacle_in(path, tokens, crate::hub::now()) {
             Some(lock) => Err(Error::new(Kind::Locked, format!("locked by {}", lock.account))),
             None => Ok(()),
         }

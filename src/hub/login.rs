@@ -4,11 +4,14 @@
 //! account, a wrong network or door all cost one hash and get one answer. Each outcome writes one line to the log
 //! target `login`, with account, peer, door and result, for people and for fail2ban.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD_NO_PAD;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 use tokio::sync::Semaphore;
@@ -42,7 +45,7 @@ pub struct Gatekeeper {
     waiting: AtomicUsize,
     most_waiting: usize,
     /// Hashed when there is nothing to check, so that it takes the same time.
-    decoy: OnceLock<String>,
+    decoy: String,
     /// Hashes computed since start.
     computed: AtomicUsize,
 }
@@ -92,7 +95,7 @@ impl Gatekeeper {
             hashers: Arc::new(Semaphore::new(hashers)),
             waiting: AtomicUsize::new(0),
             most_waiting: hashers.saturating_mul(WAITING_PER_HASHER),
-            decoy: OnceLock::new(),
+            decoy: decoy_hash(settings, &key),
             computed: AtomicUsize::new(0),
         }
     }
@@ -157,61 +160,55 @@ impl Gatekeeper {
         };
         let (account, secret) = match (refused, account) {
             (None, Some(account)) => (account, &account.secret),
-            (refused, _) => return self.decoy(limits, refused.unwrap_or(Outcome::Unknown)).await,
+            (refused, _) => return self.decoy(refused.unwrap_or(Outcome::Unknown)).await,
         };
         let hash = match secret {
             Secret::Digest(digest) => {
                 let given = blake3::hash(password);
                 return match bool::from(given.as_bytes().ct_eq(digest)) {
                     true => Ok(Outcome::Right),
-                    false => self.decoy(limits, Outcome::WrongPassword).await,
+                    false => self.decoy(Outcome::WrongPassword).await,
                 };
             }
-            Secret::None => return self.decoy(limits, Outcome::WrongPassword).await,
+            Secret::None => return self.decoy(Outcome::WrongPassword).await,
             Secret::Hash(hash) => hash,
         };
-        let proof = self.proof(&account.name, hash, password);
-        let remembered = || self.proofs.lock().find(&proof).is_some();
-        if remembered() {
+        let proof = Proof { hash: self.proof(&account.name, hash, password), time: limits.remember.0 };
+        if self.is_proved(&proof) {
             return Ok(Outcome::Remembered);
         }
-        let found = self.hashed(hash, password, remembered).await?;
-        if found == Outcome::Right && !limits.remember.0.is_zero() {
-            self.proofs.lock().keep(proof, (), limits.remember.0);
-        }
-        Ok(found)
+        self.hashed(hash, password, Some(proof)).await
+    }
+
+    fn is_proved(&self, proof: &Proof) -> bool {
+        self.proofs.lock().find(&proof.hash).is_some()
     }
 
     /// Takes the time of a check and finds what was known before.
-    async fn decoy(&self, limits: &LoginSettings, outcome: Outcome) -> Result<Outcome> {
-        let hash = match self.decoy.get() {
-            Some(hash) => hash.clone(),
-            None => {
-                let limits = limits.clone();
-                let made = tokio::task::spawn_blocking(move || hash_password(b"decoy", &limits)).await;
-                let made = made.map_err(Error::internal)??;
-                self.decoy.get_or_init(|| made).clone()
-            }
-        };
-        let found = self.hashed(&hash, b"nobody", || false).await?;
+    async fn decoy(&self, outcome: Outcome) -> Result<Outcome> {
+        let found = self.hashed(&self.decoy, b"nobody", None).await?;
         Ok(if found == Outcome::Busy { Outcome::Busy } else { outcome })
     }
 
-    /// One hash on the bounded pool. `settled` is asked once more after the wait: another sign-in with the same
-    /// password may have proved it meanwhile.
-    async fn hashed(&self, hash: &str, password: &[u8], settled: impl Fn() -> bool) -> Result<Outcome> {
+    /// One hash on the bounded pool. The proof is looked for once more after the wait: another sign-in with the same
+    /// password may have made it meanwhile.
+    async fn hashed(&self, hash: &str, password: &[u8], proof: Option<Proof>) -> Result<Outcome> {
         let Some(_place) = Place::take(&self.waiting, self.most_waiting) else { return Ok(Outcome::Busy) };
         let permit = self.hashers.clone().acquire_owned().await.map_err(Error::internal)?;
-        if settled() {
+        if proof.as_ref().is_some_and(|proof| self.is_proved(proof)) {
             return Ok(Outcome::Remembered);
         }
         self.computed.fetch_add(1, Ordering::Relaxed);
         let (hash, password) = (hash.to_owned(), password.to_vec());
-        let right = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            Argon2::default().verify_password(&password, hash.as_str()).is_ok()
+        let work = tokio::task::spawn_blocking(move || {
+            // The permit comes back with the answer: the next in line must find the proof.
+            (Argon2::default().verify_password(&password, hash.as_str()).is_ok(), permit)
         });
-        Ok(if right.await.map_err(Error::internal)? { Outcome::Right } else { Outcome::WrongPassword })
+        let (right, _permit) = work.await.map_err(Error::internal)?;
+        if let Some(proof) = proof.filter(|proof| right && !proof.time.is_zero()) {
+            self.proofs.lock().keep(proof.hash, (), proof.time);
+        }
+        Ok(if right { Outcome::Right } else { Outcome::WrongPassword })
     }
 
     /// What is remembered of a right password: bound to the account, its stored secret and this process.
@@ -223,6 +220,12 @@ impl Gatekeeper {
         }
         *hasher.finalize().as_bytes()
     }
+}
+
+/// A password proved right: what stands for it, and how long it counts.
+struct Proof {
+    hash: [u8; 32],
+    time: Duration,
 }
 
 /// A place among those waiting for a hasher; given back on drop, also when the peer went away.
@@ -239,6 +242,13 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
+}
+
+/// A hash that nothing matches and that takes as long to check as one we make.
+fn decoy_hash(settings: &LoginSettings, key: &[u8; 32]) -> String {
+    let salt = STANDARD_NO_PAD.encode(key.first_chunk::<16>().unwrap_or(&[0; 16]));
+    let hash = STANDARD_NO_PAD.encode(blake3::hash(key).as_bytes());
+    format!("$argon2id$v=19$m={},t={ROUNDS},p=1${salt}${hash}", settings.memory.0 >> 10)
 }
 
 /// The line of a sign-in. The name is a stranger's text: it is cut, and the log quotes it.
@@ -292,4 +302,31 @@ pub fn hash_password(password: &[u8], settings: &LoginSettings) -> Result<String
     let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     let hash = hasher.hash_password(password).map_err(|error| Error::internal(error.to_string()))?;
     Ok(hash.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_decoy_is_a_hash_that_can_be_checked_and_never_matches() {
+        let limits = LoginSettings::default();
+        let decoy = decoy_hash(&limits, &[7; 32]);
+        let parsed = argon2::password_hash::phc::PasswordHash::new(&decoy).unwrap();
+        let made = hash_password(b"x", &limits).unwrap();
+        let made = argon2::password_hash::phc::PasswordHash::new(&made).unwrap();
+        assert_eq!((&parsed.params, parsed.hash.unwrap().len()), (&made.params, made.hash.unwrap().len()));
+        assert_eq!(
+            Argon2::default().verify_password(b"nobody", decoy.as_str()),
+            Err(argon2::password_hash::Error::PasswordInvalid)
+        );
+    }
+
+    #[test]
+    fn a_mail_address_of_ours_is_a_sign_in_name() {
+        let ours = ["example.org".to_owned()];
+        assert_eq!(local_name("Alice@EXAMPLE.org", &ours), "alice");
+        assert_eq!(local_name("alice@example.com", &ours), "alice@example.com");
+        assert_eq!(local_name(&"x".repeat(500), &ours).len(), LONGEST_NAME + 1);
+    }
 }

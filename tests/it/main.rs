@@ -1,4 +1,5 @@
 //! The integration tests: one binary, one module a subject.
+mod accounts;
 mod config;
 mod contract;
 mod mail;
