@@ -20,6 +20,9 @@ const BACKLOG: u32 = 8;
 /// Ports of a range tried before it counts as used up.
 const TRIES: u16 = 1_000;
 
+/// A name behind which we can be reached is looked up this long.
+const LOOKUP: Duration = Duration::from_secs(5);
+
 /// A listener waiting for the data connection of one control connection.
 pub struct Passive {
     /// The port it waits on.
@@ -98,6 +101,31 @@ impl Lane {
             Some(tls) => tls.accept(Stream::Tcp(stream), deadline).await,
         }
     }
+}
+
+/// The IPv4 address a client is told to connect to: `configured` (an address or a name) or, when that is empty, the one it connected to.
+/// A client on this very machine is always told the latter.
+///
+/// # Errors
+/// When there is no IPv4 address, or the name has none.
+pub async fn announced(configured: &str, origin: &Origin) -> io::Result<Ipv4Addr> {
+    let here = origin.local.ip().to_canonical();
+    if configured.is_empty() || origin.peer.ip().to_canonical().is_loopback() {
+        return match here {
+            IpAddr::V4(address) => Ok(address),
+            IpAddr::V6(_) => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "the connection uses IPv6")),
+        };
+    }
+    if let Ok(address) = configured.parse() {
+        return Ok(address);
+    }
+    let looked_up = timeout(LOOKUP, tokio::net::lookup_host((configured, 0)));
+    let mut found = looked_up.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let first = found.find_map(|address| match address.ip().to_canonical() {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    });
+    first.ok_or_else(|| io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no IPv4 address"))
 }
 
 fn any(like: IpAddr) -> IpAddr {

@@ -1,0 +1,223 @@
+//! Commands on paths: folders, names, times, listings.
+
+use std::time::Instant;
+
+use super::command::{Command, Style};
+use super::listing::{Lines, Look, Once, long, stamp};
+use super::reply::{Reply, quoted};
+use super::session::{Running, Session, Turn, log_fault, say};
+use crate::error::{Error, Kind, Result};
+use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, SetModified};
+use crate::hub::{Caller, Entry, Listing, NodeKind, TreePath, now};
+use crate::proto::dialogue::{Framing, Source};
+
+/// Entries of a folder shown over the control connection; LIST shows all.
+const STAT_LINES: usize = 500;
+
+impl Session {
+    /// Commands on paths that need no data connection.
+    pub(super) async fn browse(&mut self, caller: &Caller, command: Command) -> Result<Turn> {
+        Ok(match command {
+            Command::Cdup => self.enter(caller, "..").await?,
+            Command::Cwd(name) => self.enter(caller, &name).await?,
+            Command::Dele(name) => self.remove_file(caller, &name).await?,
+            Command::Mdtm(name) => {
+                let entry = self.look_at(caller, &name).await?;
+                say(213, stamp(entry.node.modified))
+            }
+            Command::Mfmt(modified, name, told) => self.touch(caller, modified, &name, told).await?,
+            Command::Mkd(name) => self.make_folder(caller, &name).await?,
+            Command::Mlst(name) => {
+                let entry = self.look_at(caller, name.as_deref().unwrap_or(".")).await?;
+                let path = Self::shown(caller, &entry.path);
+                let facts = self.facts.of(&entry, owner(caller));
+                Turn::Say(Reply::many(250, format!("Listing {path}"), vec![format!("{facts} {path}")], "End"))
+            }
+            Command::Pwd => say(257, format!("{} is the current folder", quoted(&Self::shown(caller, &self.cwd)))),
+            Command::Rmd(name) => self.remove_folder(caller, &name).await?,
+            Command::Rnfr(name) => {
+                self.renaming = Some(self.look_at(caller, &name).await?.path);
+                say(350, "and now RNTO")
+            }
+            Command::Size(name) => self.size(caller, &name).await?,
+            Command::Stat(Some(name)) => self.stat_path(caller, &name).await?,
+            _ => say(502, "not offered here"),
+        })
+    }
+
+    async fn look_at(&self, caller: &Caller, name: &str) -> Result<Entry> {
+        caller.stat(&self.resolve(caller, name)?).await
+    }
+
+    async fn enter(&mut self, caller: &Caller, name: &str) -> Result<Turn> {
+        let entry = self.look_at(caller, name).await?;
+        if entry.node.kind != NodeKind::Folder {
+            return Err(Error::new(Kind::WrongType, "this is a file, not a folder"));
+        }
+        self.cwd = entry.path;
+        Ok(say(250, format!("in {}", Self::shown(caller, &self.cwd))))
+    }
+
+    /// In TYPE A with conversion the size on the wire is not known without reading the file (RFC 3659 §4).
+    async fn size(&self, caller: &Caller, name: &str) -> Result<Turn> {
+        if self.framing() == Framing::Ascii {
+            return Ok(say(550, "SIZE needs TYPE I"));
+        }
+        let path = self.resolve(caller, name)?;
+        match caller.stat(&path).await {
+            Ok(entry) if entry.node.kind == NodeKind::File => Ok(say(213, entry.node.size.to_string())),
+            Ok(_) => Err(Error::new(Kind::WrongType, "this is a folder, not a file")),
+            // Its own broken upload: the client asks where to go on.
+            Err(error) => match caller.resumable(&path) {
+                Some(length) if error.kind() == Kind::NotFound => Ok(say(213, length.to_string())),
+                _ => Err(error),
+            },
+        }
+    }
+
+    async fn make_folder(&self, caller: &Caller, name: &str) -> Result<Turn> {
+        let begun = Instant::now();
+        let path = self.resolve(caller, name)?;
+        let made = caller.perform(MakeFolder { path: path.clone() }).await;
+        let words = format!("{} made", quoted(&Self::shown(caller, &path)));
+        Ok(self.done("MKD", &path, begun, made.map(|_| Reply::new(257, words))))
+    }
+
+    async fn remove_file(&self, caller: &Caller, name: &str) -> Result<Turn> {
+        let begun = Instant::now();
+        let path = self.resolve(caller, name)?;
+        let gone = caller.perform(RemoveFile { path: path.clone(), tokens: Vec::new() }).await;
+        Ok(self.done("DELE", &path, begun, gone.map(|_| Reply::new(250, "removed"))))
+    }
+
+    async fn remove_folder(&self, caller: &Caller, name: &str) -> Result<Turn> {
+        let begun = Instant::now();
+        let path = self.resolve(caller, name)?;
+        let gone = caller.perform(RemoveFolder { path: path.clone(), all: false, tokens: Vec::new() }).await;
+        Ok(self.done("RMD", &path, begun, gone.map(|_| Reply::new(250, "removed"))))
+    }
+
+    pub(super) async fn rename(&self, caller: &Caller, from: TreePath, name: &str) -> Result<Turn> {
+        let begun = Instant::now();
+        let to = self.resolve(caller, name)?;
+        let renamed = caller.perform(Rename { from: from.clone(), to, replace: true, tokens: Vec::new() }).await;
+        Ok(self.done("RNTO", &from, begun, renamed.map(|_| Reply::new(250, "renamed"))))
+    }
+
+    async fn touch(&self, caller: &Caller, modified: i64, name: &str, told: bool) -> Result<Turn> {
+        let begun = Instant::now();
+        let path = self.resolve(caller, name)?;
+        let touched = caller.perform(SetModified { path: path.clone(), modified }).await;
+        let words = match told {
+            true => format!("Modify={}; {}", stamp(modified), Self::shown(caller, &path)),
+            false => stamp(modified),
+        };
+        Ok(self.done("MFMT", &path, begun, touched.map(|_| Reply::new(213, words))))
+    }
+
+    fn done(&self, verb: &str, path: &TreePath, begun: Instant, outcome: Result<Reply>) -> Turn {
+        let reply = outcome.unwrap_or_else(|error| {
+            log_fault(&error);
+            Reply::from(&error)
+        });
+        self.noted(verb, path, 0, begun, reply)
+    }
+
+    /// What a listing command names: a folder, a file, or a pattern in a folder.
+    async fn aim(&self, caller: &Caller, name: &str) -> Result<Aim> {
+        let path = self.resolve(caller, name)?;
+        match caller.stat(&path).await {
+            Ok(entry) if entry.node.kind == NodeKind::File => Ok(Aim::File(entry)),
+            Ok(_) => Ok(Aim::Folder(caller.list(&path).await?, path, None)),
+            Err(error) => {
+                let (folder, pattern) = name.rsplit_once('/').unwrap_or(("", name));
+                if error.kind() != Kind::NotFound || !pattern.contains(['*', '?']) {
+                    return Err(error);
+                }
+                let folder = match (folder, name.starts_with('/')) {
+                    ("", true) => "/",
+                    ("", false) => ".",
+                    _ => folder,
+                };
+                let path = self.resolve(caller, folder)?;
+                Ok(Aim::Folder(caller.list(&path).await?, path, Some(pattern.to_owned())))
+            }
+        }
+    }
+
+    pub(super) async fn list(&mut self, caller: &Caller, style: Style, name: Option<&str>) -> Result<Turn> {
+        let lane = match self.lane() {
+            Ok(lane) => lane,
+            Err(turn) => return Ok(turn),
+        };
+        let begun = Instant::now();
+        let aim = self.aim(caller, name.unwrap_or(".")).await?;
+        let mut look =
+            Look { style, facts: self.facts, owner: owner(caller).to_owned(), prefix: String::new(), pattern: None };
+        let (source, path) = match aim {
+            Aim::File(_) if style == Style::Machine => return Ok(say(501, "MLSD is for folders; use MLST")),
+            Aim::File(entry) => {
+                let mut line = String::new();
+                let shown = if style == Style::Names { name.unwrap_or_default() } else { entry.node.name.as_str() };
+                look.line(&entry, shown, &mut line);
+                (Source::Feed(Box::new(Once(Some(line.into())))), entry.path)
+            }
+            Aim::Folder(listing, path, pattern) => {
+                // RFC 1123 §4.1.2.7: each name must be usable as it is in the next command.
+                look.prefix = prefix(name, pattern.is_some());
+                look.pattern = pattern;
+                (Source::Feed(Box::new(Lines { listing, look })), path)
+            }
+        };
+        let verb = match style {
+            Style::Long => "LIST",
+            Style::Machine => "MLSD",
+            Style::Names => "NLST",
+        };
+        self.running = Some(Running { verb, path, begun });
+        Ok(Turn::Give { prompt: Some(Reply::new(150, "here comes the listing")), source, framing: Framing::Raw, lane })
+    }
+
+    /// A listing over the control connection, for clients whose data connections do not get through.
+    async fn stat_path(&self, caller: &Caller, name: &str) -> Result<Turn> {
+        let first = format!("Status of {name}:");
+        let (mut lines, today) = (Vec::new(), now());
+        match self.aim(caller, name).await? {
+            Aim::File(entry) => lines.push(long(&entry, &entry.node.name, owner(caller), today)),
+            Aim::Folder(mut listing, _, _) => loop {
+                let page = listing.next_page().await?;
+                if page.is_empty() {
+                    break;
+                }
+                lines.extend(page.iter().map(|entry| long(entry, &entry.node.name, owner(caller), today)));
+                if lines.len() > STAT_LINES {
+                    lines.truncate(STAT_LINES);
+                    lines.push("and more: use LIST".into());
+                    break;
+                }
+            },
+        }
+        Ok(Turn::Say(Reply::many(213, first, lines, "End")))
+    }
+}
+
+enum Aim {
+    File(Entry),
+    Folder(Listing, TreePath, Option<String>),
+}
+
+fn owner(caller: &Caller) -> &str {
+    if caller.is_guest() { "stoa" } else { caller.name() }
+}
+
+fn prefix(name: Option<&str>, pattern: bool) -> String {
+    let folder = match (name, pattern) {
+        (None, _) => return String::new(),
+        (Some(name), true) => match name.rsplit_once('/') {
+            Some((folder, _)) => folder,
+            None => return String::new(),
+        },
+        (Some(name), false) => name.trim_end_matches('/'),
+    };
+    if folder == "." { String::new() } else { format!("{folder}/") }
+}

@@ -1,0 +1,388 @@
+//! The session: who it is, where it stands, what was said before; one turn for each command.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::command::{self, Command, Type};
+use super::data::Data;
+use super::listing::Facts;
+use super::reply::Reply;
+use super::{Ascii, Door};
+use crate::error::{Error, Kind, Result};
+use crate::hub::{Caller, TreePath};
+use crate::net::{Link, Tls};
+use crate::origin::Origin;
+use crate::proto::dialogue::{self, Dialogue, Event, Framing, Lines, Malformed, Meanwhile, Why};
+use crate::telemetry::Access;
+
+/// What the wire does next.
+pub(super) type Turn = dialogue::Turn<Reply>;
+
+/// Wrong passwords before the connection is closed.
+const WRONG_PASSWORDS: u32 = 5;
+
+/// One control connection.
+pub struct Session {
+    pub(super) door: Arc<Door>,
+    pub(super) origin: Origin,
+    pub(super) tls: Option<Arc<Tls>>,
+    who: Who,
+    wrong: u32,
+    /// Full path of the tree, inside the caller's root.
+    pub(super) cwd: TreePath,
+    pub(super) ascii: bool,
+    /// PROT P: data connections speak TLS.
+    pub(super) protected: bool,
+    /// EPSV ALL was said: no other way to open data connections any more.
+    pub(super) only_epsv: bool,
+    /// How the next data connection is made.
+    pub(super) data: Option<Data>,
+    /// REST: where the next transfer starts.
+    pub(super) offset: u64,
+    /// ALLO: size of the next upload.
+    pub(super) announced: Option<u64>,
+    pub(super) renaming: Option<TreePath>,
+    pub(super) facts: Facts,
+    pub(super) running: Option<Running>,
+}
+
+/// Who speaks.
+enum Who {
+    Nobody,
+    Named(String),
+    Signed(Caller),
+}
+
+/// A transfer on its way.
+pub(super) struct Running {
+    pub(super) verb: &'static str,
+    pub(super) path: TreePath,
+    pub(super) begun: Instant,
+}
+
+impl Session {
+    pub(super) fn new(door: Arc<Door>, link: &Link) -> Self {
+        Self {
+            door,
+            origin: link.origin.clone(),
+            tls: link.tls.clone(),
+            who: Who::Nobody,
+            wrong: 0,
+            cwd: TreePath::root(),
+            ascii: true,
+            // Clients of implicit TLS forget PROT P.
+            protected: link.origin.secure,
+            only_epsv: false,
+            data: None,
+            offset: 0,
+            announced: None,
+            renaming: None,
+            facts: Facts::default(),
+            running: None,
+        }
+    }
+
+    /// A path as the client typed it, in the tree; `/` is its root and `..` does not climb above it.
+    pub(super) fn resolve(&self, caller: &Caller, text: &str) -> Result<TreePath> {
+        let root = caller.root();
+        let seen = match text {
+            "~" => caller.start().seen_from(&root),
+            _ => TreePath::resolve(&self.cwd.seen_from(&root), text)?,
+        };
+        let full = seen.below(&TreePath::root()).map_or_else(|| root.clone(), |rel| root.with(&rel));
+        if full.seen_from(&root) != seen {
+            return Err(Error::new(Kind::Invalid, "the path is too long"));
+        }
+        Ok(full)
+    }
+
+    /// A path as the client sees it.
+    pub(super) fn shown(caller: &Caller, path: &TreePath) -> String {
+        path.seen_from(&caller.root()).to_string()
+    }
+
+    /// How file contents are framed in the current type.
+    pub(super) fn framing(&self) -> Framing {
+        match self.door.settings.ascii {
+            Ascii::Convert if self.ascii => Framing::Ascii,
+            _ => Framing::Raw,
+        }
+    }
+
+    fn name(&self) -> &str {
+        match &self.who {
+            Who::Nobody => "",
+            Who::Named(name) => name,
+            Who::Signed(caller) => caller.name(),
+        }
+    }
+
+    /// Writes the access line of an operation and passes its reply on.
+    pub(super) fn noted(&self, verb: &str, path: &TreePath, bytes: u64, begun: Instant, reply: Reply) -> Turn {
+        let (path, code) = (path.to_string(), reply.code().to_string());
+        let (account, took) = (self.name(), begun.elapsed());
+        Access { origin: &self.origin, account, verb, path: &path, bytes, result: &code, took }.note();
+        Turn::Say(reply)
+    }
+
+    fn forget(&mut self) {
+        self.who = Who::Nobody;
+        self.cwd = TreePath::root();
+        self.data = None;
+        self.offset = 0;
+        self.announced = None;
+        self.renaming = None;
+    }
+
+    /// Commands that need no sign-in.
+    async fn greet(&mut self, command: Command) -> std::result::Result<Turn, Command> {
+        Ok(match command {
+            Command::Acct => say(202, "no account is needed"),
+            Command::Auth(known) => self.auth(known),
+            Command::Clnt => say(200, "noted"),
+            Command::Feat => self.features(),
+            Command::Help => Turn::Say(Reply::many(214, "Commands:", helped(), "End")),
+            Command::Noop => say(200, "ok"),
+            Command::NotHere => say(502, "not offered here"),
+            Command::OptsMlst(chosen) => {
+                self.facts = Facts::chosen(&chosen);
+                say(200, format!("MLST OPTS {}", self.facts.shown()))
+            }
+            Command::OptsUnknown => say(501, "no such option"),
+            Command::OptsUtf8 => say(200, "UTF-8 is always on"),
+            Command::Pass(secret) => self.pass(&secret.0).await,
+            Command::Pbsz if self.origin.secure => say(200, "PBSZ=0"),
+            Command::Pbsz => say(503, "AUTH TLS first"),
+            Command::Prot(level) => self.protect(level),
+            Command::Quit => Turn::Close(Some(Reply::new(221, "Goodbye"))),
+            Command::Rein => {
+                self.forget();
+                say(220, "start again")
+            }
+            Command::Syst => say(215, "UNIX Type: L8"),
+            Command::User(name) => self.user(name),
+            other => return Err(other),
+        })
+    }
+
+    fn auth(&self, known: bool) -> Turn {
+        match (known, &self.tls) {
+            (false, _) => say(504, "only AUTH TLS is known"),
+            (true, None) => say(502, "TLS is not offered on this port"),
+            (true, Some(_)) if self.origin.secure => say(503, "TLS is on already"),
+            (true, Some(_)) => Turn::Secure(Reply::new(234, "go ahead with TLS")),
+        }
+    }
+
+    fn features(&self) -> Turn {
+        let mut lines: Vec<String> = Vec::new();
+        let mut add = |line: &str| lines.push(line.to_owned());
+        if self.tls.is_some() {
+            ["AUTH TLS", "PBSZ", "PROT"].map(&mut add);
+        }
+        if self.door.settings.active {
+            add("EPRT");
+        }
+        ["CLNT", "EPSV", "MDTM", "MFMT"].map(&mut add);
+        add(&format!("MLST {}", self.facts.feature()));
+        ["PASV", "REST STREAM", "SIZE", "TVFS", "UTF8"].map(&mut add);
+        Turn::Say(Reply::many(211, "Features:", lines, "End"))
+    }
+
+    fn user(&mut self, name: String) -> Turn {
+        self.forget();
+        if !self.origin.secure && !self.door.plain_is_fine(self.origin.peer.ip()) {
+            return say(530, "sign-in needs TLS here: send AUTH TLS first, or use FTPS in your client");
+        }
+        self.who = Who::Named(name);
+        // The same for everyone, so that names cannot be probed.
+        say(331, "password please")
+    }
+
+    async fn pass(&mut self, password: &[u8]) -> Turn {
+        let name = match std::mem::replace(&mut self.who, Who::Nobody) {
+            Who::Named(name) => name,
+            signed @ Who::Signed(_) => {
+                self.who = signed;
+                return say(202, "signed in already");
+            }
+            Who::Nobody => return say(503, "USER first"),
+        };
+        let begun = Instant::now();
+        let guest = matches!(name.to_ascii_lowercase().as_str(), "anonymous" | "ftp");
+        let outcome = match guest && self.door.settings.anonymous {
+            true => Ok(self.door.hub.guest(self.origin.clone())),
+            false => self.door.hub.login(&self.origin, &name, password).await,
+        };
+        let reply = match outcome {
+            Ok(caller) => {
+                self.cwd = caller.start();
+                self.who = Who::Signed(caller);
+                Reply::new(230, "signed in")
+            }
+            Err(error) => {
+                self.wrong += 1;
+                self.who = Who::Named(name);
+                match error.kind() {
+                    Kind::Throttled => Reply::new(421, error.public().to_owned()),
+                    Kind::Internal | Kind::Unavailable => Reply::from(&error),
+                    _ => Reply::new(530, "name or password is wrong"),
+                }
+            }
+        };
+        let turn = self.noted("login", &TreePath::root(), 0, begun, reply.clone());
+        if matches!(self.who, Who::Named(_)) {
+            self.who = Who::Nobody;
+            if reply.code() == 421 || self.wrong >= WRONG_PASSWORDS {
+                return Turn::Close(Some(reply));
+            }
+        }
+        turn
+    }
+
+    /// Commands of someone signed in.
+    async fn serve(&mut self, caller: &Caller, command: Command) -> Result<Turn> {
+        let renaming = self.renaming.take();
+        Ok(match command {
+            Command::Abor => say(226, "nothing is running"),
+            Command::Allo(size) => {
+                self.announced = Some(size);
+                say(200, "noted")
+            }
+            Command::Appe(name) => self.append(caller, &name).await?,
+            Command::Epsv(asked) => self.extended_passive(asked).await?,
+            Command::List(style, path) => self.list(caller, style, path.as_deref()).await?,
+            Command::Mode(mode) => one_of(mode, b'S', "mode S"),
+            Command::Pasv => self.passive().await?,
+            Command::Port(to, extended) => self.active(to, extended),
+            Command::PortUnknown => say(522, "network protocol not supported, use (1,2)"),
+            Command::Rest(offset) => {
+                self.offset = offset;
+                say(350, format!("the next transfer starts at {offset}"))
+            }
+            Command::Retr(name) => self.retrieve(caller, &name).await?,
+            Command::Rnto(name) => match renaming {
+                Some(from) => self.rename(caller, from, &name).await?,
+                None => say(503, "RNFR first"),
+            },
+            Command::SiteChmod => say(200, "permissions are the server's; nothing changed"),
+            Command::SiteHelp => Turn::Say(Reply::many(214, "SITE:", vec!["CHMOD HELP UTIME".into()], "End")),
+            Command::SiteUnknown => say(504, "no such SITE command"),
+            Command::Stat(None) => self.status(caller),
+            Command::Stor(name) => self.store(caller, &name).await?,
+            Command::Stou(name) => self.store_unique(caller, name.as_deref()).await?,
+            Command::Stru(structure) => one_of(structure, b'F', "structure F"),
+            Command::Type(Type::Other) => say(504, "only TYPE A and TYPE I"),
+            Command::Type(kind) => {
+                self.ascii = kind == Type::Ascii;
+                say(200, if self.ascii { "type A" } else { "type I" })
+            }
+            other => return self.browse(caller, other).await,
+        })
+    }
+
+    fn status(&self, caller: &Caller) -> Turn {
+        let mut lines = vec![
+            format!("Signed in as {}", if caller.is_guest() { "guest" } else { caller.name() }),
+            format!("In {}", Self::shown(caller, &self.cwd)),
+            format!("TYPE {}, MODE S, STRU F", if self.ascii { "A" } else { "I" }),
+        ];
+        if let Some(running) = &self.running {
+            let path = Self::shown(caller, &running.path);
+            lines.push(format!("{} {path} running for {} s", running.verb, running.begun.elapsed().as_secs()));
+        }
+        Turn::Say(Reply::many(211, "Status:", lines, "End"))
+    }
+}
+
+impl Dialogue for Session {
+    type Command = Command;
+    type Reply = Reply;
+    // Devices send bare LF now and then; a path may be 4096 bytes.
+    const LINES: Lines = Lines { longest: 4_352, bare_lf: true, telnet: true };
+
+    fn parse(&self, line: &[u8]) -> std::result::Result<Command, Malformed> {
+        command::parse(line)
+    }
+
+    async fn answer(&mut self, command: Command) -> Turn {
+        let command = match self.greet(command).await {
+            Ok(turn) => return turn,
+            Err(command) => command,
+        };
+        let Who::Signed(caller) = &self.who else { return say(530, "sign in with USER and PASS first") };
+        let caller = caller.clone();
+        self.serve(&caller, command).await.unwrap_or_else(|error| {
+            log_fault(&error);
+            Turn::Say(Reply::from(&error))
+        })
+    }
+
+    async fn react(&mut self, event: Event) -> Turn {
+        match event {
+            Event::Opened => say(220, self.door.settings.banner.clone()),
+            Event::Malformed(Malformed::Foreign(language)) => {
+                tracing::info!(peer = %self.origin.peer, link = self.origin.link, language, "not FTP; closed");
+                Turn::Close((language != "TLS").then(|| Reply::new(500, "this is FTP")))
+            }
+            Event::Malformed(Malformed::Syntax(words)) => say(501, words),
+            Event::Malformed(Malformed::TooLong) => say(500, "the line is too long"),
+            Event::Malformed(Malformed::Unknown) => say(500, "unknown command"),
+            Event::Secured => {
+                // RFC 4217 §4: whoever signed in before did so in the clear.
+                self.forget();
+                Turn::Wait
+            }
+            Event::Received(outcome) => self.received(outcome),
+            Event::Sent(outcome) => self.sent(outcome),
+            Event::Parting(why) => Turn::Close(Some(match why {
+                Why::Errors => Reply::new(421, "too many wrong commands, closing"),
+                Why::Idle => Reply::new(421, "nothing was said for too long, closing"),
+                Why::Shutdown => Reply::new(421, "the server is stopping, come back soon"),
+                Why::Total => Reply::new(421, "the time of this connection is over"),
+            })),
+        }
+    }
+
+    fn during_transfer(&self, command: &Command) -> Meanwhile {
+        match command {
+            Command::Abor => Meanwhile::Abort,
+            Command::Noop | Command::Stat(None) => Meanwhile::Answer,
+            _ => Meanwhile::Wait,
+        }
+    }
+
+    fn renew(&mut self, origin: &Origin) {
+        self.origin = origin.clone();
+    }
+
+    fn settled(&self) -> bool {
+        matches!(self.who, Who::Signed(_))
+    }
+}
+
+/// What a peer cannot learn from the reply.
+pub(super) fn log_fault(error: &Error) {
+    if matches!(error.kind(), Kind::Corrupt | Kind::Internal | Kind::Unavailable) {
+        tracing::warn!(detail = error.detail(), "ftp: a command failed");
+    }
+}
+
+pub(super) fn say(code: u16, text: impl Into<std::borrow::Cow<'static, str>>) -> Turn {
+    Turn::Say(Reply::new(code, text))
+}
+
+fn one_of(asked: u8, known: u8, words: &'static str) -> Turn {
+    if asked == known { say(200, words) } else { say(504, format!("only {words}")) }
+}
+
+fn helped() -> Vec<String> {
+    [
+        "ABOR ACCT ALLO APPE AUTH CDUP CLNT CWD DELE EPRT EPSV FEAT HELP",
+        "LIST MDTM MFMT MKD MLSD MLST MODE NLST NOOP OPTS PASS PASV PBSZ",
+        "PORT PROT PWD QUIT REIN REST RETR RMD RNFR RNTO SITE SIZE STAT",
+        "STOR STOU STRU SYST TYPE USER",
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}
