@@ -6,6 +6,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use stoa::error::{Kind, Result};
+use stoa::store::catalog::postgres::Postgres;
+use stoa::store::catalog::sqlite::Sqlite;
 use stoa::store::catalog::{Row, Statement, Transaction, Value};
 use stoa::store::fault::engine::{Calls, Fault, FaultyEngine, Moment};
 use stoa::store::{
@@ -14,8 +16,11 @@ use stoa::store::{
 };
 use tempfile::TempDir;
 
+use crate::postgres::Server;
+
 /// Where one case keeps its catalog: empty at first, the same every time it is opened.
 enum Site {
+    Postgres(String),
     Sqlite(TempDir),
 }
 
@@ -38,11 +43,13 @@ impl Site {
     }
 
     async fn try_open(&self, node: &str) -> Result<Open> {
-        let settings = CatalogSettings::default();
+        let mut settings = CatalogSettings::default();
         let engine: Arc<dyn Engine> = match self {
-            Self::Sqlite(folder) => {
-                Arc::new(stoa::store::catalog::sqlite::Sqlite::open(&folder.path().join("c.db"), node, &settings)?)
+            Self::Postgres(url) => {
+                settings.url.clone_from(url);
+                Arc::new(Postgres::open(node, &settings).await?)
             }
+            Self::Sqlite(folder) => Arc::new(Sqlite::open(&folder.path().join("catalog.db"), node, &settings)?),
         };
         Ok(Open { catalog: Catalog::new(engine.clone()), engine })
     }
@@ -86,6 +93,19 @@ macro_rules! contract {
                 }
             )*
         }
+
+        /// One server for all of them, a database for each.
+        #[test]
+        fn postgres_keeps_the_whole_contract() {
+            let Some(server) = Server::start() else { return };
+            $(
+                let started = Instant::now();
+                block_on($case(Site::Postgres(server.database(stringify!($case)))));
+                println!("held in {:?}: {}", started.elapsed(), stringify!($case));
+            )*
+            block_on(a_lost_connection_is_made_anew(Site::Postgres(server.database("a_lost_connection"))));
+            block_on(daemons_that_start_together_make_one_schema(Site::Postgres(server.database("together"))));
+        }
     };
 }
 
@@ -99,6 +119,7 @@ contract! {
     usage_is_never_passed_and_never_negative
     sixty_four_race_for_room_for_ten
     a_hundred_writers_share_one_hot_folder
+    nodes_that_cross_each_other_stay_exact
     a_failed_guard_undoes_its_own_batch_only
     intents_come_back_in_order_until_cleared
     accounts_and_spaces_come_back_as_they_were
@@ -289,6 +310,35 @@ async fn a_hundred_writers_share_one_hot_folder(site: Site) {
     assert_eq!(open.paths("hot").await.len(), 1000);
     let verified = open.catalog.verify_history().await.expect("read");
     assert_eq!((verified.lines, verified.broken.len()), (1000, 0));
+}
+
+/// Two nodes charge the same two spaces in opposite orders: a deadlock where rows are locked one by one.
+async fn nodes_that_cross_each_other_stay_exact(site: Site) {
+    let nodes = [Arc::new(site.open().await), Arc::new(site.open_as("two").await)];
+    let charge = |space: &str| Edit::Usage {
+        space: space.into(),
+        bytes: 1,
+        files: 1,
+        max_bytes: Some(1_000_000),
+        max_files: None,
+    };
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..200 {
+        let open = nodes[n % 2].clone();
+        let edits = if n % 2 == 0 { [charge("/a"), charge("/b")] } else { [charge("/b"), charge("/a")] };
+        let edits = edits.into_iter().chain([Edit::History(line("create", "/"))]).collect::<Vec<_>>();
+        tasks.spawn(async move { open.commit(edits).await.map_err(|error| error.kind()) });
+    }
+    let outcomes = tasks.join_all().await;
+    assert!(outcomes.iter().all(|outcome| matches!(outcome, Ok(()) | Err(Kind::Conflict))), "{outcomes:?}");
+    let held = outcomes.iter().filter(|outcome| outcome.is_ok()).count() as u64;
+    assert!(held > 100, "only {held} of 200 held");
+    for space in ["/a", "/b"] {
+        let counted = nodes[0].catalog.usage(space).await.expect("read");
+        assert_eq!(counted, Usage { bytes: held, files: held });
+    }
+    let verified = nodes[1].catalog.verify_history().await.expect("read");
+    assert_eq!((verified.lines, verified.broken), (held, Vec::new()));
 }
 
 async fn a_failed_guard_undoes_its_own_batch_only(site: Site) {
@@ -581,4 +631,37 @@ async fn a_stop_midway_leaves_all_or_nothing(site: Site) {
         assert_eq!(open.catalog.sum_below("/s", "").await.expect("read"), counted);
         assert!(open.catalog.verify_history().await.expect("read").broken.is_empty());
     }
+}
+
+/// The server ends every connection of a node; what comes next works again, on new ones, with one chain.
+async fn a_lost_connection_is_made_anew(site: Site) {
+    const END: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'stoa one'";
+    let open = site.open().await;
+    let other = site.open_as("two").await;
+    open.must([put("before", 1), Edit::History(line("create", "/before"))]).await;
+    assert_eq!(open.paths("").await.len(), 1);
+    assert!(!other.ask(END, Vec::new()).await.is_empty());
+    let mut tries = 0;
+    while let Err(error) = open.commit([put("after", 1), Edit::History(line("create", "/after"))]).await {
+        tries += 1;
+        assert!(error.kind() == Kind::Unavailable && tries < 10, "{error:?}");
+    }
+    assert_eq!(open.paths("").await, ["after", "before"]);
+    let verified = open.catalog.verify_history().await.expect("read");
+    assert_eq!((verified.lines, verified.broken), (2, Vec::new()));
+    let unreachable = Site::Postgres("postgres://postgres@%2Fnonexistent/x".to_owned());
+    assert_eq!(unreachable.try_open("one").await.err().expect("nobody is there").kind(), Kind::Unavailable);
+}
+
+async fn daemons_that_start_together_make_one_schema(site: Site) {
+    let site = Arc::new(site);
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..8 {
+        let site = site.clone();
+        tasks.spawn(async move { site.try_open(&format!("node{n}")).await.map(drop) });
+    }
+    for outcome in tasks.join_all().await {
+        outcome.expect("each of them opens");
+    }
+    site.open().await.must([put("works", 1)]).await;
 }
