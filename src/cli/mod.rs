@@ -1,7 +1,118 @@
 //! The command line: `serve` and the commands around it.
+//!
+//! Each command says what went wrong, why and what to do, and ends with a code of sysexits(3). Passwords come from standard
+//! input, a file or a prompt, never from the arguments, where every user of the machine could read them.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to the terminal")]
+
+mod accounts;
+mod check;
+mod desk;
+mod failure;
+mod groups;
+mod history;
+mod init;
+mod password;
+mod space;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub use failure::Failure;
+
+use crate::daemon;
+
+/// One store, many doors: files and mail for browsers, FTP and SMTP clients out of one tree.
+#[derive(Parser)]
+#[command(name = "stoa", version, max_term_width = 100)]
+struct Arguments {
+    #[command(flatten)]
+    place: ConfigArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the configuration is.
+#[derive(Args, Clone, Debug)]
+struct ConfigArgs {
+    /// The configuration file [default: /etc/stoa/stoa.toml when it is there].
+    #[arg(long, short, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon until SIGTERM.
+    Serve,
+    /// Print the effective configuration with each value's origin, and try what it names.
+    Check(check::CheckArgs),
+    /// Make configuration, data folder, certificate and a first administrator.
+    Init(init::InitArgs),
+    /// People: add, passwd, list, remove, disable, enable, hash.
+    #[command(subcommand)]
+    User(accounts::UserCommand),
+    /// Machines: add, list, remove, passwd.
+    #[command(subcommand)]
+    Device(accounts::DeviceCommand),
+    /// Groups of users.
+    #[command(subcommand)]
+    Group(groups::GroupCommand),
+    /// Subtrees with their own rules: add, list, remove.
+    #[command(subcommand)]
+    Space(space::SpaceCommand),
+    /// Who did what, when, by which door.
+    History(history::HistoryArgs),
+    /// Print the version.
+    Version,
+}
 
 /// Runs the command line; the exit code is the process's.
 #[must_use]
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            let code = if error.use_stderr() { failure::USAGE } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("stoa: {failure}");
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    let file = arguments.place.config.as_deref();
+    match arguments.command {
+        Command::Serve => daemon::run(file).map_err(Failure::from),
+        Command::Check(args) => check::run(file, &args),
+        Command::Init(args) => init::run(file, &args),
+        Command::User(command) => accounts::user(file, command),
+        Command::Device(command) => accounts::device(file, command),
+        Command::Group(command) => groups::run(file, &command),
+        Command::Space(command) => space::run(file, command),
+        Command::History(args) => history::run(file, &args),
+        Command::Version => {
+            println!("stoa {}", env!("CARGO_PKG_VERSION"));
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
 }

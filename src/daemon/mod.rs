@@ -1,1 +1,178 @@
 //! The daemon: assembles the rooms, handles signals, reloads, drains, speaks to systemd.
+//!
+//! Connections are served by the workers' own runtimes; what happens here (keepers, signals, reload, watchdog) runs on a
+//! small runtime of its own, so that neither can starve the other.
+
+pub mod data;
+pub mod first;
+mod notify;
+pub mod probe;
+mod reload;
+mod signal;
+mod start;
+pub mod volumes;
+mod watchdog;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{self, Config, Problems};
+use crate::error::Error;
+use crate::hub::Hub;
+use crate::net::{Gate, Service, Tls, Workers};
+use crate::telemetry::log;
+use signal::{Signal, Signals};
+
+/// Threads of the control runtime.
+const CONTROL_THREADS: usize = 2;
+/// How long blocking work may hold up the end.
+const LEAVE: Duration = Duration::from_secs(5);
+/// Beyond the drain itself: what the keepers may take to put the last publishes on the disk.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// Why the daemon could not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The configuration is wrong.
+    Config(Problems),
+    /// Something it names is.
+    Other(Error),
+}
+
+impl From<Problems> for StartError {
+    fn from(problems: Problems) -> Self {
+        Self::Config(problems)
+    }
+}
+
+impl From<Error> for StartError {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl StartError {
+    /// For the log: what is wrong, with every cause.
+    #[must_use]
+    pub fn detail(&self) -> String {
+        match self {
+            Self::Config(problems) => problems.to_string(),
+            Self::Other(error) => error.detail(),
+        }
+    }
+}
+
+/// Runs the daemon until it is told to end.
+///
+/// # Errors
+/// Why it could not start.
+pub fn run(file: Option<&Path>) -> Result<(), StartError> {
+    let config = config::load(file)?.config;
+    let _log = log::init(&config.log)?;
+    let has_files = !config.log.folder.is_empty();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .map_err(Error::internal)?;
+    let ended = runtime.block_on(control(file, config));
+    runtime.shutdown_timeout(LEAVE);
+    if let (Err(error), true) = (&ended, has_files) {
+        tracing::error!("cannot start: {}", error.detail());
+    }
+    ended
+}
+
+async fn control(file: Option<&Path>, config: Config) -> Result<(), StartError> {
+    let mut signals = Signals::listen().map_err(Error::internal)?;
+    let starting = start::start(file, config);
+    let mut daemon = tokio::select! {
+        started = starting => started?,
+        // Nothing was acknowledged yet, and a start can begin again from any point.
+        () = signals.end() => return Ok(()),
+    };
+    notify::ready(&daemon.status());
+    daemon.serve(&mut signals).await;
+    daemon.drain(&mut signals).await;
+    Ok(())
+}
+
+/// A running daemon.
+struct Daemon {
+    file: Option<PathBuf>,
+    config: Config,
+    hub: Hub,
+    tls: Arc<Tls>,
+    gate: Arc<Gate>,
+    services: BTreeMap<&'static str, Vec<Arc<Service>>>,
+    workers: Workers,
+    keepers: Vec<JoinHandle<()>>,
+    keeping: CancellationToken,
+    ready: Arc<AtomicBool>,
+    _lock: data::Lock,
+}
+
+impl Daemon {
+    /// The one line of `systemctl status`.
+    fn status(&self) -> String {
+        let doors: Vec<_> = self.services.keys().copied().collect();
+        format!("serving {} from {}", doors.join(", "), self.config.data.display())
+    }
+
+    /// Until it is told to end.
+    async fn serve(&mut self, signals: &mut Signals) {
+        loop {
+            match signals.next().await {
+                Signal::End => return,
+                Signal::Reload => self.reload().await,
+                Signal::Reopen => {
+                    log::reopen();
+                    tracing::info!("log files were opened again");
+                }
+            }
+        }
+    }
+
+    /// Stops accepting, lets running work finish, ends. A second signal ends it now.
+    async fn drain(mut self, signals: &mut Signals) {
+        let limit = self.config.limits.drain.0;
+        let open = self.workers.links().open();
+        self.ready.store(false, Ordering::Release);
+        tracing::info!(open, limit = %self.config.limits.drain, "draining");
+        notify::stopping(&format!("draining {open} connections"));
+        notify::patience(limit + MARGIN);
+        let drained = {
+            let draining = self.workers.drain(limit);
+            tokio::pin!(draining);
+            tokio::select! {
+                drained = &mut draining => drained,
+                () = signals.end() => {
+                    tracing::warn!("told twice: ending now");
+                    self.workers.links().now();
+                    draining.await
+                }
+            }
+        };
+        self.keeping.cancel();
+        let keepers = std::mem::take(&mut self.keepers);
+        let ended = tokio::time::timeout(MARGIN, async {
+            for keeper in keepers {
+                if keeper.await.is_err() {
+                    tracing::error!("a keeper had died");
+                }
+            }
+        });
+        if ended.await.is_err() {
+            tracing::warn!("the keepers took too long; the next start goes on where they stopped");
+        }
+        data::clear_listeners(&self.config.data);
+        tracing::info!(open = drained.open, cut = drained.cut, "ended");
+    }
+}

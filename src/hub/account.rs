@@ -7,6 +7,9 @@ use ipnet::IpNet;
 use crate::hub::path::TreePath;
 use crate::store::AccountKind;
 
+/// Users in this group administer, declared or not.
+pub const ADMIN_GROUP: &str = "admin";
+
 /// Someone who can sign in (user, device), compiled from settings or a catalog row.
 #[derive(Clone, Debug)]
 pub struct Account {

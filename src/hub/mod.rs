@@ -87,9 +87,25 @@ impl Hub {
     /// What is wrong with the settings, the catalog or a volume.
     pub async fn open(settings: Settings, catalog: Catalog, volumes: Arc<dyn Volumes>) -> Result<Self> {
         let view = view::View::build(settings, &catalog, volumes.as_ref(), None).await?;
+        let hub = Self::assemble(view, catalog, volumes).await?;
+        hub.replay().await?;
+        Ok(hub)
+    }
+
+    /// Opens the hub for an operator's command beside a daemon that may run: nothing is replayed or swept, and what does
+    /// not fit in the settings is left out, so that a command can put it right.
+    ///
+    /// # Errors
+    /// `Unavailable` when the catalog cannot be read.
+    pub async fn open_for_admin(settings: Settings, catalog: Catalog, volumes: Arc<dyn Volumes>) -> Result<Self> {
+        let (view, _) = view::View::prepare(settings, &catalog, volumes.as_ref(), None).await?;
+        Self::assemble(view, catalog, volumes).await
+    }
+
+    async fn assemble(view: view::View, catalog: Catalog, volumes: Arc<dyn Volumes>) -> Result<Self> {
         let locks = lock::Locks::load(&catalog, now()).await?;
         let gatekeeper = login::Gatekeeper::new(&view.settings.login);
-        let hub = Self {
+        Ok(Self {
             inner: Arc::new(Inner {
                 catalog,
                 volumes,
@@ -103,9 +119,7 @@ impl Hub {
                 partials: partial::Partials::default(),
                 next_intent: AtomicI64::new(now()),
             }),
-        };
-        hub.replay().await?;
-        Ok(hub)
+        })
     }
 
     /// Starts the keepers (intent clearing, adoption of outside changes, expiry, following other processes' commits);

@@ -12,7 +12,7 @@ use argon2::Params;
 use argon2::password_hash::phc::PasswordHash;
 use ipnet::IpNet;
 
-use crate::hub::account::{Account, Secret};
+use crate::hub::account::{ADMIN_GROUP, Account, Secret};
 use crate::hub::compile::{From, Problems, tree_path};
 use crate::hub::path::TreePath;
 use crate::hub::settings::{DeviceSettings, Settings, UserSettings};
@@ -62,7 +62,7 @@ impl<'a> Spec<'a> {
             folder: "",
             networks: &user.networks,
             protocols: &user.protocols,
-            admin: user.admin,
+            admin: user.admin || user.groups.iter().any(|group| group == ADMIN_GROUP),
             disabled: user.disabled,
             from: From::Settings,
         }
@@ -96,7 +96,7 @@ impl<'a> Spec<'a> {
             folder: &row.folder,
             networks: &row.networks,
             protocols: &row.protocols,
-            admin: false,
+            admin: row.kind == AccountKind::User && row.groups.iter().any(|group| group == ADMIN_GROUP),
             disabled: row.disabled,
             from: From::Catalog,
         }

@@ -2,6 +2,7 @@
 mod accounts;
 mod config;
 mod contract;
+mod daemon;
 mod mail;
 mod volume;
 mod postgres;

@@ -1,0 +1,55 @@
+//! `stoa check`: what is in force and where it came from, and whether what it names is there.
+
+use std::path::Path;
+
+use clap::Args;
+
+use super::Failure;
+use crate::config::{self, Loaded, Problem, Problems, explain};
+use crate::daemon::probe;
+
+/// How to print it.
+#[derive(Args)]
+pub struct CheckArgs {
+    /// Print only what is wrong.
+    #[arg(long, short, conflicts_with = "json")]
+    quiet: bool,
+    /// One JSON object: values with their origins, and problems.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `stoa check`.
+pub fn run(file: Option<&Path>, args: &CheckArgs) -> Result<(), Failure> {
+    let (loaded, problems) = match config::load(file) {
+        Ok(loaded) => {
+            let problems = probe::all(&loaded);
+            (Some(loaded), problems)
+        }
+        Err(problems) => (None, problems.0),
+    };
+    if args.json {
+        println!("{:#}", json(loaded.as_ref(), &problems));
+    } else if let (Some(loaded), false) = (&loaded, args.quiet) {
+        println!("# {}", loaded.name());
+        print!("{}", explain::text(loaded));
+    }
+    match problems.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::from(Problems(problems))),
+    }
+}
+
+fn json(loaded: Option<&Loaded>, problems: &[Problem]) -> serde_json::Value {
+    let values: Vec<_> = loaded
+        .map(explain::values)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|value| serde_json::json!({ "key": value.key, "value": value.value, "origin": value.origin }))
+        .collect();
+    let problems: Vec<_> = problems
+        .iter()
+        .map(|problem| serde_json::json!({ "place": problem.place, "problem": problem.what, "remedy": problem.remedy }))
+        .collect();
+    serde_json::json!({ "values": values, "problems": problems })
+}

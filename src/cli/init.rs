@@ -1,0 +1,88 @@
+//! `stoa init`: from nothing to a server that can be started, asking nothing and overwriting nothing.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::Failure;
+use super::desk::Desk;
+use crate::config::{self, Config, DEFAULT_FILE};
+use crate::daemon::{data, first};
+use crate::net::Tls;
+
+/// What to make.
+#[derive(Args)]
+pub struct InitArgs {
+    /// The data folder [default: as configured, else /var/lib/stoa].
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// Mail domain(s), separated by commas.
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
+    /// Nothing is asked in any case; accepted for scripts.
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// Runs `stoa init`.
+pub fn run(file: Option<&Path>, args: &InitArgs) -> Result<(), Failure> {
+    let file = file.unwrap_or(Path::new(DEFAULT_FILE));
+    if file.exists() {
+        if args.data.is_some() || args.domain.is_some() {
+            return Err(Failure::cannot_create(format!(
+                "{} is there already and is not overwritten; edit it, or leave --data and --domain out",
+                file.display()
+            )));
+        }
+        eprintln!("kept  {}", file.display());
+    } else {
+        write_config(file, args)?;
+        eprintln!("made  {}", file.display());
+    }
+    let config = config::load(Some(file))?.config;
+    data::prepare(&config.data)?;
+    data::lay(&config.data)?;
+    eprintln!("ready {}", config.data.display());
+    Tls::open(&config.tls, &config.data, &config.domain)?;
+    if config.tls.certificate.is_empty() {
+        eprintln!("ready {}", config.data.join("tls").display());
+    }
+    administrator(&config)?;
+    eprintln!("start it with: stoa serve --config {}", file.display());
+    Ok(())
+}
+
+fn administrator(config: &Config) -> Result<(), Failure> {
+    let desk = Desk::with(config)?;
+    match desk.wait(first::administrator(&desk.hub, &config.data))? {
+        true => eprintln!("made  user admin; its password is in {}", data::admin_password(&config.data).display()),
+        false => eprintln!("kept  the accounts that are there"),
+    }
+    Ok(())
+}
+
+fn write_config(file: &Path, args: &InitArgs) -> Result<(), Failure> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let cannot = |error: std::io::Error| Failure::cannot_create(format!("{} cannot be made: {error}", file.display()));
+    std::fs::create_dir_all(folder.join("conf.d")).map_err(cannot)?;
+    let data = args.data.clone().unwrap_or_else(|| "/var/lib/stoa".into());
+    let data = std::path::absolute(&data).map_err(cannot)?;
+    let data = data.to_str().ok_or_else(|| Failure::usage("--data is not UTF-8; choose another folder"))?;
+    let domain = args.domain.as_deref().unwrap_or("localhost");
+    let mut made = OpenOptions::new().write(true).create_new(true).mode(0o640).open(file).map_err(cannot)?;
+    write!(made, "{}", text(data, domain)).and_then(|()| made.sync_all()).map_err(cannot)
+}
+
+fn text(data: &str, domain: &str) -> String {
+    let quoted = |text: &str| toml::Value::from(text).to_string();
+    format!(
+        "# Made by `stoa init`. Every key with its default: conf/stoa.toml of the distribution; `stoa check` shows what counts.\n\
+         data = {}\n\
+         domain = {}\n",
+        quoted(data),
+        quoted(domain)
+    )
+}

@@ -1,0 +1,100 @@
+//! Assembling: data folder, catalog, hub, certificates, sockets, languages, workers; in that order, ready at the end.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::volumes::Directories;
+use super::{Daemon, data, first, notify, watchdog};
+use crate::config::Config;
+use crate::error::{Error, Kind, Result};
+use crate::hub::Hub;
+use crate::net::{Bound, Gate, Handler, Passed, Service, Tls, Workers, bind_all};
+use crate::proto::{PROTOCOLS, Tools};
+use crate::store::Catalog;
+
+/// What recovery after a crash or a migration may take before systemd loses patience.
+const RECOVERY: Duration = Duration::from_secs(600);
+
+/// Starts everything, or nothing.
+pub(super) async fn start(file: Option<&Path>, config: Config) -> Result<Daemon> {
+    data::prepare(&config.data)?;
+    let lock = data::lock(&config.data)?;
+    data::clear_listeners(&config.data);
+    data::lay(&config.data)?;
+    notify::patience(RECOVERY);
+    notify::status("opening the store");
+    let node = data::node(&config.data)?;
+    let catalog = Catalog::open(&config.catalog, &config.data, &node).await?;
+    let volumes = Directories::new(config.data.clone());
+    let hub = Hub::open(config.hub(), catalog.clone(), volumes).await?;
+    first::administrator(&hub, &config.data).await?;
+    let tls = Tls::open(&config.tls, &config.data, &config.domain)?;
+    let bound = sockets(&config)?;
+
+    let ready = Arc::new(AtomicBool::new(false));
+    let gate = Gate::new(config.limits.clone())?;
+    let handlers = open_doors(&config, &tools(&hub, &tls, &ready))?;
+    let mut services: BTreeMap<&'static str, Vec<Arc<Service>>> = BTreeMap::new();
+    let mut lanes = Vec::with_capacity(bound.len());
+    let mut addresses = Vec::with_capacity(bound.len());
+    for bound in bound {
+        let Some((door, handler)) = handlers.get_key_value(bound.settings.protocol.as_str()) else { continue };
+        let service = Service::new(door, Arc::clone(handler), bound.settings.tls, &tls, &gate);
+        services.entry(door).or_default().push(Arc::clone(&service));
+        tracing::info!(door, address = %bound.address, tls = ?bound.settings.tls, passed = bound.passed, "listening");
+        addresses.push(((*door).to_owned(), bound.address.to_string()));
+        lanes.push((bound, service));
+    }
+    let workers = Workers::start(config.workers, lanes, CancellationToken::new())?;
+    let keeping = CancellationToken::new();
+    let keepers = hub.keep(&keeping);
+    if let Some(period) = notify::watchdog() {
+        tokio::spawn(watchdog::run(catalog, period, keeping.clone()));
+    }
+    data::write_listeners(&config.data, &addresses)?;
+    ready.store(true, Ordering::Release);
+    let file = file.map(Path::to_owned);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), %node, data = %config.data.display(), "ready");
+    Ok(Daemon { file, config, hub, tls, gate, services, workers, keepers, keeping, ready, _lock: lock })
+}
+
+fn sockets(config: &Config) -> Result<Vec<Bound>> {
+    let mut passed = Passed::from_environment();
+    let bound = bind_all(&config.listen, &mut passed)?;
+    for name in passed.left() {
+        tracing::warn!(name, "systemd passed a socket that no [[listen]] takes; it stays unserved");
+    }
+    Ok(bound)
+}
+
+/// What the languages may use.
+pub(super) fn tools(hub: &Hub, tls: &Arc<Tls>, ready: &Arc<AtomicBool>) -> Tools {
+    let ready = Arc::clone(ready);
+    let ready = Arc::new(move || ready.load(Ordering::Acquire));
+    Tools { hub: hub.clone(), tls: Arc::clone(tls), ready }
+}
+
+/// Opens every language that some listener speaks; all problems at once.
+pub(super) fn open_doors(config: &Config, tools: &Tools) -> Result<BTreeMap<&'static str, Arc<dyn Handler>>> {
+    let mut doors = BTreeMap::new();
+    let mut problems = Vec::new();
+    for protocol in
+        PROTOCOLS.iter().filter(|protocol| config.listen.iter().any(|listen| listen.protocol == protocol.name()))
+    {
+        match protocol.open(&config.section(protocol.name()), tools) {
+            Ok(handler) => {
+                doors.insert(protocol.name(), handler);
+            }
+            Err(error) => problems.push(error.detail()),
+        }
+    }
+    match problems.is_empty() {
+        true => Ok(doors),
+        false => Err(Error::new(Kind::Invalid, problems.join("\n"))),
+    }
+}

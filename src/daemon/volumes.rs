@@ -1,0 +1,91 @@
+//! Where the bytes of a space lie: below the data folder, or in a directory served in place.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use crate::error::{Error, Kind, Result};
+use crate::hub::{TreePath, Volumes};
+use crate::store::{Change, Directory, Node, Opened, RelPath, Room, Stage, StageId, Touched, Volume};
+
+/// Directories: our own spaces at `data/tree/<path>`, all staged in `data/stage` (one file system, so that a stage can be
+/// put into any of them); others where their `source` says.
+pub struct Directories {
+    data: PathBuf,
+}
+
+impl Directories {
+    /// Below this data folder.
+    #[must_use]
+    pub fn new(data: PathBuf) -> Arc<Self> {
+        Arc::new(Self { data })
+    }
+}
+
+impl Volumes for Directories {
+    fn open(&self, space: &TreePath, source: &str) -> Result<Arc<dyn Volume>> {
+        let (root, ours) = match source {
+            "" => (self.data.join("tree").join(space.parts().collect::<PathBuf>()), true),
+            source => (PathBuf::from(source), false),
+        };
+        Ok(Arc::new(Directory::open(&root, &self.data.join("stage"), ours)?))
+    }
+}
+
+/// Volumes that stay closed, for commands that only touch records.
+#[must_use]
+pub fn closed() -> Arc<dyn Volumes> {
+    Arc::new(Closed)
+}
+
+struct Closed;
+
+impl Volumes for Closed {
+    fn open(&self, _space: &TreePath, _source: &str) -> Result<Arc<dyn Volume>> {
+        Ok(Arc::new(Self))
+    }
+}
+
+fn shut<T>() -> Result<T> {
+    Err(Error::new(Kind::Unavailable, "files are not open to a command"))
+}
+
+#[async_trait]
+impl Volume for Closed {
+    async fn stat(&self, _path: &RelPath) -> Result<Node> {
+        shut()
+    }
+    async fn list(&self, _folder: &RelPath, _after: Option<&str>, _limit: usize) -> Result<Vec<Node>> {
+        shut()
+    }
+    async fn open(&self, _path: &RelPath) -> Result<Opened> {
+        shut()
+    }
+    async fn stage(&self, _id: &StageId) -> Result<Box<dyn Stage>> {
+        shut()
+    }
+    async fn fork(&self, _from: &StageId, _to: &StageId) -> Result<()> {
+        shut()
+    }
+    async fn discard(&self, _id: &StageId) -> Result<()> {
+        shut()
+    }
+    async fn stages(&self) -> Result<Vec<StageId>> {
+        shut()
+    }
+    async fn publish(&self, _change: &Change, _body: Option<Bytes>) -> Result<Option<Node>> {
+        shut()
+    }
+    async fn sync(&self, _changes: &[Change]) -> Result<()> {
+        shut()
+    }
+    async fn room(&self) -> Result<Room> {
+        shut()
+    }
+    fn watch(&self) -> Option<mpsc::Receiver<Touched>> {
+        None
+    }
+}
