@@ -25,9 +25,9 @@ impl Volumes for Trees {
 }
 
 /// A hub with users alice (admin) and bob, and drop addresses.
-struct Site {
-    hub: Hub,
-    folder: TempDir,
+pub struct Site {
+    pub hub: Hub,
+    pub folder: TempDir,
 }
 
 fn space(path: &str, address: &str) -> SpaceSettings {
@@ -40,7 +40,7 @@ fn space(path: &str, address: &str) -> SpaceSettings {
     }
 }
 
-fn settings() -> Settings {
+pub fn settings() -> Settings {
     let user = |name: &str, admin| UserSettings { name: name.into(), admin, ..UserSettings::default() };
     let keep = SpaceSettings { overwrite: Overwrite::KeepBoth, ..space("/keep", "keep") };
     let small = SpaceSettings { quota: ByteSize(20_000), ..space("/small", "small") };
@@ -63,11 +63,11 @@ fn settings() -> Settings {
 }
 
 impl Site {
-    async fn new() -> Self {
+    pub async fn new() -> Self {
         Self::with(settings()).await
     }
 
-    async fn with(mut settings: Settings) -> Self {
+    pub async fn with(mut settings: Settings) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         settings.data = folder.path().to_owned();
         let catalog = Catalog::open(&CatalogSettings::default(), folder.path(), "test").await.expect("a catalog");
@@ -75,7 +75,7 @@ impl Site {
         Self { hub, folder }
     }
 
-    fn caller(&self) -> Caller {
+    pub fn caller(&self) -> Caller {
         self.caller_at("192.0.2.7:2500")
     }
 
@@ -111,22 +111,22 @@ impl Site {
         upload.commit().await
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    pub fn path(&self, path: &str) -> PathBuf {
         self.folder.path().join("tree").join(path.trim_start_matches('/'))
     }
 
-    fn names(&self, folder: &str) -> Vec<String> {
+    pub fn names(&self, folder: &str) -> Vec<String> {
         names(&self.path(folder))
     }
 
-    async fn usage_matches(&self) {
+    pub async fn usage_matches(&self) {
         for space in self.hub.spaces().await.expect("spaces") {
             let (files, bytes) = count(&self.path(&space.row.path));
             assert_eq!((space.usage.files, space.usage.bytes), (files, bytes), "{}", space.row.path);
         }
     }
 
-    fn stages(&self) -> usize {
+    pub fn stages(&self) -> usize {
         let stage = self.folder.path().join("stage");
         names(&stage).iter().map(|name| names(&stage.join(name)).len()).sum()
     }
@@ -151,7 +151,7 @@ fn count(folder: &Path) -> (u64, u64) {
     sum
 }
 
-fn with_files(files: &[(&str, &[u8])]) -> Vec<u8> {
+pub fn with_files(files: &[(&str, &[u8])]) -> Vec<u8> {
     use base64::Engine;
     let mut message =
         String::from("Subject: Scan\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\n");

@@ -4,5 +4,6 @@ mod config;
 mod contract;
 mod daemon;
 mod mail;
+mod smtp;
 mod volume;
 mod postgres;

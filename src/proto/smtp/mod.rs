@@ -127,6 +127,10 @@ struct Smtpd(Arc<Door>);
 
 #[async_trait]
 impl Handler for Smtpd {
+    fn busy(&self) -> &'static [u8] {
+        b"421 4.3.2 too many connections; try again later\r\n"
+    }
+
     async fn serve(&self, link: Link) -> std::io::Result<()> {
         let talk = session::Session::new(self.0.clone(), link.origin.clone(), link.tls.is_some());
         converse(talk, link).await

@@ -26,9 +26,9 @@ const PATIENT_RECIPIENTS: u32 = 3;
 /// Unknown recipients before the connection is closed.
 const MOST_BAD_RECIPIENTS: u32 = 20;
 /// What each unknown recipient beyond the patience adds to the wait.
-const SLOWER: Duration = Duration::from_millis(250);
+const SLOWER: Duration = Duration::from_millis(100);
 /// The longest such wait.
-const SLOWEST: Duration = Duration::from_secs(3);
+const SLOWEST: Duration = Duration::from_millis(500);
 /// Failed sign-ins before the connection is closed.
 const MOST_BAD_SIGN_INS: u32 = 5;
 /// Bytes of a recipient list in an access line.
