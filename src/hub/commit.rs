@@ -16,7 +16,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Plan, Planned, Sight};
 use crate::hub::view::{Space, View};
 use crate::hub::{Caller, Hub};
-use crate::store::{Change, Edit, IntentRow, Node};
+use crate::store::{Change, Edit, IntentRow, Node, StageId};
 
 /// Times an act is planned again when others changed the same thing meanwhile.
 const ATTEMPTS: u32 = 8;
@@ -77,6 +77,8 @@ pub(crate) struct Pending {
     done: Mutex<Vec<Promised>>,
     /// The volume refused; to be tried again, in order.
     stuck: Mutex<Vec<Promised>>,
+    /// Nobody knows whether their commit happened.
+    doubtful: Mutex<Vec<Vec<Promised>>>,
     /// Bytes of inline bodies in either list.
     bytes: AtomicU64,
     /// Wakes the keeper early.
@@ -98,6 +100,25 @@ impl Pending {
         self.bytes.fetch_add(inline_bytes(std::slice::from_ref(&promised)), Ordering::Relaxed);
         self.stuck.lock().push(promised);
         self.wake.notify_one();
+    }
+
+    fn doubt(&self, promised: Vec<Promised>) {
+        self.doubtful.lock().push(promised);
+    }
+
+    /// Groups whose commit must be asked for again.
+    pub(crate) fn take_doubtful(&self) -> Vec<Vec<Promised>> {
+        std::mem::take(&mut *self.doubtful.lock())
+    }
+
+    /// Puts a group back that still nobody can decide.
+    pub(crate) fn still_doubtful(&self, promised: Vec<Promised>) {
+        self.doubt(promised);
+    }
+
+    /// May this stage be needed by a commit that nobody can decide yet?
+    pub(crate) fn needs_stage(&self, id: &StageId) -> bool {
+        self.doubtful.lock().iter().flatten().any(|one| one.planned.change.stage() == Some(id))
     }
 
     /// Everything in place; the caller syncs and clears it, or adds it again.
@@ -200,7 +221,10 @@ impl Hub {
         let _locked = self.inner.paths.lock_stripes(stripes_of(&changes)).await;
         self.refuse_stuck(&changes)?;
         let promised = self.promise(&mut batch.edits, changes);
-        self.catalog().commit(batch).await?;
+        let promised = match self.catalog().commit(batch).await {
+            Ok(()) => promised,
+            Err(error) => self.ascertain(promised, error).await?,
+        };
         let nodes = self.publish_all(promised).await;
         Ok(answer(&nodes))
     }
@@ -235,6 +259,28 @@ impl Hub {
                 Promised { id, planned }
             })
             .collect()
+    }
+
+    /// A commit failed. When only its answer was lost it counts as done; when nobody can say, the keeper asks later.
+    async fn ascertain(&self, promised: Vec<Promised>, error: Error) -> Result<Vec<Promised>> {
+        if !matches!(error.kind(), Kind::Unavailable | Kind::Internal | Kind::Cancelled) {
+            return Err(error);
+        }
+        match self.was_committed(&promised).await {
+            Ok(true) => Ok(promised),
+            Ok(false) => Err(error),
+            Err(_) => {
+                self.inner.pending.doubt(promised);
+                Err(error)
+            }
+        }
+    }
+
+    /// Are these intents in the catalog?
+    pub(crate) async fn was_committed(&self, promised: &[Promised]) -> Result<bool> {
+        let Some(first) = promised.first() else { return Ok(false) };
+        let found = self.catalog().intents(first.id.saturating_sub(1), 1).await?;
+        Ok(found.first().is_some_and(|row| row.id == first.id))
     }
 
     /// Puts everything in place; what the volume refuses even now is durable all the same and goes to the keeper.

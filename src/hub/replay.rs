@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::hub::act::Planned;
 use crate::hub::commit::{Promised, publish};
-use crate::store::{Batch, Body, Change, Edit, IntentRow, StageId};
+use crate::store::{Batch, Change, Edit, IntentRow, StageId};
 
 /// Intents read at once.
 const PAGE: usize = 500;
@@ -38,9 +38,7 @@ impl Hub {
         for row in page {
             let Some(space) = view.space(&row.space).cloned() else {
                 tracing::warn!(space = row.space, id = row.id, "a change waits for a space that is not configured");
-                if let Ok(Change::Put { body: Body::Staged(id), .. }) = Change::decode(&row.change) {
-                    needed.insert(id);
-                }
+                needed.extend(Change::decode(&row.change).ok().and_then(|change| change.stage().cloned()));
                 continue;
             };
             let change = Change::decode(&row.change)?;
@@ -57,9 +55,7 @@ impl Hub {
                         error = error.detail(),
                         "a committed change cannot be put in place yet"
                     );
-                    if let Change::Put { body: Body::Staged(id), .. } = &promised.planned.change {
-                        needed.insert(id.clone());
-                    }
+                    needed.extend(promised.planned.change.stage().cloned());
                     self.inner.pending.add_stuck(promised);
                 }
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::commit::publish;
+use crate::hub::commit::{Promised, publish};
 use crate::hub::{Hub, adopt, now};
 use crate::store::{Batch, Edit};
 
@@ -42,12 +42,38 @@ async fn clear(hub: Hub, stop: CancellationToken) {
             running = tick(CLEAR_EVERY, &stop) => running,
             () = hub.inner.pending.wake.notified() => tick(CLEAR_EVERY / 10, &stop).await,
         };
+        settle_doubtful(&hub).await;
         retry_stuck(&hub).await;
         let done = hub.inner.pending.take_done();
         if let Err(error) = hub.clear(done).await {
             tracing::error!(
                 error = error.detail(),
                 "the tree could not be synced; intents are kept and it is tried again"
+            );
+        }
+    }
+}
+
+/// Commits whose answer was lost: done after all, or never.
+async fn settle_doubtful(hub: &Hub) {
+    for group in hub.inner.pending.take_doubtful() {
+        match hub.was_committed(&group).await {
+            Ok(true) => group.into_iter().for_each(|one| hub.inner.pending.add_stuck(one)),
+            Ok(false) => forget_stages(group).await,
+            Err(_) => hub.inner.pending.still_doubtful(group),
+        }
+    }
+}
+
+async fn forget_stages(group: Vec<Promised>) {
+    for one in group {
+        if let Some(id) = one.planned.change.stage()
+            && let Err(error) = one.planned.space.volume.discard(id).await
+        {
+            tracing::warn!(
+                stage = id.0,
+                error = error.detail(),
+                "a refused upload could not be removed; the next start does it"
             );
         }
     }

@@ -365,6 +365,7 @@ impl Work {
 
     async fn discard(&mut self) {
         if let Some((id, _)) = self.body.stage.take()
+            && !self.caller.hub().inner.pending.needs_stage(&id)
             && let Err(error) = self.space.volume.discard(&id).await
         {
             tracing::warn!(

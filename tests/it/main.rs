@@ -7,3 +7,4 @@ mod mail;
 mod smtp;
 mod volume;
 mod postgres;
+mod hub;

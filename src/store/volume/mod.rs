@@ -98,6 +98,15 @@ impl Change {
         serde_json::to_string(self).unwrap_or_default()
     }
 
+    /// The stage its bytes are in, when they are in one.
+    #[must_use]
+    pub fn stage(&self) -> Option<&StageId> {
+        match self {
+            Self::Put { body: Body::Staged(id), .. } => Some(id),
+            _ => None,
+        }
+    }
+
     /// Back from the intent row.
     ///
     /// # Errors
