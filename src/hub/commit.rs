@@ -1,9 +1,10 @@
 //! The commit: batch → durable → publish, in commit order on each path.
 //!
-//! 1. the spaces an act touches are held (shared; alone when a folder moves), 2. it plans, 3. its paths are locked in
-//! one order, 4. the catalog makes batch, history and intents durable together, 5. the publishes are done, 6. the
+//! 1. the spaces an act touches are held (shared; alone when a folder moves), 2. its paths are locked in one order,
+//! 3. it plans, 4. the catalog makes batch, history and intents durable together, 5. the publishes are done, 6. the
 //! intents are handed to the keeper, who syncs the tree and clears them. A crash after 4 is mended by [`super::replay`].
 
+use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,16 +42,14 @@ impl Default for PathLocks {
 impl PathLocks {
     /// Locks one path of a space.
     pub(crate) async fn lock(&self, space: &str, path: &str) -> Vec<MutexGuard<'_, ()>> {
-        self.lock_stripes(vec![stripe(space, path)]).await
+        self.lock_stripes(&BTreeSet::from([stripe(space, path)])).await
     }
 
     /// Locks stripes, always in the same order so that two callers cannot wait for each other.
-    async fn lock_stripes(&self, mut wanted: Vec<usize>) -> Vec<MutexGuard<'_, ()>> {
-        wanted.sort_unstable();
-        wanted.dedup();
+    async fn lock_stripes(&self, wanted: &BTreeSet<usize>) -> Vec<MutexGuard<'_, ()>> {
         let mut held = Vec::with_capacity(wanted.len());
         for index in wanted {
-            if let Some(mutex) = self.stripes.get(index) {
+            if let Some(mutex) = self.stripes.get(*index) {
                 held.push(mutex.lock().await);
             }
         }
@@ -152,11 +151,11 @@ fn touches(change: &Change, path: &str) -> bool {
     places(change).into_iter().flatten().any(|place| place == path)
 }
 
-/// The paths a change must have to itself.
+/// The paths a change must have to itself; making a folder is the same however often it is done.
 fn places(change: &Change) -> [Option<&str>; 2] {
     match change {
+        Change::Folder { .. } => [None, None],
         Change::Put { path, .. }
-        | Change::Folder { path }
         | Change::Remove { path }
         | Change::RemoveFolder { path, .. }
         | Change::SetModified { path, .. } => [Some(path.as_str()), None],
@@ -165,10 +164,21 @@ fn places(change: &Change) -> [Option<&str>; 2] {
 }
 
 /// The stripes of every path these changes touch.
-fn stripes_of(changes: &[Planned]) -> Vec<usize> {
-    let mut stripes = Vec::with_capacity(changes.len());
+fn stripes_of(changes: &[Planned]) -> BTreeSet<usize> {
+    let mut stripes = BTreeSet::new();
     for one in changes {
         stripes.extend(places(&one.change).into_iter().flatten().map(|path| stripe(&one.space.key, path)));
+    }
+    stripes
+}
+
+/// The stripes of the paths an act names before it plans: what it looks at there cannot change under it.
+fn stripes_named<A: Act>(view: &View, act: &A) -> Vec<usize> {
+    let mut stripes = Vec::new();
+    for path in act.paths() {
+        if let Some((space, rel)) = view.space_of(path) {
+            stripes.push(stripe(&space.key, rel.as_str()));
+        }
     }
     stripes
 }
@@ -199,13 +209,22 @@ impl Hub {
     pub(crate) async fn carry<A: Act>(&self, caller: &Caller, act: &A) -> Result<A::Yield> {
         let mut alone = false;
         let mut attempt = 0;
+        let mut stripes = BTreeSet::new();
         loop {
             let view = self.view();
             judge(&view, caller, act)?;
             let _held = hold(spaces_of(&view, act), alone).await;
+            stripes.extend(stripes_named(&view, act));
+            let _locked = self.inner.paths.lock_stripes(&stripes).await;
             let plan = act.plan(&Sight { hub: self, view: &view, caller }).await?;
-            if plan.wide && !alone {
-                alone = true;
+            let needed = stripes_of(&plan.changes);
+            if (plan.wide && !alone) || !needed.is_subset(&stripes) {
+                alone |= plan.wide;
+                stripes.extend(needed);
+                attempt += 1;
+                if attempt > ATTEMPTS {
+                    return Err(Error::new(Kind::Conflict, "others change the same thing all the time; try again"));
+                }
                 continue;
             }
             match self.settle(plan).await {
@@ -215,10 +234,9 @@ impl Hub {
         }
     }
 
-    /// Commits a plan and publishes it.
+    /// Commits a plan and publishes it; its paths are locked.
     async fn settle<Y>(&self, plan: Plan<Y>) -> Result<Y> {
         let Plan { mut batch, changes, answer, .. } = plan;
-        let _locked = self.inner.paths.lock_stripes(stripes_of(&changes)).await;
         self.refuse_stuck(&changes)?;
         let promised = self.promise(&mut batch.edits, changes);
         let promised = match self.catalog().commit(batch).await {

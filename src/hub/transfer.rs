@@ -105,6 +105,8 @@ pub(super) struct Base {
 /// The bytes so far: in memory while they are few, then in a stage.
 pub(crate) struct Incoming {
     buffer: BytesMut,
+    /// The buffer once it was handed to a commit, which may have to be tried again.
+    handed: Option<Bytes>,
     stage: Option<(StageId, Box<dyn Stage>)>,
     inline: usize,
 }
@@ -117,16 +119,25 @@ struct Ceiling {
 
 impl Incoming {
     pub(super) fn new(inline: ByteSize) -> Self {
-        Self { buffer: BytesMut::new(), stage: None, inline: usize::try_from(inline.0).unwrap_or(usize::MAX) }
+        Self {
+            buffer: BytesMut::new(),
+            handed: None,
+            stage: None,
+            inline: usize::try_from(inline.0).unwrap_or(usize::MAX),
+        }
     }
 
     pub(super) fn staged(id: StageId, stage: Box<dyn Stage>) -> Self {
-        Self { buffer: BytesMut::new(), stage: Some((id, stage)), inline: 0 }
+        Self { buffer: BytesMut::new(), handed: None, stage: Some((id, stage)), inline: 0 }
     }
 
     /// Bytes so far.
     pub(crate) fn len(&self) -> u64 {
-        self.stage.as_ref().map_or(self.buffer.len() as u64, |(_, stage)| stage.len())
+        self.stage.as_ref().map_or(self.in_memory().len() as u64, |(_, stage)| stage.len())
+    }
+
+    fn in_memory(&self) -> &[u8] {
+        self.handed.as_deref().unwrap_or(&self.buffer)
     }
 
     /// Takes more bytes; into a stage on this space's volume once they are many.
@@ -162,7 +173,7 @@ impl Incoming {
 
     /// Ready for the commit: inline, or sealed on the disk.
     pub(crate) async fn content(&mut self, space: &Space, backlog_full: bool) -> Result<Content> {
-        if self.stage.is_none() && backlog_full && !self.buffer.is_empty() {
+        if self.stage.is_none() && self.handed.is_none() && backlog_full && !self.buffer.is_empty() {
             self.spill(space).await?;
         }
         match &mut self.stage {
@@ -172,7 +183,10 @@ impl Incoming {
                 }
                 Ok(Content::Staged(id.clone()))
             }
-            None => Ok(Content::Inline(std::mem::take(&mut self.buffer).freeze())),
+            None => {
+                let handed = self.handed.get_or_insert_with(|| std::mem::take(&mut self.buffer).freeze());
+                Ok(Content::Inline(handed.clone()))
+            }
         }
     }
 
@@ -181,9 +195,10 @@ impl Incoming {
         if let Some((_, stage)) = &self.stage {
             return stage.read_at(offset, len).await;
         }
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(self.buffer.len());
-        let end = start.saturating_add(len).min(self.buffer.len());
-        Ok(Bytes::copy_from_slice(self.buffer.get(start..end).unwrap_or_default()))
+        let held = self.in_memory();
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(held.len());
+        let end = start.saturating_add(len).min(held.len());
+        Ok(Bytes::copy_from_slice(held.get(start..end).unwrap_or_default()))
     }
 
     /// The stage's id, when there is one.
@@ -314,7 +329,7 @@ impl Work {
 
     /// The digest of everything, also of bytes taken over from before.
     async fn digest(&mut self) -> Result<Option<[u8; 32]>> {
-        let Some(hasher) = self.hasher.take() else { return Ok(None) };
+        let Some(hasher) = self.hasher.clone() else { return Ok(None) };
         let Goal::File { base: Base { len: 1.., .. }, .. } = &self.goal else {
             return Ok(Some(hasher.finalize().into()));
         };
