@@ -134,7 +134,7 @@ impl Pulse {
         let head = self.head.load(Relaxed);
         let slow_head = head > 0
             && !self.second.load(Relaxed)
-            && age.saturating_sub(Duration::from_millis(head)) >= limits.greeting.0;
+            && age.saturating_sub(Duration::from_millis(head - 1)) >= limits.greeting.0;
         let quiet = age.saturating_sub(Duration::from_millis(self.last.load(Relaxed)));
         slow_head || quiet >= self.patience(limits)
     }

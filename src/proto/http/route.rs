@@ -59,7 +59,10 @@ impl Tree {
             }
         }
         let asker = signin::identify(&self.hub, connection, &parts.headers, self.settings.basic_in_clear).await?;
-        asker.caller.name().clone_into(&mut note.account);
+        if !asker.caller.is_guest() {
+            asker.caller.name().clone_into(&mut note.account);
+            connection.permit.lock().account(asker.caller.name())?;
+        }
         signin::guard(parts, asker.cookie)?;
         let mut visit = Visit { parts, caller: asker.caller, token: asker.token, intake };
         match target {

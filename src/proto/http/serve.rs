@@ -16,7 +16,7 @@ use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
-use crate::net::{Limits, Link, Stream};
+use crate::net::{Limits, Link, Permit, Stream};
 use crate::origin::Origin;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::pulse::{Pulse, Window};
@@ -54,6 +54,8 @@ pub struct Connection {
     pub pulse: Arc<Pulse>,
     /// The last Basic header that was right.
     pub proven: Mutex<Option<Proven>>,
+    /// Its place among the counted connections, and the account it counts for.
+    pub permit: Mutex<Permit>,
 }
 
 /// What answers requests.
@@ -66,10 +68,14 @@ pub trait Site: Send + Sync + 'static {
 /// Serves a connection to its end.
 pub async fn serve<S: Site>(site: Arc<S>, link: Link) -> io::Result<()> {
     let Link { stream, origin, stop, limits, permit, .. } = link;
-    let _counted = permit;
     let pulse = Pulse::new();
-    let connection =
-        Arc::new(Connection { origin, limits: limits.clone(), pulse: pulse.clone(), proven: Mutex::new(None) });
+    let connection = Arc::new(Connection {
+        origin,
+        limits: limits.clone(),
+        pulse: pulse.clone(),
+        proven: Mutex::new(None),
+        permit: Mutex::new(permit),
+    });
     let shelf = Arc::new(Mutex::new(None));
     let wire = Wire { stream, pulse: pulse.clone(), shelf: shelf.clone() };
     let service = service_fn(move |request: Request<Incoming>| {

@@ -46,11 +46,6 @@ impl Visit<'_> {
     pub fn is_get(&self) -> bool {
         self.parts.method == Method::GET
     }
-
-    /// Name of the account, unless a guest.
-    pub fn who(&self) -> Option<&str> {
-        who(&self.caller)
-    }
 }
 
 /// Name of a caller's account, unless a guest.
