@@ -9,3 +9,8 @@ mod mail;
 mod postgres;
 mod smtp;
 mod volume;
+mod hub;
+mod smtp;
+mod transcripts;
+mod volume;
+mod world;

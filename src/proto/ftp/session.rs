@@ -175,17 +175,11 @@ impl Session {
     }
 
     fn features(&self) -> Turn {
-        let mut lines: Vec<String> = Vec::new();
-        let mut add = |line: &str| lines.push(line.to_owned());
-        if self.tls.is_some() {
-            ["AUTH TLS", "PBSZ", "PROT"].map(&mut add);
-        }
-        if self.door.settings.active {
-            add("EPRT");
-        }
-        ["CLNT", "EPSV", "MDTM", "MFMT"].map(&mut add);
-        add(&format!("MLST {}", self.facts.feature()));
-        ["PASV", "REST STREAM", "SIZE", "TVFS", "UTF8"].map(&mut add);
+        let secure: &[&str] = if self.tls.is_some() { &["AUTH TLS", "PBSZ", "PROT"] } else { &[] };
+        let active: &[&str] = if self.door.settings.active { &["EPRT"] } else { &[] };
+        let facts = format!("MLST {}", self.facts.feature());
+        let others = ["CLNT", "EPSV", "MDTM", "MFMT", &facts, "PASV", "REST STREAM", "SIZE", "TVFS", "UTF8"];
+        let lines = secure.iter().chain(active).chain(&others).map(ToString::to_string).collect();
         Turn::Say(Reply::many(211, "Features:", lines, "End"))
     }
 
