@@ -104,6 +104,8 @@ macro_rules! contract {
                 println!("held in {:?}: {}", started.elapsed(), stringify!($case));
             )*
             block_on(a_lost_connection_is_made_anew(Site::Postgres(server.database("a_lost_connection"))));
+            server.database("tls");
+            block_on(tls_is_made_and_checked(server.over_tls("tls", true), server.over_tls("tls", false)));
             block_on(daemons_that_start_together_make_one_schema(Site::Postgres(server.database("together"))));
         }
     };
@@ -651,6 +653,17 @@ async fn a_lost_connection_is_made_anew(site: Site) {
     assert_eq!((verified.lines, verified.broken), (2, Vec::new()));
     let unreachable = Site::Postgres("postgres://postgres@%2Fnonexistent/x".to_owned());
     assert_eq!(unreachable.try_open("one").await.err().expect("nobody is there").kind(), Kind::Unavailable);
+}
+
+async fn tls_is_made_and_checked(trusted: String, stranger: String) {
+    let open = Site::Postgres(trusted).open().await;
+    open.must([put("a", 1)]).await;
+    let secured = "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
+         WHERE ssl AND application_name = 'stoa one'";
+    assert_eq!(open.ask(secured, Vec::new()).await, [[Value::Int(2)]], "the committer and one reader");
+    let refused = Site::Postgres(stranger).try_open("one").await.err().expect("an unknown certificate");
+    assert_eq!(refused.kind(), Kind::Unavailable);
+    assert!(refused.detail().contains("certificate"), "{refused:?}");
 }
 
 async fn daemons_that_start_together_make_one_schema(site: Site) {

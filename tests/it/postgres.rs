@@ -1,7 +1,9 @@
 //! A real PostgreSQL for the tests: a child process on a socket in a folder of its own, gone when the test is.
 
+use std::fs::Permissions;
 use std::io::Read;
-use std::os::unix::fs::chown;
+use std::net::TcpListener;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,7 +22,10 @@ const START: Duration = Duration::from_secs(60);
 
 /// Settings of a server whose data nobody needs tomorrow; deadlocks are found at once.
 const SETTINGS: &[&str] = &[
-    "listen_addresses=",
+    "listen_addresses=127.0.0.1",
+    "ssl=on",
+    "ssl_cert_file=../server.crt",
+    "ssl_key_file=../server.key",
     "fsync=off",
     "full_page_writes=off",
     "max_connections=200",
@@ -33,6 +38,7 @@ pub struct Server {
     programs: PathBuf,
     folder: TempDir,
     user: Option<(u32, u32)>,
+    port: u16,
     child: Child,
 }
 
@@ -59,8 +65,10 @@ impl Server {
         initdb.args(["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"]);
         let made = initdb.arg(&data).output().expect("initdb runs");
         assert!(made.status.success(), "initdb failed: {}", String::from_utf8_lossy(&made.stderr));
-        let child = serve(&programs, folder.path(), &data, user);
-        let mut server = Self { programs, folder, user, child };
+        certify(folder.path(), user);
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+        let child = serve(&programs, folder.path(), port, user);
+        let mut server = Self { programs, folder, user, port, child };
         server.wait();
         Some(server)
     }
@@ -70,12 +78,20 @@ impl Server {
         let made = self.client("createdb").arg(name).output().expect("createdb runs");
         assert!(made.status.success(), "createdb failed: {}", String::from_utf8_lossy(&made.stderr));
         let host = self.folder.path().display().to_string().replace('/', "%2F");
-        format!("postgres://postgres@{host}/{name}")
+        format!("postgres://postgres@{host}:{}/{name}", self.port)
+    }
+
+    /// The same database over TCP and TLS, trusting the server's own certificate or only the public authorities.
+    pub fn over_tls(&self, name: &str, trusted: bool) -> String {
+        let url = format!("postgres://postgres@127.0.0.1:{}/{name}?sslmode=require", self.port);
+        let authority = self.folder.path().join("server.crt");
+        if trusted { format!("{url}&sslrootcert={}", authority.display()) } else { url }
     }
 
     fn client(&self, program: &str) -> Command {
         let mut command = as_user(&self.programs.join(program), self.user);
         command.arg("--host").arg(self.folder.path()).arg("--username=postgres");
+        command.arg(format!("--port={}", self.port));
         command
     }
 
@@ -100,16 +116,29 @@ impl Drop for Server {
 }
 
 /// The server inside a shell that stops it as soon as nobody holds the other end of its standard input.
-fn serve(programs: &Path, folder: &Path, data: &Path, user: Option<(u32, u32)>) -> Child {
+fn serve(programs: &Path, folder: &Path, port: u16, user: Option<(u32, u32)>) -> Child {
     let log = std::fs::File::create(folder.join("log")).expect("a log");
     let mut shell = as_user(Path::new("/bin/sh"), user);
     shell.args(["-c", "\"$@\" </dev/null & server=$!; read -r _; kill -QUIT $server; wait $server", "sh"]);
-    shell.arg(programs.join("postgres")).arg("-D").arg(data).arg("-k").arg(folder);
+    shell.arg(programs.join("postgres")).arg("-D").arg(folder.join("data")).arg("-k").arg(folder);
+    shell.arg("-p").arg(port.to_string());
     for setting in SETTINGS {
         shell.args(["-c", setting]);
     }
     shell.stdin(Stdio::piped()).stdout(log.try_clone().expect("a log")).stderr(log);
     shell.spawn().expect("the server starts")
+}
+
+/// A certificate for the loopback address, its key readable by the server only.
+fn certify(folder: &Path, user: Option<(u32, u32)>) {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a certificate");
+    std::fs::write(folder.join("server.crt"), made.cert.pem()).expect("a certificate");
+    let key = folder.join("server.key");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a key");
+    std::fs::set_permissions(&key, Permissions::from_mode(0o600)).expect("a private key");
+    if let Some((uid, gid)) = user {
+        chown(&key, Some(uid), Some(gid)).expect("the key is given to postgres");
+    }
 }
 
 fn as_user(program: &Path, user: Option<(u32, u32)>) -> Command {

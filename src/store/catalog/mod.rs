@@ -20,7 +20,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use rows::{AccountRow, FileRow, HistoryLine, IntentRow, LockRow, SessionRow, SpaceRow};
 
 /// Which engine keeps the catalog.
@@ -256,5 +256,14 @@ impl Catalog {
     /// `Unavailable` when the engine cannot be asked.
     pub async fn version(&self) -> Result<i64> {
         self.engine.version().await
+    }
+}
+
+/// The same word for each of a group: every caller of a lost commit gets an error of its own.
+fn copy(error: &Error) -> Error {
+    let copy = Error::new(error.kind(), error.public().to_owned());
+    match std::error::Error::source(error) {
+        Some(cause) => copy.with(cause.to_string()),
+        None => copy,
     }
 }

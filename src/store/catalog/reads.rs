@@ -327,3 +327,37 @@ fn lock(row: Row) -> Result<LockRow> {
         expires: columns.int()?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::catalog::migrations::STEPS;
+
+    #[test]
+    fn what_people_wait_for_is_found_by_an_index() {
+        let database = rusqlite::Connection::open_in_memory().expect("a database");
+        for step in STEPS {
+            database.execute_batch(step.sqlite).expect("the schema");
+        }
+        let below = "(space=? AND path>? AND path<?)";
+        for (sql, index) in [
+            (FILE, "(space=? AND path=?)"),
+            (FILES_FROM, below),
+            (SUM_BELOW, below),
+            (SPACE_FILES_FROM, "(space=? AND path>?)"),
+            (USAGE, "(space=?)"),
+            (INTENTS, "(node=? AND id>?)"),
+            (CHAIN, "(node=? AND seq>?)"),
+            (NEXT_NODE, "(node>?)"),
+            (SESSION, "(token=?)"),
+            (HISTORY, "history_at"),
+        ] {
+            let mut plan = database.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect(sql);
+            let none = vec![Value::Null; plan.parameter_count()];
+            let steps = plan.query_map(rusqlite::params_from_iter(none), |row| row.get::<_, String>(3)).expect(sql);
+            let steps = steps.collect::<Result<Vec<_>, _>>().expect(sql).join("; ");
+            assert!(steps.contains(index), "{sql}: {steps}");
+            assert!(!steps.contains("TEMP B-TREE"), "{sql}: {steps}");
+        }
+    }
+}

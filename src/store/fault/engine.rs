@@ -116,3 +116,56 @@ impl Engine for FaultyEngine {
         self.inner.version().await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Counts what reaches it.
+    #[derive(Default)]
+    struct Counting(AtomicU64);
+
+    #[async_trait]
+    impl Engine for Counting {
+        fn node(&self) -> &str {
+            "one"
+        }
+
+        async fn read(&self, _: Statement) -> Result<Vec<Row>> {
+            Ok(Vec::new())
+        }
+
+        async fn commit(&self, _: Transaction) -> Result<()> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+
+        async fn version(&self) -> Result<i64> {
+            Ok(0)
+        }
+    }
+
+    async fn outcomes(fault: Fault, moment: Moment) -> (Vec<Option<Kind>>, u64) {
+        let inner = Arc::new(Counting::default());
+        let countdown = Arc::new(AtomicU64::new(2));
+        let engine = FaultyEngine::new(inner.clone(), countdown, Calls::Commits, fault, moment);
+        let read = Statement { sql: "SELECT 1", params: Vec::new(), must: None };
+        engine.read(read).await.expect("reads do not count here");
+        let mut outcomes = Vec::new();
+        for _ in 0..3 {
+            outcomes.push(engine.commit(Transaction::default()).await.err().map(|error| error.kind()));
+        }
+        (outcomes, inner.0.load(Ordering::SeqCst))
+    }
+
+    #[tokio::test]
+    async fn the_second_commit_is_hit_before_or_after_it_is_done() {
+        let fail = Fault::Fail(Kind::Conflict);
+        let hit = vec![None, Some(Kind::Conflict), None];
+        assert_eq!(outcomes(fail, Moment::Before).await, (hit.clone(), 2));
+        assert_eq!(outcomes(fail, Moment::After).await, (hit, 3));
+        let stopped = vec![None, Some(Kind::Unavailable), Some(Kind::Unavailable)];
+        assert_eq!(outcomes(Fault::Stop, Moment::Before).await, (stopped.clone(), 1));
+        assert_eq!(outcomes(Fault::Stop, Moment::After).await, (stopped, 2));
+    }
+}

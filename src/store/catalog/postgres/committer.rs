@@ -10,7 +10,7 @@ use super::link::{Failure, Link, Step};
 use super::schema;
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::chain::{HEAD, Head};
-use crate::store::catalog::{Statement, Transaction, Value};
+use crate::store::catalog::{Statement, Transaction, Value, copy};
 
 /// Counts this node's commits, so that the other nodes notice them.
 const COUNT: &str = "INSERT INTO nodes (node, commits) VALUES (?1, 1) \
@@ -288,9 +288,4 @@ impl Committer {
             }
         }
     }
-}
-
-/// The same word for each of a group.
-fn copy(error: &Error) -> Error {
-    Error::new(error.kind(), error.public().to_owned()).with(error.detail())
 }

@@ -13,7 +13,7 @@ use super::{prepare, rows, word};
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::chain::{HEAD, Head};
 use crate::store::catalog::rows::HistoryLine;
-use crate::store::catalog::{Statement, Transaction, Value, migrations};
+use crate::store::catalog::{Statement, Transaction, Value, copy, migrations};
 
 /// Pages of the log after which SQLite itself copies them back into the database file (16 MiB).
 const CHECKPOINT_PAGES: i64 = 4096;
@@ -108,8 +108,7 @@ impl Writer {
                     // Should even this fail, the next BEGIN says so and its group fails too.
                     let _ = self.connection.execute_batch("ROLLBACK");
                 }
-                let fail = || Error::new(error.kind(), error.public().to_owned()).with(error.detail());
-                transactions.iter().map(|_| Err(fail())).collect()
+                transactions.iter().map(|_| Err(copy(&error))).collect()
             }
         }
     }
@@ -227,11 +226,107 @@ fn migrate(connection: &mut Connection, place: &str) -> Result<()> {
         .map_err(word)?;
     let format = match made {
         0 => None,
-        _ => transaction.query_row(migrations::FORMAT, [], |row| row.get::<_, String>(0)).map(Some).map_err(word)?,
+        _ => Some(transaction.query_row(migrations::FORMAT, [], |row| row.get::<_, String>(0)).map_err(|error| {
+            let text = format!("{place} is a database, but not a catalog: its table `meta` names no format");
+            Error::new(Kind::Invalid, text).with(error)
+        })?),
     };
     for (number, step) in migrations::missing(format.as_deref(), place)? {
         transaction.execute_batch(step.sqlite).map_err(word)?;
         transaction.execute(migrations::SET_FORMAT, [number.to_string()]).map_err(word)?;
     }
     transaction.commit().map_err(word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::catalog::sql::transaction;
+    use crate::store::catalog::sqlite::Sqlite;
+    use crate::store::catalog::{Batch, Edit};
+    use crate::store::{Expect, FileRow, IntentRow};
+
+    fn writer(folder: &tempfile::TempDir) -> Writer {
+        Writer::open(&folder.path().join("catalog.db"), "one").expect("a catalog")
+    }
+
+    fn put(path: &str) -> Transaction {
+        let row = FileRow { space: "/s".into(), path: path.into(), ..FileRow::default() };
+        let line = Edit::History(HistoryLine { path: path.into(), ..HistoryLine::default() });
+        transaction(Batch { edits: vec![Edit::PutFile(row, Expect::Absent), line] }, "one")
+    }
+
+    fn large(id: i64) -> Transaction {
+        let body = Some(bytes::Bytes::from(vec![7; 256 * 1024]));
+        let row = IntentRow { id, space: "/s".into(), change: "{}".into(), body };
+        transaction(Batch { edits: vec![Edit::Intent(row)] }, "one")
+    }
+
+    fn limit_pages(writer: &Writer, pages: i64) {
+        let set = format!("PRAGMA max_page_count = {pages}");
+        writer.connection.query_row(&set, [], |_| Ok(())).expect("a limit");
+    }
+
+    #[test]
+    fn a_full_disk_fails_what_it_must_and_the_next_group_works() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut writer = writer(&folder);
+        assert!(writer.together(&[put("a"), put("b")]).iter().all(Result::is_ok));
+        limit_pages(&writer, 1);
+        let outcomes = writer.together(&[put("c"), large(1), put("d")]);
+        let refused = outcomes.get(1).and_then(|outcome| outcome.as_ref().err()).expect("no room");
+        assert_eq!(refused.kind(), Kind::Unavailable);
+        limit_pages(&writer, 1_000_000);
+        assert!(writer.together(&[large(1), put("e")]).iter().all(Result::is_ok));
+        let head = writer.read_head().expect("a head");
+        assert_eq!(writer.head, Some(head), "the remembered head is the one on the disk");
+        // What was acknowledged is there, and nothing else.
+        for (path, outcome) in ["c", "-", "d"].iter().zip(&outcomes) {
+            let sql = "SELECT count(*) FROM files WHERE path = ?1";
+            let there: i64 = writer.connection.query_row(sql, [path], |row| row.get(0)).expect("a count");
+            assert_eq!(there == 1, outcome.is_ok() && *path != "-");
+        }
+    }
+
+    #[test]
+    fn a_group_that_cannot_begin_fails_whole_and_the_next_works() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut writer = writer(&folder);
+        let other = Connection::open(folder.path().join("catalog.db")).expect("another process");
+        writer.connection.busy_timeout(std::time::Duration::ZERO).expect("no waiting");
+        other.execute_batch("BEGIN IMMEDIATE").expect("the other writes");
+        for outcome in writer.together(&[put("a"), put("b")]) {
+            assert_eq!(outcome.expect_err("busy").kind(), Kind::Unavailable);
+        }
+        other.execute_batch("ROLLBACK").expect("the other ends");
+        assert!(writer.together(&[put("a"), put("b")]).iter().all(Result::is_ok));
+    }
+
+    #[test]
+    fn a_database_of_someone_else_is_left_alone() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("catalog.db");
+        let other = Connection::open(&file).expect("a database");
+        other.execute_batch("CREATE TABLE meta (key TEXT, value TEXT)").expect("a table of theirs");
+        assert_eq!(Writer::open(&file, "one").err().expect("refused").kind(), Kind::Invalid);
+        std::fs::write(folder.path().join("text"), "not a database at all, but long enough to be one").expect("a file");
+        let refused = Writer::open(&folder.path().join("text"), "one").err().expect("refused");
+        assert_eq!(refused.kind(), Kind::Corrupt);
+        assert!(refused.public().contains("text"), "{refused}");
+    }
+
+    #[test]
+    fn the_file_is_for_its_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("catalog.db");
+        let settings = crate::store::CatalogSettings::default();
+        let open = Sqlite::open(&file, "one", &settings).expect("a catalog");
+        for name in ["catalog.db", "catalog.db-wal"] {
+            let mode = folder.path().join(name).metadata().expect("a file").permissions().mode();
+            assert_eq!(mode & 0o077, 0, "{name}");
+        }
+        drop(open);
+        assert!(!folder.path().join("catalog.db-wal").exists(), "a clean close leaves one file");
+    }
 }
