@@ -590,7 +590,33 @@ async fn what_other_programs_do_is_told() {
     fs::rename(place.tree("top"), place.tree("moved")).unwrap();
     fs::remove_file(place.tree("moved")).unwrap();
     expect(&mut touched, &mut seen, "moved").await;
+    fs::create_dir_all(place.tree("deep/er")).unwrap();
+    expect(&mut touched, &mut seen, "deep").await;
+    fs::write(place.tree("deep/er/file"), "x").unwrap();
+    expect(&mut touched, &mut seen, "deep/er/file").await;
+    fs::rename(place.tree("deep"), place.tree("new/deep")).unwrap();
+    expect(&mut touched, &mut seen, "new/deep").await;
+    fs::write(place.tree("new/deep/er/late"), "x").unwrap();
+    expect(&mut touched, &mut seen, "new/deep/er/late").await;
+    File::open(place.tree("new/file")).unwrap();
     assert!(!seen.iter().any(|path| path.starts_with("out")), "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_volume_inside_another_is_watched_by_both_and_either_may_stop() {
+    let place = Place::new(Lookups::Probe);
+    fs::create_dir(place.tree("sub")).unwrap();
+    let sub = Directory::open(&place.tree("sub"), &place.home.path().join("stage"), false).unwrap();
+    let mut outer = place.volume.watch().expect("inotify works here");
+    let mut inner = sub.watch().expect("inotify works here");
+    let (mut seen_outer, mut seen_inner) = (BTreeSet::new(), BTreeSet::new());
+    fs::write(place.tree("sub/a"), "x").unwrap();
+    expect(&mut outer, &mut seen_outer, "sub/a").await;
+    expect(&mut inner, &mut seen_inner, "a").await;
+    drop(inner);
+    tokio::task::yield_now().await;
+    fs::write(place.tree("sub/b"), "x").unwrap();
+    expect(&mut outer, &mut seen_outer, "sub/b").await;
 }
 
 async fn expect(touched: &mut tokio::sync::mpsc::Receiver<Touched>, seen: &mut BTreeSet<String>, path: &str) {

@@ -9,12 +9,13 @@ mod publish;
 mod remove;
 mod stage;
 mod sync;
+mod tell;
 mod watch;
 
 use std::fs::File;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -48,7 +49,6 @@ pub struct Directory {
 /// What the pool's threads share.
 struct Inner {
     root: Root,
-    path: PathBuf,
     staging: Arc<Staging>,
     listings: Listings,
 }
@@ -71,15 +71,14 @@ impl Directory {
         if create {
             make(root)?;
         }
-        let path = root.canonicalize().map_err(|error| named(root, error))?;
-        let fd = open_directory(&path)?;
+        let fd = open_directory(root)?;
         let home = device_of(&fd)?;
         make(staging)?;
         let outside = open_directory(staging)?;
-        let staging = if device_of(&outside)? == home { outside } else { stage_inside(&path, &fd)? };
+        let staging = if device_of(&outside)? == home { outside } else { stage_inside(root, &fd)? };
         let staging = Arc::new(Staging::new(staging));
         remove::clear_leftovers(&staging)?;
-        let inner = Inner { root: Root::new(fd, lookups), path, staging, listings: Listings::default() };
+        let inner = Inner { root: Root::new(fd, lookups), staging, listings: Listings::default() };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -206,7 +205,7 @@ impl Volume for Directory {
     }
 
     fn watch(&self) -> Option<mpsc::Receiver<Touched>> {
-        watch::start(&self.inner.path)
+        watch::start(&self.inner)
     }
 }
 

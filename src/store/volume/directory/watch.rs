@@ -1,112 +1,270 @@
 //! Noticing what other programs do in the tree, through the kernel's inotify.
 //!
-//! The queue is bounded: when the reader falls behind, its last place takes [`Touched::Everything`] and what follows is
-//! dropped until there is room again, so nothing is ever missed silently.
+//! All volumes of a process share one inotify instance and one thread, for the kernel grants few of them. Folders are
+//! watched through descriptors opened beneath the root, so no link is followed; opens and reads cause no event, so
+//! serving files costs nothing here. A folder is watched before its names are read, so nothing falls in between.
 
-use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::collections::{BTreeMap, HashMap};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::{Arc, Once, OnceLock};
 
-use notify::event::{AccessKind, AccessMode, EventKind};
-use notify::{Config, ErrorKind, Event, RecommendedWatcher, RecursiveMode, Watcher};
+use parking_lot::Mutex;
+use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
+use rustix::fs::{FileType, OFlags};
+use rustix::io::Errno;
 use tokio::sync::mpsc;
 
+use super::Inner;
+use super::list::each_name;
+use super::tell::{QUEUE, Step, Teller};
 use crate::store::{RelPath, Touched};
 
-/// Touched paths that may wait for the reader.
-const QUEUE: usize = 4096;
+/// Bytes of events read at once.
+const EVENTS: usize = 64 << 10;
 
-/// Starts watching a tree; `None`, with a line in the log, where that is not possible.
-pub(super) fn start(root: &Path) -> Option<mpsc::Receiver<Touched>> {
+/// The one watcher of this process; `None` inside when the kernel gives us none.
+static SHARED: OnceLock<Option<Arc<Shared>>> = OnceLock::new();
+
+/// Starts watching a tree; `None`, with a line in the log, where that is not possible. Reads every folder once.
+pub(super) fn start(inner: &Arc<Inner>) -> Option<mpsc::Receiver<Touched>> {
+    let runtime = tokio::runtime::Handle::try_current().ok()?;
+    let shared = SHARED.get_or_init(Shared::open).as_ref()?;
     let (sender, receiver) = mpsc::channel(QUEUE);
     let closing = sender.clone();
-    let runtime = tokio::runtime::Handle::try_current().ok()?;
-    let watcher = match watch(root, Teller { root: root.to_owned(), sender, behind: false }) {
-        Ok(watcher) => watcher,
-        Err(error) => {
-            explain(root, &error);
-            return None;
-        }
-    };
+    let volume = shared.enter(inner, sender);
+    if let Err(error) = shared.watch_tree(volume, inner, RelPath::root()) {
+        explain(error);
+        shared.leave(volume);
+        return None;
+    }
     runtime.spawn(async move {
         closing.closed().await;
         // Taking a large tree's watches down is work for the pool.
-        let _ = tokio::task::spawn_blocking(move || drop(watcher)).await;
+        let _ = tokio::task::spawn_blocking(move || shared.leave(volume)).await;
     });
     Some(receiver)
 }
 
-fn watch(root: &Path, mut teller: Teller) -> notify::Result<RecommendedWatcher> {
-    let config = Config::default().with_follow_symlinks(false);
-    let mut watcher = RecommendedWatcher::new(move |event| teller.take(event), config)?;
-    watcher.watch(root, RecursiveMode::Recursive)?;
-    Ok(watcher)
+struct Shared {
+    fd: OwnedFd,
+    state: Mutex<State>,
 }
 
-/// Turns events into touched paths.
-struct Teller {
-    root: PathBuf,
-    sender: mpsc::Sender<Touched>,
-    /// `Everything` has taken the last place in the queue.
-    behind: bool,
+#[derive(Default)]
+struct State {
+    next: u64,
+    volumes: HashMap<u64, Watched>,
+    /// Where each watched folder is; in two places when one volume lies inside another.
+    spots: HashMap<i32, Vec<Spot>>,
 }
 
-impl Teller {
-    fn take(&mut self, event: notify::Result<Event>) {
-        match event {
-            Ok(event) if event.need_rescan() => self.tell(Touched::Everything),
-            Ok(event) if is_change(event.kind) => {
-                for path in &event.paths {
-                    if let Some(path) = self.below(path) {
-                        self.tell(Touched::Path(path));
-                    }
+/// One volume that is watched.
+struct Watched {
+    inner: Arc<Inner>,
+    teller: Teller,
+    /// The watch of each folder, by its path.
+    folders: BTreeMap<String, i32>,
+}
+
+struct Spot {
+    volume: u64,
+    path: RelPath,
+}
+
+/// What is told of a watched folder. Opening and reading files is not.
+fn wanted() -> WatchFlags {
+    WatchFlags::ATTRIB
+        | WatchFlags::CLOSE_WRITE
+        | WatchFlags::CREATE
+        | WatchFlags::DELETE
+        | WatchFlags::EXCL_UNLINK
+        | WatchFlags::MODIFY
+        | WatchFlags::MOVED_FROM
+        | WatchFlags::MOVED_TO
+        | WatchFlags::ONLYDIR
+}
+
+impl Shared {
+    fn open() -> Option<Arc<Self>> {
+        let fd = inotify::init(CreateFlags::CLOEXEC).map_err(explain).ok()?;
+        let shared = Arc::new(Self { fd, state: Mutex::default() });
+        let reading = shared.clone();
+        let thread = std::thread::Builder::new().name("stoa-watch".into()).spawn(move || reading.read());
+        thread.inspect_err(|error| tracing::warn!(%error, "no thread for the watcher")).ok()?;
+        Some(shared)
+    }
+
+    fn enter(&self, inner: &Arc<Inner>, sender: mpsc::Sender<Touched>) -> u64 {
+        let mut state = self.state.lock();
+        state.next += 1;
+        let volume = state.next;
+        let watched = Watched { inner: inner.clone(), teller: Teller::new(sender), folders: BTreeMap::new() };
+        state.volumes.insert(volume, watched);
+        volume
+    }
+
+    fn leave(&self, volume: u64) {
+        let mut state = self.state.lock();
+        let Some(watched) = state.volumes.remove(&volume) else { return };
+        for (path, watch) in watched.folders {
+            self.forget(&mut state, volume, &path, watch);
+        }
+    }
+
+    /// Watches a folder and all below it. What vanishes meanwhile needs no watch.
+    fn watch_tree(&self, volume: u64, inner: &Inner, top: RelPath) -> rustix::io::Result<()> {
+        let mut folders = vec![top];
+        while let Some(folder) = folders.pop() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
+            let Ok(fd) = inner.root.open(&folder, flags) else { continue };
+            if !self.watch_one(volume, &folder, &fd)? {
+                return Ok(());
+            }
+            let listed = each_name(&fd, |name, kind| {
+                if matches!(kind, FileType::Directory | FileType::Unknown) {
+                    folders.extend(std::str::from_utf8(name).ok().and_then(|name| folder.join(name).ok()));
+                }
+                true
+            });
+            if let Err(error) = listed {
+                tracing::debug!(folder = %folder, %error, "a folder could not be read for watching");
+            }
+        }
+        Ok(())
+    }
+
+    /// False when the volume is no longer watched.
+    fn watch_one(&self, volume: u64, folder: &RelPath, fd: &OwnedFd) -> rustix::io::Result<bool> {
+        let mut state = self.state.lock();
+        if !state.volumes.contains_key(&volume) {
+            return Ok(false);
+        }
+        let watch = inotify::add_watch(&self.fd, format!("/proc/self/fd/{}", fd.as_raw_fd()), wanted())?;
+        let spots = state.spots.entry(watch).or_default();
+        if !spots.iter().any(|spot| spot.volume == volume && spot.path == *folder) {
+            spots.push(Spot { volume, path: folder.clone() });
+        }
+        let watched = state.volumes.get_mut(&volume);
+        let old = watched.and_then(|watched| watched.folders.insert(folder.as_str().to_owned(), watch));
+        if let Some(old) = old.filter(|old| *old != watch) {
+            self.forget(&mut state, volume, folder.as_str(), old);
+        }
+        Ok(true)
+    }
+
+    /// A folder of a volume is gone from its place; without any place its watch goes too.
+    fn forget(&self, state: &mut State, volume: u64, path: &str, watch: i32) {
+        let Some(spots) = state.spots.get_mut(&watch) else { return };
+        spots.retain(|spot| spot.volume != volume || spot.path.as_str() != path);
+        if spots.is_empty() {
+            state.spots.remove(&watch);
+            // Fails when the kernel dropped the watch with its folder.
+            let _ = inotify::remove_watch(&self.fd, watch);
+        }
+    }
+
+    fn forget_tree(&self, state: &mut State, volume: u64, top: &RelPath) {
+        let Some(watched) = state.volumes.get_mut(&volume) else { return };
+        let below = format!("{top}/")..format!("{top}0");
+        let mut gone: Vec<(String, i32)> =
+            watched.folders.range(below).map(|(path, watch)| (path.clone(), *watch)).collect();
+        gone.extend(watched.folders.get(top.as_str()).map(|watch| (top.as_str().to_owned(), *watch)));
+        for (path, _) in &gone {
+            watched.folders.remove(path);
+        }
+        for (path, watch) in gone {
+            self.forget(state, volume, &path, watch);
+        }
+    }
+
+    /// The thread's work, for as long as the process lives.
+    fn read(&self) {
+        let mut buffer = vec![MaybeUninit::uninit(); EVENTS];
+        let mut reader = Reader::new(&self.fd, &mut buffer);
+        loop {
+            match reader.next() {
+                Ok(event) => {
+                    let name = event.file_name().map(std::ffi::CStr::to_bytes);
+                    self.take(event.wd(), event.events(), name);
+                }
+                Err(Errno::INTR) => {}
+                Err(error) => {
+                    tracing::error!(%error, "the watcher ends: changes by other programs are found by comparison only");
+                    return;
                 }
             }
-            Ok(_) => {}
-            Err(error) => explain(&self.root, &error),
         }
     }
 
-    /// The path inside the volume; `None` for what no door shows.
-    fn below(&self, path: &Path) -> Option<RelPath> {
-        RelPath::new(path.strip_prefix(&self.root).ok()?.to_str()?).ok()
+    fn take(&self, watch: i32, what: ReadFlags, name: Option<&[u8]>) {
+        let mut state = self.state.lock();
+        if what.contains(ReadFlags::QUEUE_OVERFLOW) {
+            return state.volumes.values_mut().for_each(|watched| watched.teller.tell(Touched::Everything));
+        }
+        if what.contains(ReadFlags::IGNORED) {
+            return state.dropped(watch);
+        }
+        let places = state.places(watch, name);
+        let folder = what.contains(ReadFlags::ISDIR);
+        if folder && what.intersects(ReadFlags::MOVED_FROM | ReadFlags::DELETE) {
+            for (volume, path) in &places {
+                self.forget_tree(&mut state, *volume, path);
+            }
+        }
+        if folder && what.intersects(ReadFlags::MOVED_TO | ReadFlags::CREATE) {
+            drop(state);
+            for (volume, path) in &places {
+                self.follow(*volume, path);
+            }
+            state = self.state.lock();
+        }
+        let Some(step) = Step::of(what) else { return };
+        for (volume, path) in places {
+            if let Some(watched) = state.volumes.get_mut(&volume) {
+                watched.teller.take(&path, step);
+            }
+        }
     }
 
-    /// Only this thread sends, so a place seen free stays free.
-    fn tell(&mut self, touched: Touched) {
-        match self.sender.capacity() {
-            0 => self.behind = true,
-            1 if !self.behind => self.behind = self.sender.try_send(Touched::Everything).is_ok(),
-            1 => {}
-            _ => {
-                self.behind = false;
-                let _ = self.sender.try_send(touched);
-            }
+    /// Watches a folder that has just appeared, before anyone is told of it.
+    fn follow(&self, volume: u64, path: &RelPath) {
+        let Some(inner) = self.state.lock().volumes.get(&volume).map(|watched| watched.inner.clone()) else { return };
+        if let Err(error) = self.watch_tree(volume, &inner, path.clone()) {
+            explain(error);
         }
     }
 }
 
-/// A write is told when the writer closes the file: its single steps would only be noise.
-fn is_change(kind: EventKind) -> bool {
-    match kind {
-        EventKind::Access(access) => access == AccessKind::Close(AccessMode::Write),
-        EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
+impl State {
+    /// The paths an event is about. Events of a folder about itself are told by the folder above.
+    fn places(&self, watch: i32, name: Option<&[u8]>) -> Vec<(u64, RelPath)> {
+        let Some(name) = name.and_then(|name| std::str::from_utf8(name).ok()) else { return Vec::new() };
+        let spots = self.spots.get(&watch).map(Vec::as_slice).unwrap_or_default();
+        spots.iter().filter_map(|spot| Some((spot.volume, spot.path.join(name).ok()?))).collect()
+    }
+
+    /// The kernel dropped a watch together with its folder.
+    fn dropped(&mut self, watch: i32) {
+        for spot in self.spots.remove(&watch).unwrap_or_default() {
+            let Some(watched) = self.volumes.get_mut(&spot.volume) else { continue };
+            if watched.folders.get(spot.path.as_str()) == Some(&watch) {
+                watched.folders.remove(spot.path.as_str());
+            }
+        }
     }
 }
 
 /// Says once what the operator can do.
-fn explain(root: &Path, error: &notify::Error) {
+fn explain(error: Errno) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        let remedy = match &error.kind {
-            ErrorKind::MaxFilesWatch => {
-                "the kernel's limit of watches is reached: raise the sysctl fs.inotify.max_user_watches"
-            }
-            ErrorKind::Io(error) if error.raw_os_error() == Some(rustix::io::Errno::MFILE.raw_os_error()) => {
-                "the kernel's limit of watchers is reached: raise the sysctl fs.inotify.max_user_instances"
-            }
+        let remedy = match error {
+            Errno::NOSPC => "the kernel's limit of watches is reached: raise the sysctl fs.inotify.max_user_watches",
+            Errno::MFILE => "the kernel's limit of watchers is reached: raise the sysctl fs.inotify.max_user_instances",
+            Errno::NOENT => "watching needs /proc to be mounted",
             _ => "see the error",
         };
-        tracing::warn!(root = %root.display(), %error, remedy,
-            "changes by other programs are noticed by the regular comparison only");
+        tracing::warn!(%error, remedy, "changes by other programs are noticed by the regular comparison only");
     });
 }
