@@ -6,6 +6,8 @@ mod daemon;
 mod http;
 mod hub;
 mod mail;
+mod verdict;
+mod volume;
 mod postgres;
 mod smtp;
 mod transcripts;

@@ -1,0 +1,572 @@
+//! One verdict: the same caller asking for the same thing gets the same answer through every door.
+//!
+//! Every cell of principal × verb × place is asked of a running daemon's FTP, HTTP and SMTP over loopback by clients
+//! written here, and compared with what the hub's policy says; then the disk is looked at, so that "refused" was not
+//! done and "done" was.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use stoa::error::Kind;
+use stoa::hub::login::hash_password;
+use stoa::hub::settings::{DeviceSettings, GrantSettings, LoginSettings, SpaceSettings, UserSettings};
+use stoa::hub::{Hub, Settings, TreePath, Verb};
+use stoa::net::{Gate, Limits, ListenSettings, Passed, Service, Tls, TlsMode, TlsSettings, Workers, bind_all};
+use stoa::origin::Origin;
+use stoa::proto::{PROTOCOLS, Section, Tools};
+use stoa::store::{Catalog, CatalogSettings};
+use stoa::units::ByteSize;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::accounts::Trees;
+
+/// Longest wait for any answer; far more than one takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a door answered, or should.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    Allowed,
+    NotThere,
+    Refused,
+    SignIn,
+}
+
+/// The callers: nobody signed in, a member of a group, a user alone, a machine, a confined user, an administrator.
+const CALLERS: &[&str] = &["", "alice", "bob", "camera", "carol", "root"];
+
+/// The verbs a door can be asked for.
+const VERBS: &[Verb] = &[Verb::List, Verb::Read, Verb::Create, Verb::Overwrite, Verb::Delete, Verb::Rename];
+
+/// Whom the generated spaces are granted to, and what.
+const GRANTED: &[&str] = &["everyone", "users", "group:staff", "user:bob", "device:camera"];
+const ALLOWED: &[&str] = &[
+    "list", "read", "create", "overwrite", "delete", "rename", "rename create", "list read delete", "view", "drop",
+    "edit", "own",
+];
+
+/// A folder in which each verb is tried.
+#[derive(Clone)]
+struct Place {
+    folder: TreePath,
+    /// Where its files are on the disk.
+    disk: PathBuf,
+    /// Its drop address, where it has one.
+    address: Option<String>,
+}
+
+/// One question and what the policy says to it.
+struct Cell {
+    caller: &'static str,
+    verb: Verb,
+    place: Place,
+    meant: Class,
+    /// As seen by FTP from the caller's root; `None` where it cannot be named.
+    seen: Option<TreePath>,
+}
+
+fn at(text: &str) -> TreePath {
+    TreePath::parse(text).expect(text)
+}
+
+fn grant(to: &str, allow: &str) -> GrantSettings {
+    GrantSettings { to: to.into(), allow: allow.into() }
+}
+
+fn space(path: &str, address: &str, grants: Vec<GrantSettings>) -> SpaceSettings {
+    SpaceSettings {
+        path: path.into(),
+        address: address.into(),
+        durable: false,
+        grants,
+        ..SpaceSettings::default()
+    }
+}
+
+/// The whole table, generated: one space for each principal and set of verbs, and the special cases.
+fn settings(data: &Path) -> Settings {
+    let login = LoginSettings { memory: ByteSize(8 << 10), ..LoginSettings::default() };
+    let password_hash = hash_password(b"secret", &login).expect("a hash");
+    let user = |name: &str, groups: &[&str], root: &str, admin| UserSettings {
+        name: name.into(),
+        password_hash: password_hash.clone(),
+        groups: groups.iter().map(ToString::to_string).collect(),
+        root: root.into(),
+        admin,
+        ..UserSettings::default()
+    };
+    let mut spaces = vec![
+        // The most specific space counts, also where it gives less or more.
+        space("/nest", "nest", vec![grant("users", "edit"), grant("everyone", "view")]),
+        space("/nest/closed", "closed", vec![grant("user:bob", "edit")]),
+        space("/nest/open", "open", vec![grant("everyone", "edit")]),
+        // Verbs of several principals add up.
+        space("/sum", "sum", vec![grant("everyone", "list"), grant("users", "read"), grant("group:staff", "delete")]),
+        // A landing folder inside a space that gives its device nothing.
+        space("/land", "land", vec![grant("group:staff", "edit")]),
+        // The home of the confined one.
+        space("/rooms", "rooms", vec![grant("group:staff", "edit"), grant("user:carol", "view drop")]),
+        space("/nobody", "nobody", vec![]),
+    ];
+    for (column, to) in GRANTED.iter().enumerate() {
+        for (row, allow) in ALLOWED.iter().enumerate() {
+            let name = format!("s{column}-{row}");
+            spaces.push(space(&format!("/{name}"), &name, vec![grant(to, allow)]));
+        }
+    }
+    Settings {
+        data: data.to_owned(),
+        domains: vec!["example.org".into()],
+        users: vec![
+            user("alice", &["staff"], "/", false),
+            user("bob", &[], "/", false),
+            user("carol", &[], "/rooms/carol", false),
+            user("root", &[], "/", true),
+        ],
+        devices: vec![DeviceSettings {
+            name: "camera".into(),
+            password_hash: password_hash.clone(),
+            folder: "/land/camera".into(),
+            ..DeviceSettings::default()
+        }],
+        spaces,
+        login,
+        ..Settings::default()
+    }
+}
+
+/// The folders that are tried: one below the top of each space, and where roots, landings and homes are.
+fn places(data: &Path, settings: &Settings) -> Vec<Place> {
+    let mut folders: Vec<(TreePath, Option<String>)> = settings
+        .spaces
+        .iter()
+        .map(|space| (at(&space.path).join("box").expect("a path"), Some(format!("{}+box", space.address))))
+        .collect();
+    folders.push((at("/land/camera"), Some("land+camera".into())));
+    folders.push((at("/rooms/carol"), Some("rooms+carol".into())));
+    folders.push((at("/rooms/carol/box"), None));
+    folders.push((at("/home/bob"), None));
+    folders.push((at("/home/carol"), None));
+    let disk = |folder: &TreePath| folder.parts().fold(data.join("tree"), |path, part| path.join(part));
+    folders.into_iter().map(|(folder, address)| Place { disk: disk(&folder), folder, address }).collect()
+}
+
+/// A hub and its three doors.
+struct Daemon {
+    hub: Hub,
+    doors: BTreeMap<&'static str, SocketAddr>,
+    places: Vec<Place>,
+    workers: Workers,
+    _folder: TempDir,
+}
+
+impl Daemon {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let data = folder.path().to_owned();
+        let settings = settings(&data);
+        let places = places(&data, &settings);
+        let catalog = Catalog::open(&CatalogSettings::default(), &data, "one").await.expect("a catalog");
+        let hub = Hub::open(settings, catalog, Arc::new(Trees(data.clone()))).await.expect("a hub");
+        let tls = Tls::open(&TlsSettings::default(), &data, &["localhost".into()]).expect("a certificate");
+        let gate = Gate::new(Limits::default()).expect("limits");
+        let tools = Tools { hub: hub.clone(), tls: tls.clone(), ready: Arc::new(|| true) };
+        let listen = |protocol: &str| ListenSettings {
+            protocol: protocol.into(),
+            address: "127.0.0.1:0".into(),
+            tls: TlsMode::None,
+            socket: String::new(),
+        };
+        let bound = bind_all(&["ftp", "http", "smtp"].map(listen), &mut Passed::default()).expect("ports");
+        let mut doors = BTreeMap::new();
+        let mut services = Vec::new();
+        for one in bound {
+            let language = PROTOCOLS.iter().find(|language| language.name() == one.settings.protocol).expect("known");
+            let mut values = language.defaults();
+            if language.name() == "smtp" {
+                values.insert("auth_in_clear".into(), true.into());
+            }
+            let handler = language.open(&Section { name: language.name(), values }, &tools).expect("a door");
+            doors.insert(language.name(), one.address);
+            services.push((one, Service::new(language.name(), handler, TlsMode::None, &tls, &gate)));
+        }
+        let workers = Workers::start(2, services, CancellationToken::new()).expect("workers");
+        Self { hub, doors, places, workers, _folder: folder }
+    }
+
+    /// Every cell with the policy's own verdict.
+    async fn cells(&self) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for caller in CALLERS {
+            let origin = Origin::inside("http");
+            let who = match *caller {
+                "" => self.hub.guest(origin),
+                name => self.hub.login(&origin, name, b"secret").await.expect(name),
+            };
+            for place in &self.places {
+                for verb in VERBS {
+                    let path = match verb {
+                        Verb::List => place.folder.clone(),
+                        _ => place.folder.join("file").expect("a path"),
+                    };
+                    let mut said = who.allow(*verb, &path);
+                    if *verb == Verb::Rename {
+                        // The new name is made.
+                        said = said.and_then(|()| who.allow(Verb::Create, &path));
+                    }
+                    let meant = match said.map_err(|error| error.kind()) {
+                        Ok(()) => Class::Allowed,
+                        Err(Kind::Denied) => Class::Refused,
+                        Err(Kind::NotFound) => Class::NotThere,
+                        Err(Kind::Unauthenticated) => Class::SignIn,
+                        Err(kind) => panic!("{kind:?} is no verdict"),
+                    };
+                    let seen = place.folder.is_in(&who.root()).then(|| place.folder.seen_from(&who.root()));
+                    cells.push(Cell { caller, verb: *verb, place: place.clone(), meant, seen });
+                }
+            }
+        }
+        cells
+    }
+}
+
+impl Cell {
+    /// A file of its own for each question, so that none disturbs another.
+    fn name(&self, door: &str) -> String {
+        let who = if self.caller.is_empty() { "guest" } else { self.caller };
+        format!("{door}-{who}-{}.txt", self.verb.word())
+    }
+
+    /// Lays what the question is about.
+    fn prepare(&self, door: &str) {
+        if !matches!(self.verb, Verb::Create | Verb::List) {
+            std::fs::write(self.place.disk.join(self.name(door)), "old").expect("a file is laid");
+        }
+    }
+
+    /// Was it done, as the disk tells? `None` for what leaves no trace.
+    fn done(&self, door: &str) -> Option<bool> {
+        let file = self.place.disk.join(self.name(door));
+        match self.verb {
+            Verb::Create => Some(file.exists()),
+            Verb::Overwrite => Some(std::fs::read(&file).expect("it is there") == b"new"),
+            Verb::Delete => Some(!file.exists()),
+            Verb::Rename => Some(!file.exists() && file.with_extension("moved").exists()),
+            _ => None,
+        }
+    }
+
+    fn says(&self) -> String {
+        format!("`{}` {} in {}", self.caller, self.verb.word(), self.place.folder)
+    }
+}
+
+/// A line protocol's client.
+struct Talk {
+    reader: BufReader<TcpStream>,
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the door is open");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    stream.set_write_timeout(Some(PATIENCE)).expect("a deadline");
+    stream.set_nodelay(true).expect("no delay");
+    stream
+}
+
+impl Talk {
+    fn open(address: SocketAddr) -> Self {
+        let mut talk = Self { reader: BufReader::new(connect(address)) };
+        talk.expect("220");
+        talk
+    }
+
+    /// One reply; of several lines the last.
+    fn reply(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            let count = self.reader.read_line(&mut line).expect("a reply in time");
+            assert!(count > 0, "the door closed the connection");
+            if line.as_bytes().get(3) == Some(&b' ') && line.as_bytes().iter().take(3).all(u8::is_ascii_digit) {
+                return line.trim_end().to_owned();
+            }
+        }
+    }
+
+    fn say(&mut self, line: &str) -> String {
+        self.reader.get_mut().write_all(format!("{line}\r\n").as_bytes()).expect("sent");
+        self.reply()
+    }
+
+    fn expect(&mut self, code: &str) {
+        let reply = self.reply();
+        assert!(reply.starts_with(code), "{reply}");
+    }
+
+    fn must(&mut self, line: &str, code: &str) -> String {
+        let reply = self.say(line);
+        assert!(reply.starts_with(code), "{line}: {reply}");
+        reply
+    }
+}
+
+/// FTP: one control connection for all questions of a caller.
+struct Ftp(Talk);
+
+impl Ftp {
+    fn open(address: SocketAddr, caller: &str) -> Self {
+        let mut talk = Talk::open(address);
+        let name = if caller.is_empty() { "anonymous" } else { caller };
+        talk.must(&format!("USER {name}"), "331");
+        talk.must("PASS secret", "230");
+        talk.must("TYPE I", "200");
+        Self(talk)
+    }
+
+    fn class(reply: &str) -> Class {
+        match reply.as_bytes() {
+            [b'2' | b'3', ..] => Class::Allowed,
+            _ if reply.starts_with("530") => Class::SignIn,
+            _ if reply.starts_with("550") && reply.contains("may not") => Class::Refused,
+            _ if reply.starts_with("550") => Class::NotThere,
+            _ => panic!("FTP said {reply}"),
+        }
+    }
+
+    /// A command with a data connection: what is sent, or takes what comes.
+    fn transfer(&mut self, command: &str, body: Option<&[u8]>) -> Class {
+        let reply = self.0.must("EPSV", "229");
+        let port: u16 = reply.split('|').nth(3).and_then(|port| port.parse().ok()).expect("a port");
+        let control = self.0.reader.get_ref().peer_addr().expect("connected");
+        let mut data = connect(SocketAddr::new(control.ip(), port));
+        let reply = self.0.say(command);
+        if !reply.starts_with('1') {
+            return Self::class(&reply);
+        }
+        match body {
+            Some(body) => data.write_all(body).expect("sent"),
+            None => drop(data.read_to_end(&mut Vec::new()).expect("taken")),
+        }
+        drop(data);
+        Self::class(&self.0.reply())
+    }
+
+    fn ask(&mut self, cell: &Cell) -> Class {
+        let folder = cell.seen.clone().unwrap_or_else(|| cell.place.folder.clone());
+        let file = folder.join(&cell.name("ftp")).expect("a path");
+        match cell.verb {
+            Verb::List => self.transfer(&format!("MLSD {folder}"), None),
+            Verb::Read => self.transfer(&format!("RETR {file}"), None),
+            Verb::Create | Verb::Overwrite => self.transfer(&format!("STOR {file}"), Some(b"new")),
+            Verb::Delete => Self::class(&self.0.say(&format!("DELE {file}"))),
+            Verb::Rename => match Self::class(&self.0.say(&format!("RNFR {file}"))) {
+                Class::Allowed => {
+                    let moved = file.to_string().replace(".txt", ".moved");
+                    Self::class(&self.0.say(&format!("RNTO {moved}")))
+                }
+                other => other,
+            },
+            Verb::Admin | Verb::Share => unreachable!("no door asks for it"),
+        }
+    }
+}
+
+/// HTTP/1.1, keeping its connection.
+struct Http {
+    reader: BufReader<TcpStream>,
+    sign_in: String,
+}
+
+impl Http {
+    fn open(address: SocketAddr, caller: &str) -> Self {
+        let sign_in = match caller {
+            "" => String::new(),
+            name => format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{name}:secret"))),
+        };
+        Self { reader: BufReader::new(connect(address)), sign_in }
+    }
+
+    fn request(&mut self, method: &str, path: &str, more: &str, body: &str) -> u16 {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: stoa\r\nAccept: application/json\r\n{}{more}Content-Length: {}\r\n\r\n{body}",
+            self.sign_in,
+            body.len()
+        );
+        self.reader.get_mut().write_all(request.as_bytes()).expect("sent");
+        let mut line = String::new();
+        self.reader.read_line(&mut line).expect("a response in time");
+        let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status line");
+        let (mut length, mut chunked, mut closes) = (0, false, false);
+        loop {
+            let mut header = String::new();
+            self.reader.read_line(&mut header).expect("a header");
+            let header = header.trim_end().to_ascii_lowercase();
+            match header.split_once(": ") {
+                None => break,
+                Some(("content-length", value)) => length = value.parse().expect("a length"),
+                Some(("transfer-encoding", value)) => chunked = value == "chunked",
+                Some(("connection", value)) => closes = value == "close",
+                Some(_) => {}
+            }
+        }
+        self.skip_body(length, chunked);
+        if closes {
+            let address = self.reader.get_ref().peer_addr().expect("connected");
+            self.reader = BufReader::new(connect(address));
+        }
+        status
+    }
+
+    fn skip_body(&mut self, length: u64, chunked: bool) {
+        let mut skip = |reader: &mut BufReader<TcpStream>, count: u64| {
+            std::io::copy(&mut reader.take(count), &mut std::io::sink()).expect("a body");
+        };
+        while chunked {
+            let mut line = String::new();
+            self.reader.read_line(&mut line).expect("a chunk");
+            let size = u64::from_str_radix(line.trim(), 16).expect("a size");
+            skip(&mut self.reader, size + 2);
+            if size == 0 {
+                return;
+            }
+        }
+        skip(&mut self.reader, length);
+    }
+
+    fn ask(&mut self, cell: &Cell) -> Class {
+        let file = cell.place.folder.join(&cell.name("http")).expect("a path").to_string();
+        let status = match cell.verb {
+            Verb::List => self.request("GET", &format!("{}/", cell.place.folder), "", ""),
+            Verb::Read => self.request("GET", &file, "", ""),
+            Verb::Create | Verb::Overwrite => self.request("PUT", &file, "", "new"),
+            Verb::Delete => self.request("DELETE", &file, "", ""),
+            Verb::Rename => {
+                let destination = format!("Destination: {}\r\n", file.replace(".txt", ".moved"));
+                self.request("MOVE", &file, &destination, "")
+            }
+            Verb::Admin | Verb::Share => unreachable!("no door asks for it"),
+        };
+        match status {
+            200..=299 => Class::Allowed,
+            401 => Class::SignIn,
+            403 => Class::Refused,
+            404 => Class::NotThere,
+            status => panic!("HTTP said {status} to {}", cell.says()),
+        }
+    }
+}
+
+/// SMTP: a file sent to a drop address is a file made there.
+struct Smtp(Talk);
+
+impl Smtp {
+    fn open(address: SocketAddr, caller: &str) -> Self {
+        let mut talk = Talk::open(address);
+        talk.must("EHLO client.example.net", "250");
+        if !caller.is_empty() {
+            let secret = STANDARD.encode(format!("\0{caller}\0secret"));
+            talk.must(&format!("AUTH PLAIN {secret}"), "235");
+        }
+        Self(talk)
+    }
+
+    fn ask(&mut self, cell: &Cell, address: &str) -> Class {
+        self.0.must("MAIL FROM:<sender@example.net>", "250");
+        let reply = self.0.say(&format!("RCPT TO:<{address}@example.org>"));
+        if reply.starts_with("550 5.7.1") {
+            self.0.must("RSET", "250");
+            return Class::Refused;
+        }
+        assert!(reply.starts_with("250"), "{}: {reply}", cell.says());
+        self.0.must("DATA", "354");
+        let message = format!(
+            "From: sender@example.net\r\nSubject: a file\r\nMIME-Version: 1.0\r\nContent-Type: application/octet-stream\r\n\
+             Content-Disposition: attachment; filename=\"{}\"\r\n\r\nnew\r\n.",
+            cell.name("smtp")
+        );
+        self.0.must(&message, "250");
+        Class::Allowed
+    }
+}
+
+/// Asks one door everything on behalf of one caller; says what differed.
+fn interview(door: &'static str, address: SocketAddr, caller: &'static str, cells: &[Cell]) -> (usize, Vec<String>) {
+    let mut wrong = Vec::new();
+    let mut asked = 0;
+    let mut note = |cell: &Cell, said: Class, meant: Class| {
+        asked += 1;
+        if said != meant {
+            wrong.push(format!("{door}: {}: policy says {meant:?}, the door {said:?}", cell.says()));
+        }
+        if cell.done(door).is_some_and(|done| done != (said == Class::Allowed)) {
+            wrong.push(format!("{door}: {}: answered {said:?}, and the disk says otherwise", cell.says()));
+        }
+    };
+    let mine = cells.iter().filter(|cell| cell.caller == caller);
+    match door {
+        "ftp" => {
+            let mut ftp = Ftp::open(address, caller);
+            for cell in mine {
+                cell.prepare(door);
+                // What is outside its root has no name for a confined caller: the same name means something inside.
+                let meant = if cell.seen.is_some() { cell.meant } else { Class::NotThere };
+                let said = ftp.ask(cell);
+                note(cell, said, meant);
+            }
+        }
+        "http" => {
+            let mut http = Http::open(address, caller);
+            for cell in mine {
+                cell.prepare(door);
+                let said = http.ask(cell);
+                note(cell, said, cell.meant);
+            }
+        }
+        _ => {
+            let mut smtp = Smtp::open(address, caller);
+            for cell in mine.filter(|cell| cell.verb == Verb::Create) {
+                let Some(local) = &cell.place.address else { continue };
+                // Addresses are no secret: every refusal is the same there.
+                let meant = if cell.meant == Class::Allowed { Class::Allowed } else { Class::Refused };
+                let said = smtp.ask(cell, local);
+                note(cell, said, meant);
+            }
+        }
+    }
+    (asked, wrong)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_door_gives_the_verdict_of_the_policy_in_every_cell() {
+    let daemon = Daemon::start().await;
+    for place in &daemon.places {
+        std::fs::create_dir_all(&place.disk).expect("a folder");
+    }
+    let cells = Arc::new(daemon.cells().await);
+    for class in [Class::Allowed, Class::NotThere, Class::Refused, Class::SignIn] {
+        assert!(cells.iter().filter(|cell| cell.meant == class).count() > 50, "the table has enough of {class:?}");
+    }
+    let mut interviews = Vec::new();
+    for (door, address) in &daemon.doors {
+        for caller in CALLERS {
+            let (door, address, cells) = (*door, *address, cells.clone());
+            interviews.push(std::thread::spawn(move || interview(door, address, caller, &cells)));
+        }
+    }
+    let finished = tokio::task::spawn_blocking(move || {
+        interviews.into_iter().map(|one| one.join().expect("an interview")).collect::<Vec<_>>()
+    });
+    let (counts, wrong): (Vec<_>, Vec<_>) = finished.await.expect("interviews").into_iter().unzip();
+    let wrong = wrong.concat();
+    assert!(wrong.is_empty(), "{} cells differ:\n{}", wrong.len(), wrong.join("\n"));
+    let asked: usize = counts.into_iter().sum();
+    assert_eq!(asked, 2 * cells.len() + cells.iter().filter(|cell| cell.verb == Verb::Create && cell.place.address.is_some()).count());
+    daemon.workers.drain(Duration::from_secs(5)).await;
+}
