@@ -8,7 +8,7 @@ use super::reply::{Reply, quoted};
 use super::session::{Running, Session, Turn, log_fault, say};
 use crate::error::{Error, Kind, Result};
 use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, SetModified};
-use crate::hub::{Caller, Entry, Listing, NodeKind, TreePath, now};
+use crate::hub::{Caller, Entry, Listing, NodeKind, TreePath, Verb, now};
 use crate::proto::dialogue::{Framing, Source};
 
 /// Entries of a folder shown over the control connection; LIST shows all.
@@ -36,7 +36,14 @@ impl Session {
             Command::Pwd => say(257, format!("{} is the current folder", quoted(&Self::shown(caller, &self.cwd)))),
             Command::Rmd(name) => self.remove_folder(caller, &name).await?,
             Command::Rnfr(name) => {
-                self.renaming = Some(self.look_at(caller, &name).await?.path);
+                let path = self.resolve(caller, &name)?;
+                caller.allow(Verb::Rename, &path)?;
+                // Who may rename but not look learns at RNTO whether it is there, as at the other doors.
+                let rights = caller.rights(&path);
+                if rights.has(Verb::List) || rights.has(Verb::Read) {
+                    caller.stat(&path).await?;
+                }
+                self.renaming = Some(path);
                 say(350, "and now RNTO")
             }
             Command::Size(name) => self.size(caller, &name).await?,
