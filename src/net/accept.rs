@@ -12,6 +12,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustix::io::Errno;
 use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::drain::Links;
@@ -23,7 +24,7 @@ use crate::telemetry::{Seldom, metric};
 /// How long the loop rests when the process or the machine has no descriptor left.
 const BACK_OFF: Duration = Duration::from_millis(50);
 /// What a flood makes the log say is said once in this time.
-const SELDOM: Duration = Duration::from_secs(60);
+const SELDOM: Duration = Duration::from_mins(1);
 
 static FULL: Seldom = Seldom::new(SELDOM);
 static REFUSED: Seldom = Seldom::new(SELDOM);
@@ -99,7 +100,7 @@ impl Service {
 
     /// One connection's life. Kept small: what is large is boxed and gone before the long part.
     async fn attend(self: Arc<Self>, mut link: Link, behind_proxy: bool) {
-        let ending = Ending::begin(self.door);
+        let counted = Counted::new(self.door);
         if behind_proxy || self.mode == TlsMode::Implicit {
             match Box::pin(self.prepare(link, behind_proxy)).await {
                 Some(ready) => link = ready,
@@ -114,7 +115,11 @@ impl Service {
         } else {
             Box::pin(within(serving, stop, limits.total.0, limits.drain.0)).await
         };
-        ending.end(result);
+        match result {
+            Ok(()) => tracing::debug!(target: "stoa::net", "closed"),
+            Err(error) => tracing::debug!(target: "stoa::net", "closed: {error}"),
+        }
+        drop(counted);
     }
 
     /// The PROXY header and the handshake of an implicit TLS listener.
@@ -122,11 +127,11 @@ impl Service {
         if behind_proxy {
             self.unwrap_proxy(&mut link).await?;
         }
-        if self.mode == TlsMode::Implicit {
-            if let Err(error) = link.secure().await {
-                tracing::debug!(target: "stoa::net", peer = %link.origin.peer, "TLS handshake failed: {error}");
-                return None;
-            }
+        if self.mode == TlsMode::Implicit
+            && let Err(error) = link.secure().await
+        {
+            tracing::debug!(target: "stoa::net", "TLS handshake failed: {error}");
+            return None;
         }
         Some(link)
     }
@@ -174,7 +179,7 @@ impl Service {
 /// Serves, but asks the link to part after `total` and leaves after `grace` more.
 async fn within(
     serving: impl Future<Output = io::Result<()>>,
-    stop: tokio_util::sync::CancellationToken,
+    stop: CancellationToken,
     total: Duration,
     grace: Duration,
 ) -> io::Result<()> {
@@ -187,27 +192,20 @@ async fn within(
     tokio::time::timeout(grace, serving).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// Counts a link while it lives and says how it ended, a panic included.
-struct Ending {
+/// Counts a link while it lives, a panic included.
+struct Counted {
     door: &'static str,
 }
 
-impl Ending {
-    fn begin(door: &'static str) -> Self {
+impl Counted {
+    fn new(door: &'static str) -> Self {
         metric::link_opened(door);
         tracing::debug!(target: "stoa::net", "connected");
         Self { door }
     }
-
-    fn end(self, result: io::Result<()>) {
-        match result {
-            Ok(()) => tracing::debug!(target: "stoa::net", "closed"),
-            Err(error) => tracing::debug!(target: "stoa::net", "closed: {error}"),
-        }
-    }
 }
 
-impl Drop for Ending {
+impl Drop for Counted {
     fn drop(&mut self) {
         metric::link_closed(self.door);
         // The unwinding of a panic drops us; the task's runner stops it there, and only this connection ends.

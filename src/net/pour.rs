@@ -16,6 +16,8 @@ use super::Stream;
 
 /// Bytes of one turn: large enough to be cheap, small enough to be fair to the links of the same thread.
 const TURN: usize = 512 << 10;
+/// The kernel keeps a file in memory by pieces no smaller than this.
+const PAGE: usize = 4096;
 /// Bytes read at once where the kernel cannot send by itself.
 const COPY: usize = 256 << 10;
 
@@ -75,7 +77,7 @@ async fn by_kernel(
 /// Makes sure that a stretch is in memory, by another thread where it is not.
 async fn warm(file: &Arc<File>, offset: u64, len: usize) -> io::Result<()> {
     let last = offset + (len as u64).saturating_sub(1);
-    if resident(file, offset) && resident(file, last) {
+    if resident(file, offset) && (len <= PAGE || resident(file, last)) {
         return Ok(());
     }
     let file = Arc::clone(file);

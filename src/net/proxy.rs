@@ -204,7 +204,7 @@ mod tests {
             for cut in 0..bytes.len() {
                 match parse(&bytes[..cut]) {
                     Ok(Parsed::Need(more)) => {
-                        assert!(more > 0 && cut + more <= bytes.len(), "{bytes:?} at {cut}: {more}")
+                        assert!(more > 0 && cut + more <= bytes.len(), "{bytes:?} at {cut}: {more}");
                     }
                     other => panic!("{bytes:?} at {cut}: {other:?}"),
                 }
@@ -230,7 +230,7 @@ mod tests {
             &two(0x22, 0x11, &[0; 12]),
             &two(0x31, 0x11, &[0; 12]),
             &two(0x21, 0x77, &[0; 12]),
-            &two(0x20, 0x00, &[0; BLOCK + 1]),
+            &two(0x20, 0x00, &vec![0; BLOCK + 1]),
         ] {
             assert!(parse(bytes).is_err(), "{:?}", String::from_utf8_lossy(bytes));
         }

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -46,15 +47,18 @@ impl Workers {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             count => count,
         };
+        raise_descriptors();
         let links = Links::new(stop);
-        let mut threads = Vec::with_capacity(count);
-        for number in 0..count {
-            let lanes = services.iter().map(|(bound, service)| lane(bound, service)).collect::<io::Result<Vec<_>>>();
-            let lanes =
-                lanes.map_err(|error| Error::internal(format!("cannot share a listener among workers: {error}")))?;
-            threads.push(worker(number, lanes, links.clone())?);
+        let started = (0..count).map(|number| worker(number, lanes(&services)?, links.clone())).collect::<Result<_>>();
+        // The workers have descriptors of their own; a port is closed when the last of them stops accepting.
+        drop(services);
+        match started {
+            Ok(threads) => Ok(Self { links, threads: Mutex::new(threads) }),
+            Err(error) => {
+                links.now();
+                Err(error)
+            }
         }
-        Ok(Self { links, threads: Mutex::new(threads) })
     }
 
     /// Who is open, and the words to end them.
@@ -87,9 +91,23 @@ impl Drop for Workers {
     }
 }
 
-fn lane(bound: &Bound, service: &Arc<Service>) -> io::Result<Lane> {
-    let listener = bound.listener.try_clone()?;
-    Ok(Lane { listener, name: Arc::clone(&bound.name), service: Arc::clone(service) })
+/// A soft limit of 1024 descriptors is a leftover for programs that use select(2); ours is the hard one.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(target: "stoa::net", "cannot raise the limit of open files: {error}");
+    }
+}
+
+/// Every listener once more, for one worker.
+fn lanes(services: &[(Bound, Arc<Service>)]) -> Result<Vec<Lane>> {
+    let cannot = |error: io::Error| Error::internal(format!("cannot share a listener among workers: {error}"));
+    let lane = |(bound, service): &(Bound, Arc<Service>)| {
+        let listener = bound.listener.try_clone().map_err(cannot)?;
+        Ok(Lane { listener, name: Arc::clone(&bound.name), service: Arc::clone(service) })
+    };
+    services.iter().map(lane).collect()
 }
 
 /// Starts one thread and waits until it accepts, so that "started" is true when it is said.

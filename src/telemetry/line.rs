@@ -13,6 +13,8 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::log::ACCESS;
+
 /// How a line begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
@@ -44,7 +46,9 @@ where
         event.record(&mut MessageOnly(&mut pairs));
         event.record(&mut pairs);
         pairs.result?;
-        if let Some(scope) = context.event_scope() {
+        // An access line says itself what the span around it would say again.
+        let around = if meta.target() == ACCESS { None } else { context.event_scope() };
+        if let Some(scope) = around {
             for span in scope.from_root() {
                 let extensions = span.extensions();
                 if let Some(fields) = extensions.get::<FormattedFields<N>>().filter(|fields| !fields.is_empty()) {

@@ -69,7 +69,7 @@ impl Default for LogSettings {
 }
 
 /// Target of the lines that say what a peer did; they go to `access.log`.
-const ACCESS: &str = "access";
+pub(super) const ACCESS: &str = "access";
 /// Target of the lines about sign-ins; they go to both files.
 const LOGIN: &str = "login";
 /// Lines that may wait for the disk, for each file.

@@ -213,7 +213,7 @@ impl Roller {
         }
         let lost = self.pending.get(done..).unwrap_or_default();
         if !lost.is_empty() {
-            let lines = lost.iter().filter(|byte| **byte == b'\n').count() as u64;
+            let lines = memchr::memchr_iter(b'\n', lost).count() as u64;
             self.signals.dropped.fetch_add(lines, Ordering::Relaxed);
             let whole = self.pending.get(..done).is_none_or(|written| written.is_empty() || written.ends_with(b"\n"));
             self.torn |= !whole;
@@ -354,7 +354,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("stoa.log");
         fs::write(&path, "old\n").unwrap();
-        let yesterday = SystemTime::now() - Duration::from_secs(86_400);
+        let yesterday = SystemTime::now() - Duration::from_hours(24);
         File::options().write(true).open(&path).unwrap().set_modified(yesterday).unwrap();
         let plan = Plan { rotate: Rotate::Daily, size: 0, keep: 3 };
         let mut roller = Roller::open(folder.path(), "stoa.log", plan, Arc::default()).unwrap();

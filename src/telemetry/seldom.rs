@@ -40,7 +40,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_one_line_and_a_count() {
-        let hourly = Seldom::new(Duration::from_secs(3600));
+        let hourly = Seldom::new(Duration::from_hours(1));
         assert_eq!(hourly.now(), Some(1));
         assert!((0..100).all(|_| hourly.now().is_none()));
         let always = Seldom::new(Duration::ZERO);

@@ -6,6 +6,7 @@ mod daemon;
 mod http;
 mod hub;
 mod mail;
+mod net;
 mod postgres;
 mod smtp;
 mod transcripts;
