@@ -161,6 +161,7 @@ pub enum Expect {
 
 /// One change to the records. Guards are part of the edit: an edit that does not hold fails the batch.
 #[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the fields are named as the columns they change")]
 pub enum Edit {
     /// Inserts or updates a file row; `Conflict` when `expect` no longer holds.
     PutFile(FileRow, Expect),

@@ -127,7 +127,7 @@ mod tests {
 
     #[async_trait]
     impl Engine for Counting {
-        fn node(&self) -> &str {
+        fn node(&self) -> &'static str {
             "one"
         }
 

@@ -228,12 +228,11 @@ impl Committer {
     /// The connection, made anew when the last one broke.
     async fn link(&mut self) -> Result<&mut Link, Failure> {
         let usable = self.link.take().filter(|link| !link.is_closed());
-        let link = match usable {
-            Some(link) => link,
-            None => {
-                self.head = None;
-                Link::open(&self.address).await.map_err(Failure::Lost)?
-            }
+        let link = if let Some(link) = usable {
+            link
+        } else {
+            self.head = None;
+            Link::open(&self.address).await.map_err(Failure::Lost)?
         };
         Ok(self.link.insert(link))
     }

@@ -13,7 +13,7 @@ use crate::error::{Error, Kind, Result};
 use crate::store::catalog::{Row, Statement};
 
 /// How long one read may take.
-const READ: Duration = Duration::from_secs(60);
+const READ: Duration = Duration::from_mins(1);
 
 /// A statement and who waits for its rows.
 pub(super) struct Question {

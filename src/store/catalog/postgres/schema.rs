@@ -19,13 +19,11 @@ const HAS_META: &str =
 /// Takes every missing step, each in a transaction of its own.
 pub(super) async fn migrate(client: &Client) -> Result<()> {
     for _ in 0..TRIES {
-        match steps(client).await? {
-            Ok(()) => return Ok(()),
-            Err(_) => {
-                client.batch_execute("ROLLBACK").await.map_err(word)?;
-                tokio::time::sleep(PAUSE).await;
-            }
+        if steps(client).await?.is_ok() {
+            return Ok(());
         }
+        client.batch_execute("ROLLBACK").await.map_err(word)?;
+        tokio::time::sleep(PAUSE).await;
     }
     Err(Error::new(Kind::Unavailable, "another daemon keeps changing the schema of the catalog; try again later"))
 }

@@ -75,7 +75,7 @@ pub(super) fn is_clash(error: &tokio_postgres::Error) -> bool {
 /// PostgreSQL's word in the house's words.
 pub(super) fn word(error: tokio_postgres::Error) -> Error {
     let Some(code) = error.code() else {
-        if error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()) {
+        if error.is_closed() || error.source().is_some_and(<dyn StdError>::is::<std::io::Error>) {
             return Error::new(Kind::Unavailable, "the connection to the catalog was lost").with(error);
         }
         return Error::internal(error);
