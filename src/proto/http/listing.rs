@@ -11,7 +11,7 @@ use hyper::header;
 use crate::error::{Error, Kind};
 use crate::hub::{Entry, Listing, NodeKind, TreePath, Verb};
 use crate::proto::http::body::{Flow, Outgoing};
-use crate::proto::http::page::{self, Folder, Order};
+use crate::proto::http::page::{self, Folder, Order, Sum};
 use crate::proto::http::reply::{self, Answer};
 use crate::proto::http::visit::{Visit, who};
 use crate::proto::http::{condition, date, target};
@@ -54,7 +54,7 @@ pub async fn send(visit: &Visit<'_>, path: &TreePath) -> Answer {
                 who: who(&visit.caller),
                 rights,
                 order: whole.then_some(order),
-                empty: whole && entries.is_empty(),
+                sum: whole.then(|| Sum::of(&entries)),
                 denied,
                 notice: notice(visit),
             };

@@ -7,7 +7,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::hub::{Entry, NodeKind, TreePath, Verb, Verbs};
 use crate::proto::http::body::Outgoing;
-use crate::proto::http::{date, reply, target};
+use crate::proto::http::{date, mime, reply, target};
 use crate::units::ByteSize;
 
 const STYLE: &str = include_str!("../../../web/stoa.css");
@@ -22,7 +22,8 @@ static STYLE_URL: LazyLock<String> = LazyLock::new(|| {
 const ROWS: &str = "<!--rows-->";
 
 const LOGO: &str = r#"<svg class="logo" viewBox="0 0 24 24" aria-hidden="true"><path d="M3 9 12 3l9 6v1.5H3zM5 12h2.4v6H5zM10.8 12h2.4v6h-2.4zM16.6 12H19v6h-2.4zM3 19.5h18V21H3z"/></svg>"#;
-const SYMBOLS: &str = r#"<svg hidden><symbol id="i-folder" viewBox="0 0 24 24"><path d="M3 6.5A1.5 1.5 0 0 1 4.5 5h4.8l2.2 2.5h8A1.5 1.5 0 0 1 21 9v8.5a1.5 1.5 0 0 1-1.5 1.5h-15A1.5 1.5 0 0 1 3 17.5z"/></symbol><symbol id="i-file" viewBox="0 0 24 24"><path d="M6.5 3h7.3L19 8.2v11.3a1.5 1.5 0 0 1-1.5 1.5h-11A1.5 1.5 0 0 1 5 19.5v-15A1.5 1.5 0 0 1 6.5 3zm6.8 1.3v4.4h4.4z"/></symbol></svg>"#;
+const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='%238a4b2a'%3E%3Cpath d='M3 9 12 3l9 6v1.5H3zM5 12h2.4v6H5zM10.8 12h2.4v6h-2.4zM16.6 12H19v6h-2.4zM3 19.5h18V21H3z'/%3E%3C/svg%3E";
+const SYMBOLS: &str = include_str!("../../../web/icons.svg");
 
 /// How a folder's page is sorted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +49,50 @@ pub struct Folder<'a> {
     pub rights: Verbs,
     /// `None` when the folder is too large to be sorted.
     pub order: Option<Order>,
-    pub empty: bool,
+    /// What is in it, where all of it is known.
+    pub sum: Option<Sum>,
     /// The caller may add and not look.
     pub denied: bool,
     pub notice: Option<String>,
+}
+
+/// What a folder holds, itself and not below.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sum {
+    pub folders: usize,
+    pub files: usize,
+    pub bytes: u64,
+}
+
+impl Sum {
+    /// Of these entries.
+    pub fn of(entries: &[Entry]) -> Self {
+        let mut sum = Self::default();
+        for entry in entries {
+            match entry.node.kind {
+                NodeKind::File => sum.files += 1,
+                NodeKind::Folder => sum.folders += 1,
+            }
+            sum.bytes = sum.bytes.saturating_add(entry.node.size);
+        }
+        sum
+    }
+
+    fn is_empty(self) -> bool {
+        self.files + self.folders == 0
+    }
+
+    /// `2 folders, 3 files, 5 MiB`
+    fn words(self) -> String {
+        let some = |count: usize, one: &str| match count {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            more => Some(format!("{more} {one}s")),
+        };
+        let size = (self.files > 0).then(|| ByteSize(self.bytes).to_string());
+        let parts = [some(self.folders, "folder"), some(self.files, "file"), size];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// The style sheet.
@@ -61,7 +102,24 @@ pub fn style() -> Response<Outgoing> {
     response
 }
 
-fn shell(title: &str, who: Option<&str>, main: &Markup) -> Markup {
+/// What the bar on top offers.
+#[derive(Clone, Copy)]
+enum Bar<'a> {
+    /// To sign out.
+    Account(&'a str),
+    /// To sign in.
+    Guest,
+    /// Nothing.
+    Plain,
+}
+
+impl<'a> Bar<'a> {
+    fn of(who: Option<&'a str>, otherwise: Self) -> Self {
+        who.map_or(otherwise, Self::Account)
+    }
+}
+
+fn shell(title: &str, bar: Bar<'_>, main: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -70,17 +128,19 @@ fn shell(title: &str, who: Option<&str>, main: &Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) " · Stoa" }
-                link rel="icon" href="data:,";
+                link rel="icon" href=(ICON);
                 link rel="stylesheet" href=(*STYLE_URL);
             }
             body {
                 header.bar {
                     a.brand href="/" { (PreEscaped(LOGO)) span { "Stoa" } }
-                    @if let Some(name) = who {
-                        form.account method="post" action="/-/logout" {
+                    @match bar {
+                        Bar::Account(name) => form.account method="post" action="/-/logout" {
                             span.who { (name) }
                             button.quiet { "Sign out" }
-                        }
+                        },
+                        Bar::Guest => a.account href="/-/login" { "Sign in" },
+                        Bar::Plain => {}
                     }
                 }
                 (main)
@@ -93,7 +153,7 @@ fn shell(title: &str, who: Option<&str>, main: &Markup) -> Markup {
 pub fn login(next: &str, message: Option<&str>) -> Markup {
     shell(
         "Sign in",
-        None,
+        Bar::Plain,
         &html! {
             main.narrow {
                 form.card method="post" action="/-/login" {
@@ -114,7 +174,7 @@ pub fn refusal(status: StatusCode, text: &str, who: Option<&str>) -> Markup {
     let title = status.canonical_reason().unwrap_or("Error");
     shell(
         title,
-        who,
+        Bar::of(who, Bar::Plain),
         &html! {
             main.narrow {
                 section.card {
@@ -142,20 +202,23 @@ pub fn folder(folder: &Folder<'_>) -> (String, String) {
     let name = if folder.path.is_root() { "Files" } else { folder.path.name() };
     let page = shell(
         name,
-        folder.who,
+        Bar::of(folder.who, Bar::Guest),
         &html! {
             (PreEscaped(SYMBOLS))
             main {
-                (crumbs(folder.path))
+                div.top {
+                    (crumbs(folder.path))
+                    @if folder.rights.has(Verb::Create) { (tools(folder)) }
+                }
                 @if let Some(text) = &folder.notice { p.notice role="status" { (text) } }
                 @if folder.denied {
                     p.hint { "You may add files here, but not see what is in it." }
-                } @else if folder.empty {
+                } @else if folder.sum.is_some_and(Sum::is_empty) {
                     p.hint { "This folder is empty." }
                 } @else {
                     (table(folder))
+                    @if let Some(sum) = folder.sum { p.sum { (sum.words()) } }
                 }
-                @if folder.rights.has(Verb::Create) { (tools(folder)) }
             }
         },
     )
@@ -216,19 +279,26 @@ fn column(order: Option<Order>, by: &str, title: &str, class: &str) -> Markup {
     }
 }
 
+/// Forms behind two buttons; `name` makes the browser open one at a time.
 fn tools(folder: &Folder<'_>) -> Markup {
     let here = target::url(folder.path, true);
     html! {
-        section.tools {
-            form.tool method="post" action=(here) enctype="multipart/form-data" {
-                label for="file" { "Add files" }
-                input id="file" type="file" name="file" multiple required;
-                button.primary { "Upload" }
+        div.tools {
+            details.tool name="tool" {
+                summary.button { "New folder" }
+                form method="post" action=(here) {
+                    label for="name" { "Name of the folder" }
+                    input id="name" name="name" maxlength="255" autocomplete="off" required;
+                    button.primary name="do" value="folder" { "Create" }
+                }
             }
-            form.tool method="post" action=(here) {
-                label for="name" { "New folder" }
-                input id="name" name="name" maxlength="255" placeholder="Name" autocomplete="off" required;
-                button name="do" value="folder" { "Create" }
+            details.tool name="tool" {
+                summary.button.primary { "Add files" }
+                form method="post" action=(here) enctype="multipart/form-data" {
+                    label for="file" { "Files from this device" }
+                    input id="file" type="file" name="file" multiple required;
+                    button.primary { "Upload" }
+                }
             }
         }
     }
@@ -248,14 +318,19 @@ fn row(entry: &Entry) -> Markup {
         tr {
             td.name {
                 a.(if folder { "folder" } else { "file" }) href=(url) {
-                    svg.icon aria-hidden="true" { use href=(if folder { "#i-folder" } else { "#i-file" }); }
+                    svg.icon aria-hidden="true" { use href=(if folder { "#i-folder" } else { icon(name) }); }
                     span { (name) }
                 }
             }
             td.size { @if !folder { (ByteSize(entry.node.size)) } }
-            td.time { time datetime=(date::rfc3339(entry.node.modified)) { (date::short(entry.node.modified)) } }
+            td.time {
+                // A folder that stands for a space mounted there has no time of its own.
+                @if entry.node.modified != 0 {
+                    time datetime=(date::rfc3339(entry.node.modified)) { (date::short(entry.node.modified)) }
+                }
+            }
             td.act {
-                @if entry.rights.has(Verb::Delete) {
+                @if entry.rights.has(Verb::Delete) && entry.node.modified != 0 {
                     details.confirm {
                         summary aria-label={ "Delete " (name) } { "×" }
                         form method="post" action=(parent) {
@@ -266,6 +341,22 @@ fn row(entry: &Entry) -> Markup {
                 }
             }
         }
+    }
+}
+
+/// The picture of a file, by its type.
+fn icon(name: &str) -> &'static str {
+    let kind = mime::of(name);
+    match kind.split('/').next() {
+        Some("audio") => "#i-sound",
+        Some("image") => "#i-picture",
+        Some("video") => "#i-film",
+        Some("text") => "#i-text",
+        _ if kind.contains("document") || kind.ends_with("pdf") || kind.ends_with("word") => "#i-text",
+        _ if ["zip", "tar", "compressed", "rar", "bzip2", "-xz", "zstd"].iter().any(|end| kind.ends_with(end)) => {
+            "#i-archive"
+        }
+        _ => "#i-file",
     }
 }
 
@@ -281,7 +372,7 @@ mod tests {
             who: Some("<b>"),
             rights: Verbs::EDIT,
             order: Some(Order::read(None, None)),
-            empty: false,
+            sum: Some(Sum { folders: 1, files: 2, bytes: 4096 }),
             denied: false,
             notice: Some("<i>".into()),
         };
@@ -290,6 +381,7 @@ mod tests {
         for text in ["<script", "<b>", "<i>"] {
             assert!(!head.contains(text) && !tail.contains(text), "{text}");
         }
+        assert!(tail.contains("1 folder, 2 files, 4 KiB"));
         assert!(!login("\"><script>", None).into_string().contains("<script>"));
     }
 
