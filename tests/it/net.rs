@@ -43,7 +43,10 @@ impl Handler for Letters {
                 b'a' => link.permit.account("alice").map_or_else(|error| error.to_string(), |()| "welcome".into()),
                 b'c' => link.stream.cipher().unwrap_or("clear".into()),
                 b'e' => "echo".into(),
-                b'h' => std::future::pending().await,
+                b'h' => {
+                    link.stream.write_all(b"holding\r\n").await?;
+                    std::future::pending().await
+                }
                 b'p' => panic!("asked to"),
                 b's' => {
                     link.stream.write_all(b"go\r\n").await?;
@@ -216,15 +219,15 @@ fn a_fault_in_one_connection_ends_only_that_one() {
 #[test]
 fn a_connection_older_than_the_total_parts_and_is_cut_when_it_does_not() {
     let limits = Limits {
-        total: Span(Duration::from_millis(100)),
+        total: Span(Duration::from_millis(500)),
         drain: Span(Duration::from_millis(100)),
         ..Limits::default()
     };
     let house = House::open(TlsMode::None, limits);
     let (mut polite, mut stuck) = (house.call(), house.call());
     hear(&mut polite, "hello");
-    stuck.say("h");
     hear(&mut stuck, "hello");
+    assert_eq!(stuck.ask("h"), "holding");
     hear(&mut polite, "parting");
     assert_eq!((polite.hear(), stuck.hear()), (None, None));
     house.until_open(0);
@@ -246,8 +249,8 @@ async fn a_drain_lets_links_part_and_refuses_new_ones() {
 async fn a_drain_cuts_what_does_not_part_and_a_second_word_hurries_it() {
     let house = House::open(TlsMode::None, Limits::default());
     let mut peer = house.call();
-    peer.say("h");
     hear(&mut peer, "hello");
+    assert_eq!(peer.ask("h"), "holding");
     let links = house.workers.links().clone();
     let begun = Instant::now();
     let (drained, ()) = tokio::join!(house.workers.drain(Duration::from_secs(60)), async {
