@@ -26,6 +26,12 @@ impl Problem {
         Self { place: place.into(), what: what.into(), remedy: remedy.into(), excerpt: String::new() }
     }
 
+    /// In one line, without the excerpt.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{}: {}; {}", self.place, self.what, self.remedy)
+    }
+
     /// A problem at a span of a file's text.
     pub fn at(file: &str, text: &str, span: Range<usize>, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         let (line, column) = position(text, span.start);
@@ -96,10 +102,9 @@ fn distance(left: &str, right: &str) -> usize {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.place, self.what)?;
         match self.excerpt.is_empty() {
-            true => write!(f, "; {}", self.remedy),
-            false => write!(f, "\n{}  {}", self.excerpt, self.remedy),
+            true => f.write_str(&self.line()),
+            false => write!(f, "{}: {}\n{}  {}", self.place, self.what, self.excerpt, self.remedy),
         }
     }
 }

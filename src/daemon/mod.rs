@@ -22,7 +22,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Problems};
+use crate::config::{self, Config, Problem, Problems};
 use crate::error::Error;
 use crate::hub::Hub;
 use crate::net::{Gate, Service, Tls, Workers};
@@ -58,12 +58,12 @@ impl From<Error> for StartError {
 }
 
 impl StartError {
-    /// For the log: what is wrong, with every cause.
+    /// For the log: what is wrong with every cause, one problem a line.
     #[must_use]
-    pub fn detail(&self) -> String {
+    pub fn lines(&self) -> Vec<String> {
         match self {
-            Self::Config(problems) => problems.to_string(),
-            Self::Other(error) => error.detail(),
+            Self::Config(problems) => problems.0.iter().map(Problem::line).collect(),
+            Self::Other(error) => error.detail().lines().map(str::to_owned).collect(),
         }
     }
 }
@@ -85,7 +85,7 @@ pub fn run(file: Option<&Path>) -> Result<(), StartError> {
     let ended = runtime.block_on(control(file, config));
     runtime.shutdown_timeout(LEAVE);
     if let (Err(error), true) = (&ended, has_files) {
-        tracing::error!("cannot start: {}", error.detail());
+        error.lines().iter().for_each(|line| tracing::error!("cannot start: {line}"));
     }
     ended
 }

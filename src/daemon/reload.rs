@@ -22,9 +22,9 @@ impl Daemon {
             }
             Err(error) => {
                 metric::reload(false);
-                let why = error.detail();
-                tracing::error!("reload refused, the old configuration stays: {why}");
-                let first = why.lines().next().unwrap_or_default();
+                let lines = error.lines();
+                lines.iter().for_each(|line| tracing::error!("reload refused, the old configuration stays: {line}"));
+                let first = lines.first().map_or("", String::as_str);
                 notify::ready(&format!("{}; reload refused: {first}", self.status()));
             }
         }

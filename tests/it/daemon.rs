@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,15 +15,15 @@ pub const STOA: &str = env!("CARGO_BIN_EXE_stoa");
 /// How long a daemon may take to start, to end, or to do what a signal says.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Listeners for every door on loopback, with cheap password hashes and a short drain: put before a test's own tables.
-const BASE: &str = r#"
-[limits]
-drain = "5s"
-connections_per_address = 4096
-[login]
-memory = "8 MiB"
-[[listen]]
-protocol = "http"
+/// Tables a test gets unless it brings its own: a short drain, cheap password hashes, patience with wrong passwords, and
+/// every door on a port of loopback that the system chooses.
+const BASE: [(&str, &str); 3] = [
+    ("[limits]", "drain = \"5s\"\nconnections_per_address = 4096"),
+    ("[login]", "memory = \"8 MiB\"\nattempts = 1000000"),
+    ("[[listen]]", LISTENERS),
+];
+
+const LISTENERS: &str = r#"protocol = "http"
 address = "127.0.0.1:0"
 [[listen]]
 protocol = "ftp"
@@ -35,8 +35,7 @@ address = "127.0.0.1:0"
 tls = "upgrade"
 [[listen]]
 protocol = "admin"
-address = "127.0.0.1:0"
-"#;
+address = "127.0.0.1:0""#;
 
 /// A folder with a configuration, where a daemon can be started again and again.
 pub struct Place {
@@ -60,7 +59,7 @@ pub struct Daemon {
 }
 
 impl Place {
-    /// Writes the configuration: top-level keys first, then tables.
+    /// Writes the configuration: top-level keys first, then tables; see `BASE` for what is there already.
     pub fn new(toml: &str) -> Self {
         let place = Self { folder: tempfile::tempdir().expect("a folder") };
         place.configure(toml);
@@ -69,12 +68,14 @@ impl Place {
 
     /// Writes another configuration.
     pub fn configure(&self, toml: &str) {
-        let (top, tables) = match toml.find('[') {
-            Some(at) => toml.split_at(at),
-            None => (toml, ""),
-        };
-        let data = self.data();
-        let text = format!("data = {:?}\n{top}\n{BASE}\n{tables}\n", data.display().to_string());
+        let whole = format!("\n{toml}");
+        let (top, tables) = whole.split_at(whole.find("\n[").unwrap_or(whole.len()));
+        let base: String = BASE
+            .iter()
+            .filter(|(header, _)| !tables.lines().any(|line| line == *header))
+            .map(|(header, keys)| format!("{header}\n{keys}\n"))
+            .collect();
+        let text = format!("data = {:?}\n{top}\n{base}{tables}\n", self.data().display().to_string());
         fs::write(self.config(), text).expect("the configuration");
     }
 
@@ -132,9 +133,10 @@ impl Place {
             text = fs::read_to_string(&listeners).unwrap_or_default();
             !text.is_empty()
         });
+        // A door the test did not open has port 0.
         let at = |door: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(door)?.strip_prefix(' '));
-            line.unwrap_or_else(|| panic!("no {door} in {text}")).parse().expect("an address")
+            line.unwrap_or("127.0.0.1:0").parse().expect("an address")
         };
         let (http, ftp, smtp, admin) = (at("http"), at("ftp"), at("smtp"), at("admin"));
         Daemon { child, http, ftp, smtp, admin, data: self.data(), place: Some(self) }
@@ -142,7 +144,7 @@ impl Place {
 }
 
 impl Daemon {
-    /// Starts a daemon; `toml` may hold top-level keys (not `data`), then tables. The listeners are there already.
+    /// Starts a daemon; `toml` may hold top-level keys (not `data`), then tables. All doors listen, unless it declares [[listen]].
     pub fn start(toml: &str) -> Self {
         Place::new(toml).start()
     }
@@ -214,7 +216,9 @@ impl Drop for Daemon {
         if std::thread::panicking()
             && let Some(place) = &self.place
         {
-            eprintln!("the daemon said:\n{}", place.log());
+            let log = place.log();
+            let lines: Vec<_> = log.lines().collect();
+            eprintln!("the daemon said at the end:\n{}", lines[lines.len().saturating_sub(60)..].join("\n"));
         }
     }
 }
@@ -238,9 +242,4 @@ pub fn until(what: &str, mut so: impl FnMut() -> bool) {
         assert!(Instant::now() < end, "gave up waiting: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
-}
-
-/// True when a file can be found below a folder.
-pub fn holds(folder: &Path, name: &str) -> bool {
-    folder.join(name).exists()
 }

@@ -8,6 +8,7 @@ mod contract;
 mod daemon;
 mod http;
 mod hub;
+mod lifecycle;
 mod mail;
 mod net;
 mod postgres;
