@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Plan, Planned, Sight};
 use crate::hub::view::{Space, View};
 use crate::hub::{Caller, Hub};
-use crate::store::{Change, Edit, IntentRow, Node, StageId};
+use crate::store::{Change, Edit, IntentRow, Node, RelPath, StageId};
 
 /// Times an act is planned again when others changed the same thing meanwhile.
 const ATTEMPTS: u32 = 8;
@@ -43,6 +43,11 @@ impl PathLocks {
     /// Locks one path of a space.
     pub(crate) async fn lock(&self, space: &str, path: &str) -> Vec<MutexGuard<'_, ()>> {
         self.lock_stripes(&BTreeSet::from([stripe(space, path)])).await
+    }
+
+    /// Locks many paths of a space.
+    pub(crate) async fn lock_many(&self, space: &str, paths: &[RelPath]) -> Vec<MutexGuard<'_, ()>> {
+        self.lock_stripes(&paths.iter().map(|path| stripe(space, path.as_str())).collect()).await
     }
 
     /// Locks stripes, always in the same order so that two callers cannot wait for each other.
@@ -134,6 +139,16 @@ impl Pending {
         let taken = std::mem::take(&mut *list.lock());
         self.bytes.fetch_sub(inline_bytes(&taken), Ordering::Relaxed);
         taken
+    }
+
+    /// May a publish at this path, or of a folder above it, still be to come?
+    pub(crate) fn is_awaited(&self, space: &str, path: &RelPath) -> bool {
+        let covers = |one: &Promised| {
+            let mut places = places(&one.planned.change).into_iter().flatten();
+            one.planned.space.key == space
+                && places.any(|place| RelPath::new(place).is_ok_and(|place| path.is_in(&place)))
+        };
+        self.stuck.lock().iter().any(covers) || self.doubtful.lock().iter().flatten().any(covers)
     }
 
     /// Is a publish at this path still to be done?

@@ -38,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use account::Account;
 pub use act::{Act, Claim};
+pub use adopt::Rescan;
 pub use caller::{Caller, Entry};
 pub use listing::Listing;
 pub use mail::{Envelope, Recipient};

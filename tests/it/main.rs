@@ -3,6 +3,7 @@
 #![allow(clippy::indexing_slicing, clippy::print_stdout, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod accounts;
+mod adoption;
 mod config;
 mod contract;
 mod daemon;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use stoa::error::{Kind, Result};
 use stoa::store::fault::volume::{FaultyVolume, VolumeBreak, VolumeFault, VolumePoint};
 use stoa::store::volume::directory::Lookups;
-use stoa::store::{Body, Change, Directory, Node, NodeKind, RelPath, Stage, StageId, Touched, Volume};
+use stoa::store::{Body, Change, Directory, Node, NodeKind, RelPath, StageId, Touched, Volume};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
