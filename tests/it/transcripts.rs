@@ -30,12 +30,14 @@ use std::time::Duration;
 use stoa::net::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use crate::world::{World, pipe};
 
 const CUTS: [usize; 5] = [1, 2, 3, 7, 1000];
+/// Replays that run side by side.
+const AT_ONCE: usize = 8;
 /// No single step takes this long unless something is stuck.
 const STEP: Duration = Duration::from_secs(20);
 
@@ -56,16 +58,23 @@ async fn replay(door: &'static str) {
         .map(|entries| entries.map(|entry| entry.expect("an entry").path()).collect())
         .unwrap_or_default();
     files.sort();
+    let mut running = JoinSet::new();
     let mut wrong = Vec::new();
-    for file in files.iter().filter(|file| file.to_string_lossy().contains(&wanted)) {
-        let text = std::fs::read_to_string(file).expect("a transcript");
+    for file in files.into_iter().filter(|file| file.to_string_lossy().contains(&wanted)) {
+        let text: Arc<str> = std::fs::read_to_string(&file).expect("a transcript").into();
         for cut in CUTS {
-            if let Err(problem) = Replay::run(door, &text, cut).await {
-                wrong.push(format!("{} cut at {cut}: {problem}", file.display()));
-                break;
+            if running.len() >= AT_ONCE {
+                wrong.extend(running.join_next().await.and_then(|outcome| outcome.expect("a replay")));
             }
+            let (file, text) = (file.clone(), text.clone());
+            running.spawn(async move {
+                let outcome = Replay::run(door, &text, cut).await;
+                outcome.err().map(|problem| format!("{} cut at {cut}: {problem}", file.display()))
+            });
         }
     }
+    wrong.extend(running.join_all().await.into_iter().flatten());
+    wrong.sort();
     assert!(wrong.is_empty(), "{} transcripts fail:\n{}", wrong.len(), wrong.join("\n"));
 }
 
@@ -82,7 +91,7 @@ struct Replay {
 
 impl Replay {
     async fn run(door: &'static str, text: &str, cut: usize) -> Result<(), String> {
-        let world = World::new().await;
+        let world = World::light().await;
         let (mut link, theirs) = pipe(door, cut);
         let (mut values, mut limits) = (toml::Table::new(), toml::Table::try_from(Limits::default()).expect("limits"));
         for line in text.lines().filter_map(|line| line.strip_prefix("@ ")) {
@@ -133,8 +142,8 @@ impl Replay {
             }
             "C>" => self.say(&unescape(rest)?).await,
             "C." => {
-                self.write = None;
-                Ok(())
+                let mut write = self.write.take().ok_or("the client stopped talking already")?;
+                write.shutdown().await.map_err(|error| error.to_string())
             }
             "S:" => self.expect(rest).await,
             "S." => match self.line().await? {
@@ -259,7 +268,9 @@ impl Replay {
 
     /// The client goes; the server must have nothing left to say, and end without a fault.
     async fn end(mut self) -> Result<(), String> {
-        self.write = None;
+        if let Some(mut write) = self.write.take() {
+            let _ = write.shutdown().await;
+        }
         self.data = None;
         drop(self.listener.take());
         if let Some(line) = self.line().await? {

@@ -18,11 +18,13 @@
 //! | `/both` | users edit | keeps both |
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use stoa::error::Result;
-use stoa::hub::settings::{DeviceSettings, GrantSettings, Overwrite, Settings, SpaceSettings, UserSettings};
+use stoa::hub::settings::{
+    DeviceSettings, GrantSettings, LoginSettings, Overwrite, Settings, SpaceSettings, StorageSettings, UserSettings,
+};
 use stoa::hub::{Caller, Hub, TreePath, Volumes};
 use stoa::net::{Handler, Limits, Link, Permit, Stream, Tls, TlsSettings};
 use stoa::origin::Origin;
@@ -69,7 +71,18 @@ impl World {
 
     /// The standard world with changes.
     pub async fn with(change: impl FnOnce(&mut Settings)) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        Self::within(&std::env::temp_dir(), change).await
+    }
+
+    /// The standard world in memory where the machine has such a folder: many fsyncs cost nothing there.
+    pub async fn light() -> Self {
+        let memory = Path::new("/dev/shm");
+        let place = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        Self::within(&place, |_| {}).await
+    }
+
+    async fn within(place: &Path, change: impl FnOnce(&mut Settings)) -> Self {
+        let folder = tempfile::tempdir_in(place).expect("a folder");
         let mut settings = standard(&folder);
         change(&mut settings);
         let catalog = Catalog::open(&CatalogSettings::default(), folder.path(), "test").await.expect("a catalog");
@@ -158,6 +171,10 @@ fn standard(folder: &TempDir) -> Settings {
     let scans = [("group:staff", "edit"), ("device:camera-3", "drop"), ("everyone", "view")];
     Settings {
         data: folder.path().to_owned(),
+        // What a hash costs is not what is tested.
+        login: LoginSettings { memory: ByteSize(8 << 10), ..LoginSettings::default() },
+        // Nor is the disk it runs on.
+        storage: StorageSettings { keep_free: ByteSize(0), ..StorageSettings::default() },
         domains: vec!["example.org".into()],
         users: vec![user("alice", &["staff"], "/"), user("bob", &[], "/"), user("rita", &["staff"], "/scans/rita")],
         devices: vec![camera],
