@@ -122,7 +122,11 @@ impl Draft {
         let label = wish.label();
         match plot {
             Some(plot) if wrong.is_empty() => self.plots.push(plot),
-            _ => wrong.into_iter().for_each(|what| problems.add(wish.from, format!("{label}: {what}"))),
+            _ => {
+                for what in wrong {
+                    problems.add(wish.from, format!("{label}: {what}"));
+                }
+            }
         }
     }
 

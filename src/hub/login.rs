@@ -255,9 +255,10 @@ fn decoy_hash(settings: &LoginSettings, key: &[u8; 32]) -> String {
 fn report(attempt: &Attempt, origin: &Origin, result: &'static str) {
     let peer = origin.peer.ip().to_canonical();
     let (account, door) = (attempt.name.as_str(), origin.door);
-    match result {
-        "ok" => tracing::info!(target: "login", account, %peer, door, result, "signed in"),
-        _ => tracing::warn!(target: "login", account, %peer, door, result, "sign-in refused"),
+    if result == "ok" {
+        tracing::info!(target: "login", account, %peer, door, result, "signed in");
+    } else {
+        tracing::warn!(target: "login", account, %peer, door, result, "sign-in refused");
     }
 }
 

@@ -70,9 +70,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn it_forgets_by_time_and_by_number_but_keeps_what_is_used() {
         let mut recent = Recent::new(8);
-        recent.keep("camera".to_owned(), 1, Duration::from_secs(60));
+        recent.keep("camera".to_owned(), 1, Duration::from_mins(1));
         for round in 0..100 {
-            recent.keep(format!("stranger-{round}"), 2, Duration::from_secs(60));
+            recent.keep(format!("stranger-{round}"), 2, Duration::from_mins(1));
             assert_eq!(recent.find(&"camera".to_owned()), Some(1), "used in each round, so it stays");
         }
         assert!(recent.young.len() + recent.old.len() <= 8);

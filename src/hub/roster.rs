@@ -222,7 +222,11 @@ impl Roster {
                 self.groups.extend(account.groups.iter().cloned());
                 self.accounts.insert(account.name.clone(), Arc::new(account));
             }
-            Err(wrong) => wrong.into_iter().for_each(|what| problems.add(spec.from, what)),
+            Err(wrong) => {
+                for what in wrong {
+                    problems.add(spec.from, what);
+                }
+            }
         }
     }
 }

@@ -176,15 +176,15 @@ pub struct LoginSettings {
 impl Default for LoginSettings {
     fn default() -> Self {
         Self {
-            remember: Span(Duration::from_secs(300)),
+            remember: Span(Duration::from_mins(5)),
             remember_entries: 10_000,
             attempts: 10,
-            window: Span(Duration::from_secs(600)),
-            ban: Span(Duration::from_secs(600)),
+            window: Span(Duration::from_mins(10)),
+            ban: Span(Duration::from_mins(10)),
             never_ban: Vec::new(),
             hashers: 2,
             memory: ByteSize(19 << 20),
-            session: Span(Duration::from_secs(7 * 86_400)),
+            session: Span(Duration::from_hours(7 * 24)),
         }
     }
 }
@@ -216,8 +216,8 @@ impl Default for StorageSettings {
             inline_backlog: ByteSize(64 << 20),
             file_size: ByteSize(0),
             keep_free: ByteSize(64 << 20),
-            resume: Span(Duration::from_secs(86_400)),
-            rescan: Span(Duration::from_secs(3_600)),
+            resume: Span(Duration::from_hours(24)),
+            rescan: Span(Duration::from_hours(1)),
             attachments: 200,
         }
     }

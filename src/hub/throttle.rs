@@ -15,7 +15,7 @@ use crate::hub::settings::LoginSettings;
 const MOST_TALLIES: usize = 65_536;
 
 /// An address from which an account signed in is not kept out by strangers' failures for so long.
-const TRUST: Duration = Duration::from_secs(86_400);
+const TRUST: Duration = Duration::from_hours(24);
 
 /// Most pairs of account and address that are trusted.
 const MOST_TRUSTED: usize = 65_536;
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn waits_are_said_in_words() {
         assert_eq!(in_words(Duration::from_millis(500)), "1 second");
-        assert_eq!(in_words(Duration::from_secs(600)), "10 minutes");
-        assert_eq!(in_words(Duration::from_secs(7200)), "2 hours");
+        assert_eq!(in_words(Duration::from_mins(10)), "10 minutes");
+        assert_eq!(in_words(Duration::from_hours(2)), "2 hours");
     }
 }

@@ -454,10 +454,13 @@ impl Http {
     }
 
     fn skip_body(&mut self, length: u64, chunked: bool) {
-        let mut skip = |reader: &mut BufReader<TcpStream>, count: u64| {
+        let skip = |reader: &mut BufReader<TcpStream>, count: u64| {
             std::io::copy(&mut reader.take(count), &mut std::io::sink()).expect("a body");
         };
-        while chunked {
+        if !chunked {
+            return skip(&mut self.reader, length);
+        }
+        loop {
             let mut line = String::new();
             self.reader.read_line(&mut line).expect("a chunk");
             let size = u64::from_str_radix(line.trim(), 16).expect("a size");
@@ -466,7 +469,6 @@ impl Http {
                 return;
             }
         }
-        skip(&mut self.reader, length);
     }
 
     fn ask(&mut self, cell: &Cell) -> Class {
