@@ -84,7 +84,10 @@ fn client(daemon: &Daemon, record: &Record, stop: &AtomicBool, folder: &Path, ow
             }
             _ => {
                 let token = format!("token-{seed}-end");
-                let text = format!("Subject: {token}\r\n\r\n{}", String::from_utf8(content(seed)).unwrap());
+                let text = format!(
+                    "Subject: {token}\r\n\r\n{}",
+                    String::from_utf8(content(seed)).unwrap().replace('\n', "\r\n")
+                );
                 fs::write(&body, text).unwrap();
                 let url = format!("smtp://{}", daemon.smtp);
                 if curl(&["--url", &url, "--mail-from", "a@b.test", "--mail-rcpt", "alice@example.org"], &body) {
@@ -155,7 +158,9 @@ fn check_mails(daemon: &Daemon, record: &Record) {
         let token = text.lines().find_map(|line| line.strip_prefix("Subject: ")).unwrap_or_default().to_owned();
         let seed: u64 = token.split('-').nth(1).and_then(|text| text.parse().ok()).expect("a whole header");
         let body = text.split_once("\r\n\r\n").expect("a body").1.replace("\r\n", "\n");
-        assert_eq!(body.as_bytes(), content(seed), "{token} is partial");
+        let (len, want) = (body.len(), content(seed));
+        let first = body.bytes().zip(want.iter()).position(|(a, b)| a != *b);
+        assert!(body.as_bytes() == want, "{token} differs: {len} bytes, sent {}, first at {first:?}", want.len());
         *seen.entry(token).or_default() += 1;
     }
     for token in record.mails.lock().unwrap().iter() {
