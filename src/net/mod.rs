@@ -6,6 +6,7 @@
 pub mod accept;
 pub mod drain;
 mod expiry;
+mod lasting;
 pub mod lent;
 pub mod limit;
 pub mod listen;

@@ -9,12 +9,14 @@ use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use super::lasting::Lasting;
+
 /// A duplex byte stream.
 pub enum Stream {
     /// Plain TCP.
     Tcp(TcpStream),
     /// TLS over TCP.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Lasting>>),
     /// In memory, for transcripts.
     Pipe(DuplexStream),
     /// Nothing: during an upgrade, or after one failed.

@@ -13,6 +13,7 @@ use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 use tokio_rustls::TlsAcceptor;
 
+use super::lasting::Lasting;
 use super::{Stream, pair};
 use crate::error::{Error, Result};
 use crate::telemetry::metric;
@@ -104,7 +105,8 @@ impl Tls {
         };
         let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
         // Boxed: the handshake's state is large and over before the connection's long life begins.
-        let handshake = Box::pin(acceptor.accept_with(tcp, |session| session.set_buffer_limit(Some(BUFFER_LIMIT))));
+        let handshake =
+            Box::pin(acceptor.accept_with(Lasting::new(tcp), |session| session.set_buffer_limit(Some(BUFFER_LIMIT))));
         let result = match tokio::time::timeout(deadline, handshake).await {
             Ok(result) => result.map_err(in_words),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long")),
