@@ -18,7 +18,7 @@ const SKIP: &str = "STOA_TEST_SKIP_POSTGRES";
 const PLACES: &[&str] = &["/usr/lib/postgresql", "/usr/local/pgsql", "/opt/postgresql"];
 
 /// How long the server may take to start.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_mins(1);
 
 /// Settings of a server whose data nobody needs tomorrow; deadlocks are found at once.
 const SETTINGS: &[&str] = &[
