@@ -271,3 +271,41 @@ fn of_one_connection(error: &io::Error) -> bool {
 fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::net::{Limits, Permit, TlsSettings};
+
+    struct Nothing;
+
+    #[async_trait]
+    impl Handler for Nothing {
+        async fn serve(&self, _link: Link) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// An idle connection keeps its whole task: what the handshake and the PROXY header need must not stay in it.
+    #[tokio::test]
+    async fn a_links_task_is_small() {
+        let data = tempfile::tempdir().unwrap();
+        let tls = Tls::open(&TlsSettings::default(), data.path(), &[]).unwrap();
+        let gate = Gate::new(Limits::default()).unwrap();
+        let service = Service::new("ftp", Arc::new(Nothing), TlsMode::Implicit, &tls, &gate);
+        let link = Link {
+            stream: Stream::Closed,
+            origin: Origin::inside("ftp"),
+            stop: CancellationToken::new(),
+            limits: gate.limits(),
+            tls: None,
+            permit: Permit::uncounted(),
+        };
+        let task = service.attend(link, false);
+        assert!(size_of_val(&task) <= 640, "{} bytes", size_of_val(&task));
+        task.await;
+    }
+}
