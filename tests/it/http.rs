@@ -16,8 +16,8 @@ use stoa::units::{ByteSize, Span};
 use tokio_util::sync::CancellationToken;
 
 /// A daemon's worth of rooms with the HTTP and admin doors open, in a folder of its own.
-struct Site {
-    folder: tempfile::TempDir,
+pub struct Site {
+    pub folder: tempfile::TempDir,
     plain: SocketAddr,
     secure: SocketAddr,
     admin: SocketAddr,
@@ -37,7 +37,7 @@ impl Volumes for Directories {
 }
 
 impl Site {
-    fn open() -> Self {
+    pub fn open() -> Self {
         Self::with(Limits::default())
     }
 
@@ -91,17 +91,17 @@ impl Site {
         self.alice("GET", path, headers, "")
     }
 
-    fn put(&self, path: &str, body: &str) -> Reply {
+    pub fn put(&self, path: &str, body: &str) -> Reply {
         let reply = self.alice("PUT", path, "", body);
         assert!([201, 204].contains(&reply.status), "{reply:?}");
         reply
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.plain)
     }
 
-    fn on_disk(&self, path: &str) -> std::path::PathBuf {
+    pub fn on_disk(&self, path: &str) -> std::path::PathBuf {
         self.folder.path().join("tree").join(path)
     }
 }
@@ -142,7 +142,7 @@ fn settings(data: &Path) -> Settings {
 }
 
 #[derive(Debug)]
-struct Reply {
+pub struct Reply {
     status: u16,
     head: String,
     body: Vec<u8>,

@@ -4,6 +4,7 @@
 
 mod accounts;
 mod adoption;
+mod browser;
 mod config;
 mod contract;
 mod daemon;
