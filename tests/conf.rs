@@ -36,6 +36,19 @@ fn missing(wanted: &toml::Table, given: &toml::Table, section: &str, into: &mut 
 #[test]
 fn the_sample_is_the_default() {
     let loaded = config::load_with(Some(&conf("stoa.toml")), Vec::new()).unwrap_or_else(|wrong| panic!("{wrong}"));
+    let (sample, default) = (toml::Table::try_from(&loaded.config).unwrap(), schema::defaults());
+    let mut different = Vec::new();
+    missing(&sample, &default, "not in the code", &mut different);
+    for (key, value) in &default {
+        let given = sample.get(key);
+        if given != Some(value) {
+            different.push(format!(
+                "{key}: default {value}, sample {}",
+                given.map_or_else(String::new, ToString::to_string)
+            ));
+        }
+    }
+    assert!(different.is_empty(), "{}", different.join("\n"));
     assert_eq!(loaded.config, Config::default());
 }
 

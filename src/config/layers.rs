@@ -249,17 +249,13 @@ impl Layers {
         if !self.problems.is_empty() {
             return Err(Problems(self.problems));
         }
-        let mut values = self.merge().map_err(|error| {
+        let values = self.merge().map_err(|error| {
             Problems(vec![Problem::new(
                 "configuration",
                 format!("the layers do not fit together: {error}"),
                 "report this",
             )])
         })?;
-        // The `config` crate drops empty tables.
-        for protocol in PROTOCOLS {
-            values.entry(protocol.name()).or_insert_with(|| toml::Table::new().into());
-        }
         let config: Config = serde_path_to_error::deserialize(toml::Value::Table(values.clone())).map_err(|error| {
             let key = error.path().to_string();
             let place = format!("{}: {key}", self.origins.near(&key));
@@ -275,7 +271,7 @@ impl Layers {
     }
 
     fn merge(&mut self) -> Result<toml::Table, config::ConfigError> {
-        let mut builder = config::Config::builder().add_source(config::Config::try_from(&self.known)?);
+        let mut builder = config::Config::builder().add_source(layer(&self.known));
         let mut lists = toml::Table::new();
         for (list, mut items) in std::mem::take(&mut self.lists) {
             items.iter_mut().filter_map(toml::Value::as_table_mut).for_each(|item| fill(item, schema::element(list)));
@@ -283,10 +279,15 @@ impl Layers {
         }
         self.sources.push(lists);
         for source in &self.sources {
-            builder = builder.add_source(config::Config::try_from(source)?);
+            builder = builder.add_source(layer(source));
         }
         builder.build()?.try_deserialize()
     }
+}
+
+/// A layer as text again: `config::Config::try_from` loses empty lists and tables, which are values here.
+fn layer(table: &toml::Table) -> impl config::Source + Send + Sync + use<> {
+    config::File::from_str(&table.to_string(), config::FileFormat::Toml)
 }
 
 /// Adds the keys that were not written, at their defaults.

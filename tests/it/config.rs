@@ -62,6 +62,12 @@ fn the_later_layer_counts_and_is_named() {
 }
 
 #[test]
+fn an_empty_list_takes_back_what_an_earlier_layer_listed() {
+    let files = Files::new("[login]\nnever_ban = [\"10.0.0.0/8\"]\n").piece("a.toml", "[login]\nnever_ban = []\n");
+    assert_eq!(right(files.load(&[])).config.login.never_ban, Vec::<String>::new());
+}
+
+#[test]
 fn pieces_add_to_lists_of_tables() {
     let files = Files::new("[[user]]\nname = \"alice\"\n").piece("bob.toml", "[[user]]\nname = \"bob\"\n");
     let loaded = right(files.load(&[]));
