@@ -108,31 +108,32 @@ impl<'a> Check<'a> {
 
     fn listeners(&mut self) {
         let config = self.config();
-        let mut taken: BTreeMap<SocketAddr, usize> = BTreeMap::new();
+        let mut taken: BTreeMap<String, usize> = BTreeMap::new();
         if config.listen.is_empty() {
             self.wrong("listen", "no listener", "add [[listen]] with protocol and address");
         }
         for (number, listen) in config.listen.iter().enumerate() {
             let key = format!("listen[{number}]");
             self.door(&format!("{key}.protocol"), &listen.protocol);
-            if listen.protocol == "admin" && listen.tls == TlsMode::Upgrade
-                || listen.protocol == "http" && listen.tls == TlsMode::Upgrade
-            {
+            if matches!(listen.protocol.as_str(), "admin" | "http") && listen.tls == TlsMode::Upgrade {
                 let what = format!("{} has no upgrade to TLS", listen.protocol);
                 self.wrong(&format!("{key}.tls"), what, "use \"none\" or \"implicit\"");
             }
-            match listen.address.parse::<SocketAddr>() {
-                Err(_) => {
-                    let what = format!("`{}` is not an address with a port", listen.address);
-                    self.wrong(&format!("{key}.address"), what, "write 0.0.0.0:21, 127.0.0.1:8080 or [::]:25");
-                }
-                Ok(address) if address.port() != 0 => {
-                    if let Some(other) = taken.insert(address, number) {
-                        let what = format!("{address} is taken by listen[{other}] already");
-                        self.wrong(&format!("{key}.address"), what, "give each listener its own port");
-                    }
-                }
-                Ok(_) => {}
+            let address = listen.address.trim();
+            let Some(port) = port(address) else {
+                let what = format!("`{address}` is not an address with a port");
+                self.wrong(
+                    &format!("{key}.address"),
+                    what,
+                    "write it like 0.0.0.0:21, 127.0.0.1:8080, [::]:25, *:21 or localhost:21",
+                );
+                continue;
+            };
+            // `127.0.0.1:8080` and `127.0.0.1:08080` are one; what else is one (`*:21`, `[::]:21`) is left to the bind.
+            let same = address.parse::<SocketAddr>().map_or_else(|_| address.to_owned(), |address| address.to_string());
+            if let (true, Some(other)) = (port != 0, taken.insert(same, number)) {
+                let what = format!("{address} is taken by listen[{other}] already");
+                self.wrong(&format!("{key}.address"), what, "give each listener its own port");
             }
         }
     }
@@ -320,6 +321,13 @@ fn is_name(name: &str) -> bool {
     name.len() <= LONGEST_NAME
         && name.chars().all(plain)
         && name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+}
+
+/// The port of `host:port`; an IPv6 address stands in brackets.
+fn port(address: &str) -> Option<u16> {
+    let (host, port) = address.rsplit_once(':')?;
+    let whole = !host.contains(':') || address.parse::<SocketAddr>().is_ok();
+    port.parse().ok().filter(|_| whole)
 }
 
 /// RFC 1123 §2.1: labels of letters, digits and hyphens.

@@ -19,11 +19,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, Config, Problem, Problems};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::net::{Gate, Service, Tls, Workers};
 use crate::telemetry::log;
@@ -99,9 +99,9 @@ async fn control(file: Option<&Path>, config: Config) -> Result<(), StartError> 
         () = signals.end() => return Ok(()),
     };
     notify::ready(&daemon.status());
-    daemon.serve(&mut signals).await;
+    let ended = daemon.serve(&mut signals).await;
     daemon.drain(&mut signals).await;
-    Ok(())
+    Ok(ended?)
 }
 
 /// A running daemon.
@@ -113,7 +113,7 @@ struct Daemon {
     gate: Arc<Gate>,
     services: BTreeMap<&'static str, Vec<Arc<Service>>>,
     workers: Workers,
-    keepers: Vec<JoinHandle<()>>,
+    keepers: JoinSet<std::result::Result<(), JoinError>>,
     keeping: CancellationToken,
     ready: Arc<AtomicBool>,
     _lock: data::Lock,
@@ -127,10 +127,20 @@ impl Daemon {
     }
 
     /// Until it is told to end.
-    async fn serve(&mut self, signals: &mut Signals) {
+    ///
+    /// A keeper that died is a fault of ours that would show only much later, as a tree that is never synced or a change
+    /// that is never noticed: the daemon ends instead, so that its supervisor starts it again.
+    async fn serve(&mut self, signals: &mut Signals) -> Result<()> {
         loop {
-            match signals.next().await {
-                Signal::End => return,
+            let signal = tokio::select! {
+                signal = signals.next() => signal,
+                Some(ended) = self.keepers.join_next() => match ended {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(error)) | Err(error) => return Err(Error::internal(error)),
+                },
+            };
+            match signal {
+                Signal::End => return Ok(()),
                 Signal::Reload => self.reload().await,
                 Signal::Reopen => {
                     log::reopen();
@@ -161,14 +171,7 @@ impl Daemon {
             }
         };
         self.keeping.cancel();
-        let keepers = std::mem::take(&mut self.keepers);
-        let ended = tokio::time::timeout(MARGIN, async {
-            for keeper in keepers {
-                if keeper.await.is_err() {
-                    tracing::error!("a keeper had died");
-                }
-            }
-        });
+        let ended = tokio::time::timeout(MARGIN, async { while self.keepers.join_next().await.is_some() {} });
         if ended.await.is_err() {
             tracing::warn!("the keepers took too long; the next start goes on where they stopped");
         }

@@ -24,10 +24,7 @@ pub fn all(loaded: &Loaded) -> Vec<Problem> {
     probe.passwords();
     probe.log();
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(async {
-            probe.languages().await;
-            probe.catalog().await;
-        }),
+        Ok(runtime) => runtime.block_on(probe.rooms()),
         Err(error) => probe.wrong("check", error.to_string(), "free some memory or threads"),
     }
     probe.problems
@@ -110,36 +107,49 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// Opens every language over an empty store in a folder of its own.
-    async fn languages(&mut self) {
+    /// Opens every language, and compiles accounts and spaces, over the catalog that is there or an empty one in a folder
+    /// of its own.
+    async fn rooms(&mut self) {
+        let Some((catalog, scratch)) = self.catalog().await else { return };
+        match Hub::try_settings(self.config().hub(), &catalog, volumes::closed().as_ref()).await {
+            Ok(problems) => problems.into_iter().for_each(|what| self.wrong("accounts and spaces", what, "correct it")),
+            Err(error) => self.wrong("catalog", error.detail(), "see the words before"),
+        }
         let opened = async {
-            let scratch = Scratch::new()?;
-            let catalog = Catalog::open(&CatalogSettings::default(), &scratch.0, "check").await?;
             let hub = Hub::open_for_admin(self.config().hub(), catalog, volumes::closed()).await?;
             let tls = Tls::open(&TlsSettings::default(), &scratch.0, &self.config().domain)?;
             super::start::open_doors(self.config(), &super::start::tools(&hub, &tls, &std::sync::Arc::default()))
         };
         if let Err(error) = opened.await {
-            self.wrong("listen", error.detail(), "correct the value it names");
+            self.wrong("doors", error.detail(), "correct the value it names");
         }
     }
 
-    /// Reaches the catalog, unless that would make it.
-    async fn catalog(&mut self) {
+    /// The configured catalog; an empty one where that would have to be made first.
+    async fn catalog(&mut self) -> Option<(Catalog, Scratch)> {
         let config = self.config();
-        match config.catalog.engine {
-            EngineKind::Sqlite => {
-                let file = config.data.join("catalog.db");
-                let free = !file.exists() || rustix::fs::access(&file, Access::READ_OK | Access::WRITE_OK).is_ok();
-                if !free {
-                    let what = format!("this account may not read and write {}", file.display());
-                    self.wrong("catalog.engine", what, "run as the owner of the data folder");
-                }
+        let scratch = match Scratch::new() {
+            Ok(scratch) => scratch,
+            Err(error) => {
+                self.wrong("check", error.detail(), "make room in the folder for temporary files");
+                return None;
             }
-            EngineKind::Postgres => {
-                if let Err(error) = Catalog::open(&config.catalog, &config.data, "check").await {
-                    self.wrong("catalog.url", error.detail(), "check address, database, user and password");
-                }
+        };
+        let file = config.data.join("catalog.db");
+        let embedded = config.catalog.engine == EngineKind::Sqlite;
+        let opened = match embedded && !file.exists() {
+            true => Catalog::open(&CatalogSettings::default(), &scratch.0, "check").await,
+            false => Catalog::open(&config.catalog, &config.data, "check").await,
+        };
+        let (key, remedy) = match embedded {
+            true => ("data", "run this as the owner of the data folder"),
+            false => ("catalog.url", "check address, database, user and password"),
+        };
+        match opened {
+            Ok(catalog) => Some((catalog, scratch)),
+            Err(error) => {
+                self.wrong(key, error.detail(), remedy);
+                None
             }
         }
     }

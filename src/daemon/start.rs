@@ -52,7 +52,7 @@ pub(super) async fn start(file: Option<&Path>, config: Config) -> Result<Daemon>
     }
     let workers = Workers::start(config.workers, lanes, CancellationToken::new())?;
     let keeping = CancellationToken::new();
-    let keepers = hub.keep(&keeping);
+    let keepers = hub.keep(&keeping).into_iter().collect();
     if let Some(period) = notify::watchdog() {
         tokio::spawn(watchdog::run(catalog, period, keeping.clone()));
     }

@@ -103,6 +103,15 @@ impl Hub {
         Self::assemble(view, catalog, volumes).await
     }
 
+    /// What of these settings would keep [`Hub::open`] from opening over this catalog, one problem an entry. Volumes are
+    /// opened by `volumes` as always.
+    ///
+    /// # Errors
+    /// `Unavailable` when the catalog cannot be read.
+    pub async fn try_settings(settings: Settings, catalog: &Catalog, volumes: &dyn Volumes) -> Result<Vec<String>> {
+        Ok(view::View::prepare(settings, catalog, volumes, None).await?.1)
+    }
+
     async fn assemble(view: view::View, catalog: Catalog, volumes: Arc<dyn Volumes>) -> Result<Self> {
         let locks = lock::Locks::load(&catalog, now()).await?;
         let gatekeeper = login::Gatekeeper::new(&view.settings.login);

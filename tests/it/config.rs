@@ -187,6 +187,18 @@ grants = [{ to = "alice", allow = "look" }]
 }
 
 #[test]
+fn addresses_are_what_a_listener_can_bind() {
+    let load =
+        |address: &str| Files::new(&format!("[[listen]]\nprotocol = \"ftp\"\naddress = \"{address}\"\n")).load(&[]);
+    for address in ["0.0.0.0:21", "[::]:21", "*:21", ":21", "localhost:0"] {
+        right(load(address));
+    }
+    for address in ["21", "::1:21", "localhost", "127.0.0.1:65536"] {
+        assert!(load(address).is_err(), "{address}");
+    }
+}
+
+#[test]
 fn a_missing_file_is_said() {
     let wrong =
         config::load_with(Some("/nowhere/stoa.toml".as_ref()), Vec::new()).expect_err("was accepted").to_string();

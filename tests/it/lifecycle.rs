@@ -268,6 +268,11 @@ fn a_bad_configuration_ends_with_its_own_code_and_all_problems() {
     assert_eq!(output.status.code(), Some(78));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(text.contains("/nowhere/at/all` is no directory") && text.contains("passive_ports"), "{text}");
+    assert!(!place.data().exists(), "a check makes nothing");
+    place.configure("[[space]]\npath = \"/x\"\ngrants = [{ to = \"user:nobody\", allow = \"view\" }]\n");
+    let output = place.run(&["check", "--quiet"], "");
+    assert_eq!(output.status.code(), Some(78));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("nobody"));
     assert_eq!(place.run(&["serve", "--colour"], "").status.code(), Some(64));
 }
 
