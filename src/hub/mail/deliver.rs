@@ -263,11 +263,7 @@ impl<'a> Delivery<'a> {
             Some(whole) => whole.clone(),
             None => {
                 let full = self.caller.hub().inline_backlog_is_full();
-                // Kept for reading: another space may still have to take the message apart.
-                let content = match self.body.stage_id() {
-                    None if !full => Content::Inline(self.body.read_at(0, usize::MAX).await?),
-                    _ => self.body.content(self.home, full).await?,
-                };
+                let content = self.body.content(self.home, full).await?;
                 self.own_stage = self.body.stage_id().cloned();
                 self.whole.insert(content).clone()
             }
@@ -324,13 +320,14 @@ impl<'a> Delivery<'a> {
 
     /// Removes the stages nothing was made of.
     async fn tidy(self, delivered: bool) {
-        let unused = if delivered {
+        let unused: Vec<_> = if delivered {
             // The upload forgets its own stage only when it fails.
             self.own_stage.filter(|_| !self.whole_used).map(|id| (self.home.clone(), id)).into_iter().collect()
         } else {
             self.stages
         };
-        for (space, id) in unused {
+        let pending = &self.caller.hub().inner.pending;
+        for (space, id) in unused.into_iter().filter(|(_, id)| !pending.needs_stage(id)) {
             if let Err(error) = space.volume.discard(&id).await {
                 tracing::warn!(stage = id.0, error = error.detail(), "a stage is left over; the next start removes it");
             }
