@@ -278,6 +278,24 @@ async fn oversize_and_loops_are_refused_in_step() {
 }
 
 #[tokio::test]
+async fn a_body_without_end_is_not_read_for_ever() {
+    let server = Server::start("message_size = \"1 KiB\"").await;
+    let mut client = server.connect().await;
+    client.expect("EHLO me", "250-").await;
+    client.expect("MAIL FROM:<a@b>", "250").await;
+    client.expect("RCPT TO:<bob@example.org>", "250").await;
+    client.expect("DATA", "354").await;
+    let (read, mut write) = client.stream.into_inner().into_split();
+    let endless = tokio::spawn(async move { while write.write_all(&[b'x'; 65_536]).await.is_ok() {} });
+    let mut said = String::new();
+    let _ = BufReader::new(read).read_line(&mut said).await;
+    assert!(said.starts_with("552 5.3.4"), "{said}");
+    let ended = tokio::time::timeout(std::time::Duration::from_secs(20), endless).await;
+    ended.expect("the server hangs up").expect("no panic");
+    assert!(server.site.names("/mail/bob/new").is_empty());
+}
+
+#[tokio::test]
 async fn many_messages_in_one_pipelined_write_are_all_there() {
     let server = Server::start("").await;
     let mut client = server.connect().await;
