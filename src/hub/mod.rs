@@ -79,6 +79,7 @@ pub(crate) struct Inner {
     pub(crate) pending: commit::Pending,
     pub(crate) partials: partial::Partials,
     pub(crate) next_intent: AtomicI64,
+    rooms: mail::Rooms,
 }
 
 impl Hub {
@@ -128,6 +129,7 @@ impl Hub {
                 pending: commit::Pending::default(),
                 partials: partial::Partials::default(),
                 next_intent: AtomicI64::new(now()),
+                rooms: mail::Rooms::default(),
             }),
         })
     }

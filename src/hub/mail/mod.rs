@@ -11,6 +11,7 @@ mod name;
 mod recipient;
 
 pub(super) use deliver::finish;
+pub(super) use recipient::Rooms;
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::Caller;

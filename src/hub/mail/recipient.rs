@@ -1,6 +1,10 @@
 //! Who a recipient is: a drop address, a mailbox, or nobody; and whether there is room for what comes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::name::plain_name;
 use super::{Recipient, Target};
@@ -17,6 +21,30 @@ use crate::units::ByteSize;
 /// Of a message, the least part its attachments can be once base64 is undone, in percent: less than this is refused
 /// before it is sent, anything else is decided exactly at the commit.
 const DECODED_AT_LEAST: u64 = 70;
+
+/// How long an answer about free room on a disk is good for.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Free bytes of each space's disk, asked for once in a while: a message to a thousand people asks a thousand times.
+#[derive(Default)]
+pub(in crate::hub) struct Rooms {
+    known: Mutex<HashMap<String, (Instant, u64)>>,
+}
+
+impl Rooms {
+    async fn free(&self, space: &Space) -> Result<u64> {
+        if let Some((asked, free)) = self.known.lock().get(&space.key)
+            && asked.elapsed() < FRESH
+        {
+            return Ok(*free);
+        }
+        let free = space.volume.room().await?.free;
+        let mut known = self.known.lock();
+        known.retain(|_, (asked, _)| asked.elapsed() < FRESH);
+        known.insert(space.key.clone(), (Instant::now(), free));
+        Ok(free)
+    }
+}
 
 impl Hub {
     /// Our name in mail headers and greetings: the first domain served.
@@ -101,8 +129,7 @@ impl Hub {
                 return Err(Error::new(Kind::OverQuota, full(space)));
             }
         }
-        let room = space.volume.room().await?;
-        if room.free < keep_free.saturating_add(size) {
+        if self.inner.rooms.free(space).await? < keep_free.saturating_add(size) {
             return Err(Error::new(Kind::Unavailable, "the server's disk is full; try again later"));
         }
         Ok(())
