@@ -122,9 +122,8 @@ impl<S: Read + Write> Peer<S> {
         let mut line = String::new();
         match self.0.read_line(&mut line) {
             Ok(read) if read > 0 => Some(line.trim_end().into()),
-            Ok(_) => None,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("nothing was said in time"),
-            Err(_) => None,
+            Ok(_) | Err(_) => None,
         }
     }
 
@@ -161,7 +160,9 @@ fn the_whole_daemon_and_one_account_have_their_limits() {
     let limits = Limits { connections: 3, connections_per_account: 1, ..Limits::default() };
     let house = House::open(TlsMode::None, limits.clone());
     let mut peers: Vec<_> = (0..3).map(|_| house.call()).collect();
-    peers.iter_mut().for_each(|peer| hear(peer, "hello"));
+    for peer in &mut peers {
+        hear(peer, "hello");
+    }
     assert_eq!(peers[0].ask("a"), "welcome");
     assert_eq!(peers[0].ask("a"), "welcome");
     assert!(peers[1].ask("a").contains("too many connections"));
@@ -253,7 +254,7 @@ async fn a_drain_cuts_what_does_not_part_and_a_second_word_hurries_it() {
     assert_eq!(peer.ask("h"), "holding");
     let links = house.workers.links().clone();
     let begun = Instant::now();
-    let (drained, ()) = tokio::join!(house.workers.drain(Duration::from_secs(60)), async {
+    let (drained, ()) = tokio::join!(house.workers.drain(Duration::from_mins(1)), async {
         tokio::task::yield_now().await;
         links.now();
     });
