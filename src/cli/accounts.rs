@@ -193,11 +193,11 @@ fn with_password(
     if generate {
         let password = first::made_up()?;
         work(password.as_bytes())?;
-        println!("{password}");
+        say!("{password}");
     } else {
         work(&args.read()?)?;
     }
-    eprintln!("{done}");
+    tell!("{done}");
     Ok(())
 }
 
@@ -214,7 +214,7 @@ fn switch(file: Option<&Path>, name: &str, disabled: bool) -> Result<(), Failure
     let desk = Desk::open(file)?;
     let row = AccountRow { disabled, ..find(&desk, AccountKind::User, name)?.row };
     desk.wait(desk.hub.put_account(row, None, false))?;
-    eprintln!("user {name} {}", if disabled { "can no longer sign in" } else { "can sign in again" });
+    tell!("user {name} {}", if disabled { "can no longer sign in" } else { "can sign in again" });
     Ok(())
 }
 
@@ -222,7 +222,7 @@ fn remove(file: Option<&Path>, kind: AccountKind, name: &str) -> Result<(), Fail
     let desk = Desk::open(file)?;
     find(&desk, kind, name)?;
     desk.wait(desk.hub.remove_account(name))?;
-    eprintln!("{} {name} was removed; its files stay", word(kind));
+    tell!("{} {name} was removed; its files stay", word(kind));
     Ok(())
 }
 
@@ -239,7 +239,7 @@ fn list(file: Option<&Path>, kind: AccountKind, args: &ListArgs) -> Result<(), F
     let accounts: Vec<_> = desk.hub.accounts().into_iter().filter(|one| one.row.kind == kind).collect();
     if args.json {
         let list: Vec<_> = accounts.iter().map(json).collect();
-        println!("{}", serde_json::Value::from(list));
+        say!("{}", serde_json::Value::from(list));
         return Ok(());
     }
     let state = |one: &AccountView| if one.row.disabled { "disabled" } else { "active" };
@@ -278,7 +278,7 @@ fn json(one: &AccountView) -> serde_json::Value {
 
 fn hash(file: Option<&Path>, args: &PasswordArgs) -> Result<(), Failure> {
     let settings = config::load(file)?.config.login;
-    println!("{}", hash_password(&args.read()?, &settings)?);
+    say!("{}", hash_password(&args.read()?, &settings)?);
     Ok(())
 }
 

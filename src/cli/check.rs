@@ -29,10 +29,10 @@ pub fn run(file: Option<&Path>, args: &CheckArgs) -> Result<(), Failure> {
         Err(problems) => (None, problems.0),
     };
     if args.json {
-        println!("{:#}", json(loaded.as_ref(), &problems));
+        say!("{:#}", json(loaded.as_ref(), &problems));
     } else if let (Some(loaded), false) = (&loaded, args.quiet) {
-        println!("# {}", loaded.name());
-        print!("{}", explain::text(loaded));
+        say!("# {}", loaded.name());
+        say!("{}", explain::text(loaded).trim_end());
     }
     match problems.is_empty() {
         true => Ok(()),

@@ -35,7 +35,7 @@ pub fn run(file: Option<&Path>, command: &GroupCommand) -> Result<(), Failure> {
         }
     }
     if *json {
-        println!("{}", serde_json::json!(groups));
+        say!("{}", serde_json::json!(groups));
         return Ok(());
     }
     let members = |names: BTreeSet<String>| listed(&names.into_iter().collect::<Vec<_>>());

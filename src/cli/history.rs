@@ -46,7 +46,9 @@ pub fn run(file: Option<&Path>, args: &HistoryArgs) -> Result<(), Failure> {
     };
     let lines = desk.wait(desk.hub.history(&filter))?;
     if args.json {
-        lines.iter().for_each(|line| println!("{}", json(line)));
+        for line in &lines {
+            say!("{}", json(line));
+        }
         return Ok(());
     }
     let rows: Vec<_> = lines
@@ -72,7 +74,7 @@ pub fn run(file: Option<&Path>, args: &HistoryArgs) -> Result<(), Failure> {
 fn verify(desk: &Desk) -> Result<(), Failure> {
     let verified = desk.wait(desk.hub.verify_history())?;
     if verified.broken.is_empty() {
-        println!("{} lines, every one as it was written", verified.lines);
+        say!("{} lines, every one as it was written", verified.lines);
         return Ok(());
     }
     let broken: Vec<_> = verified.broken.iter().map(|(node, seq)| format!("{node} at line {seq}")).collect();

@@ -37,29 +37,29 @@ pub fn run(file: Option<&Path>, args: &InitArgs) -> Result<(), Failure> {
                 file.display()
             )));
         }
-        eprintln!("kept  {}", file.display());
+        tell!("kept  {}", file.display());
     } else {
         write_config(file, args)?;
-        eprintln!("made  {}", file.display());
+        tell!("made  {}", file.display());
     }
     let config = config::load(Some(file))?.config;
     data::prepare(&config.data)?;
     data::lay(&config.data)?;
-    eprintln!("ready {}", config.data.display());
+    tell!("ready {}", config.data.display());
     Tls::open(&config.tls, &config.data, &config.domain)?;
     if config.tls.certificate.is_empty() {
-        eprintln!("ready {}", config.data.join("tls").display());
+        tell!("ready {}", config.data.join("tls").display());
     }
     administrator(&config)?;
-    eprintln!("start it with: stoa serve --config {}", file.display());
+    tell!("start it with: stoa serve --config {}", file.display());
     Ok(())
 }
 
 fn administrator(config: &Config) -> Result<(), Failure> {
     let desk = Desk::with(config)?;
     match desk.wait(first::administrator(&desk.hub, &config.data))? {
-        true => eprintln!("made  user admin; its password is in {}", data::admin_password(&config.data).display()),
-        false => eprintln!("kept  the accounts that are there"),
+        true => tell!("made  user admin; its password is in {}", data::admin_password(&config.data).display()),
+        false => tell!("kept  the accounts that are there"),
     }
     Ok(())
 }

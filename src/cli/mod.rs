@@ -2,8 +2,9 @@
 //!
 //! Each command says what went wrong, why and what to do, and ends with a code of sysexits(3). Passwords come from standard
 //! input, a file or a prompt, never from the arguments, where every user of the machine could read them.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command talks to the terminal")]
 
+#[macro_use]
+mod out;
 mod accounts;
 mod check;
 mod desk;
@@ -82,7 +83,7 @@ pub fn main() -> ExitCode {
     match run(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("stoa: {failure}");
+            tell!("stoa: {failure}");
             ExitCode::from(failure.code)
         }
     }
@@ -100,7 +101,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Space(command) => space::run(file, command),
         Command::History(args) => history::run(file, &args),
         Command::Version => {
-            println!("stoa {}", env!("CARGO_PKG_VERSION"));
+            say!("stoa {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
     }

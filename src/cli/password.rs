@@ -74,8 +74,7 @@ fn hidden(prompt: &str) -> Result<Vec<u8>, Failure> {
     let mut quiet = before.clone();
     quiet.local_modes.remove(LocalModes::ECHO);
     quiet.local_modes.insert(LocalModes::ECHONL);
-    eprint!("{prompt}");
-    let _ = std::io::stderr().flush();
+    let _ = write!(std::io::stderr().lock(), "{prompt}");
     tcsetattr(&terminal, OptionalActions::Flush, &quiet).map_err(failed)?;
     let line = first_line(terminal.lock());
     let _ = tcsetattr(&terminal, OptionalActions::Flush, &before);

@@ -73,12 +73,12 @@ pub fn run(file: Option<&Path>, command: SpaceCommand) -> Result<(), Failure> {
             let path = args.path.clone();
             let row = row(args)?;
             desk.wait(desk.hub.put_space(row))?;
-            eprintln!("space {path} is there; a running daemon takes it up within seconds");
+            tell!("space {path} is there; a running daemon takes it up within seconds");
         }
         SpaceCommand::List { json } => list(&desk.wait(desk.hub.spaces())?, json),
         SpaceCommand::Remove { path } => {
             desk.wait(desk.hub.remove_space(&path))?;
-            eprintln!("space {path} was removed from the tree; its files stay on the disk");
+            tell!("space {path} was removed from the tree; its files stay on the disk");
         }
     }
     Ok(())
@@ -139,7 +139,7 @@ fn list(spaces: &[SpaceView], json: bool) {
                 })
             })
             .collect();
-        println!("{}", serde_json::Value::from(list));
+        say!("{}", serde_json::Value::from(list));
         return;
     }
     let limit = |limit: Option<u64>| limit.map_or_else(|| "-".to_owned(), |bytes| ByteSize(bytes).to_string());

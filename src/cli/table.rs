@@ -8,9 +8,9 @@ pub fn print<const N: usize>(header: [&str; N], rows: &[[String; N]]) {
             *width = (*width).max(cell.chars().count());
         }
     }
-    println!("{}", line(&header, &widths));
+    say!("{}", line(&header, &widths));
     for row in rows {
-        println!("{}", line(&row.each_ref().map(String::as_str), &widths));
+        say!("{}", line(&row.each_ref().map(String::as_str), &widths));
     }
 }
 

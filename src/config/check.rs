@@ -236,11 +236,11 @@ impl<'a> Check<'a> {
         let (mut paths, mut addresses) = (BTreeMap::new(), BTreeMap::new());
         for (number, space) in config.space.iter().enumerate() {
             let key = format!("space[{number}]");
-            if let Some(path) = self.path(&format!("{key}.path"), &space.path) {
-                if let Some(other) = paths.insert(path, number) {
-                    let what = format!("`{}` is space[{other}] already", space.path);
-                    self.wrong(&format!("{key}.path"), what, "put the two together");
-                }
+            if let Some(path) = self.path(&format!("{key}.path"), &space.path)
+                && let Some(other) = paths.insert(path, number)
+            {
+                let what = format!("`{}` is space[{other}] already", space.path);
+                self.wrong(&format!("{key}.path"), what, "put the two together");
             }
             if !space.address.is_empty() {
                 let at = format!("{key}.address");

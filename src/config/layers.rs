@@ -67,7 +67,7 @@ struct Layers {
 struct Text<'a> {
     path: Arc<Path>,
     name: String,
-    text: &'a str,
+    content: &'a str,
 }
 
 impl Layers {
@@ -84,7 +84,7 @@ impl Layers {
     fn file(&mut self, path: &Path) {
         let name = path.display().to_string();
         match std::fs::read_to_string(path) {
-            Ok(text) => self.text(&Text { path: path.into(), name, text: &text }),
+            Ok(text) => self.text(&Text { path: path.into(), name, content: &text }),
             Err(error) => self.problems.push(Problem::new(
                 name,
                 format!("cannot be read: {error}"),
@@ -114,20 +114,20 @@ impl Layers {
 
     /// Judges one file and takes its values.
     fn text(&mut self, file: &Text<'_>) {
-        let parsed = match DeTable::parse(file.text) {
+        let parsed = match DeTable::parse(file.content) {
             Ok(parsed) => parsed,
             Err(error) => return self.typed(file, &error),
         };
         let before = self.problems.len();
         let known = self.known.clone();
         self.walk(file, parsed.get_ref(), &known, "");
-        match toml::from_str::<Config>(file.text) {
+        match toml::from_str::<Config>(file.content) {
             Err(error) if self.problems.len() == before || !error.message().contains("unknown field") => {
                 self.typed(file, &error);
             }
             _ => {}
         }
-        let Ok(mut table) = toml::from_str::<toml::Table>(file.text) else {
+        let Ok(mut table) = toml::from_str::<toml::Table>(file.content) else {
             return;
         };
         for list in LISTS {
@@ -142,7 +142,7 @@ impl Layers {
     fn typed(&mut self, file: &Text<'_>, error: &toml::de::Error) {
         let span = error.span().unwrap_or(0..0);
         let remedy = unknown_word(error.message()).unwrap_or_else(|| "correct this line".to_owned());
-        self.problems.push(Problem::at(&file.name, file.text, span, error.message().trim(), remedy));
+        self.problems.push(Problem::at(&file.name, file.content, span, error.message().trim(), remedy));
     }
 
     /// Refuses unknown keys and remembers the line of every known one.
@@ -155,7 +155,7 @@ impl Layers {
                     section => format!("unknown key `{}` in [{section}]", key.get_ref()),
                 };
                 let remedy = problem::suggestion(key.get_ref(), known.keys().map(String::as_str));
-                self.problems.push(Problem::at(&file.name, file.text, key.span(), what, remedy));
+                self.problems.push(Problem::at(&file.name, file.content, key.span(), what, remedy));
                 continue;
             };
             let list = LISTS.into_iter().find(|list| *list == path);
@@ -178,7 +178,7 @@ impl Layers {
                     {
                         let what = format!("`{path}` takes {}, not this", schema::kind(expected));
                         let remedy = format!("its default is `{expected}`");
-                        self.problems.push(Problem::at(&file.name, file.text, value.span(), what, remedy));
+                        self.problems.push(Problem::at(&file.name, file.content, value.span(), what, remedy));
                     }
                     self.note(file, path, key.span().start);
                 }
@@ -188,7 +188,7 @@ impl Layers {
     }
 
     fn note(&mut self, file: &Text<'_>, path: String, at: usize) {
-        self.origins.note(path, Place::File(file.path.clone(), problem::position(file.text, at).0));
+        self.origins.note(path, Place::File(file.path.clone(), problem::position(file.content, at).0));
     }
 
     /// Takes `STOA__SECTION__KEY` by the kind of the key's default.

@@ -109,7 +109,8 @@ fn is_node(name: &str) -> bool {
 /// # Errors
 /// `Unavailable`, naming the file.
 pub fn write_listeners(data: &Path, listeners: &[(String, String)]) -> Result<()> {
-    let text: String = listeners.iter().map(|(protocol, address)| format!("{protocol} {address}\n")).collect();
+    let lines: Vec<_> = listeners.iter().map(|(protocol, address)| format!("{protocol} {address}")).collect();
+    let text = lines.join("\n") + "\n";
     let (path, aside) = (data.join(LISTENERS), data.join("listeners.new"));
     let _ = std::fs::remove_file(&aside);
     let written = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&aside);

@@ -85,7 +85,9 @@ pub fn run(file: Option<&Path>) -> Result<(), StartError> {
     let ended = runtime.block_on(control(file, config));
     runtime.shutdown_timeout(LEAVE);
     if let (Err(error), true) = (&ended, has_files) {
-        error.lines().iter().for_each(|line| tracing::error!("cannot start: {line}"));
+        for line in error.lines() {
+            tracing::error!("cannot start: {line}");
+        }
     }
     ended
 }

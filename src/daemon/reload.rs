@@ -23,7 +23,9 @@ impl Daemon {
             Err(error) => {
                 metric::reload(false);
                 let lines = error.lines();
-                lines.iter().for_each(|line| tracing::error!("reload refused, the old configuration stays: {line}"));
+                for line in &lines {
+                    tracing::error!("reload refused, the old configuration stays: {line}");
+                }
                 let first = lines.first().map_or("", String::as_str);
                 notify::ready(&format!("{}; reload refused: {first}", self.status()));
             }
@@ -46,7 +48,9 @@ impl Daemon {
         log::set_level(&new.log.level)?;
         for (door, services) in &self.services {
             if let Some(handler) = doors.get(door) {
-                services.iter().for_each(|service| service.swap(Arc::clone(handler)));
+                for service in services {
+                    service.swap(Arc::clone(handler));
+                }
             }
         }
         self.config = new;

@@ -18,7 +18,7 @@ use crate::proto::{PROTOCOLS, Tools};
 use crate::store::Catalog;
 
 /// What recovery after a crash or a migration may take before systemd loses patience.
-const RECOVERY: Duration = Duration::from_secs(600);
+const RECOVERY: Duration = Duration::from_mins(10);
 
 /// Starts everything, or nothing.
 pub(super) async fn start(file: Option<&Path>, config: Config) -> Result<Daemon> {

@@ -70,11 +70,9 @@ impl Place {
     pub fn configure(&self, toml: &str) {
         let whole = format!("\n{toml}");
         let (top, tables) = whole.split_at(whole.find("\n[").unwrap_or(whole.len()));
-        let base: String = BASE
-            .iter()
-            .filter(|(header, _)| !tables.lines().any(|line| line == *header))
-            .map(|(header, keys)| format!("{header}\n{keys}\n"))
-            .collect();
+        let own = |header: &str| tables.lines().any(|line| line == header);
+        let base = BASE.iter().filter(|(header, _)| !own(header)).map(|(header, keys)| format!("{header}\n{keys}\n"));
+        let base = base.collect::<Vec<_>>().concat();
         let text = format!("data = {:?}\n{top}\n{base}{tables}\n", self.data().display().to_string());
         fs::write(self.config(), text).expect("the configuration");
     }
