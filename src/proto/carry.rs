@@ -253,7 +253,7 @@ pub(super) async fn give_out(stream: &mut Stream, source: Source, framing: Frami
     let mut framed = BytesMut::new();
     let mut sent = 0;
     match source {
-        Source::File(download, range) if frame.is_plain() && stream.as_tcp().is_some() => {
+        Source::File(download, range) if frame.is_plain() => {
             let length = range.end.saturating_sub(range.start);
             let moved = AtomicU64::new(0);
             let mut note = |more: u64| {

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -37,44 +37,10 @@ const NEVER: Duration = Duration::from_secs(86_400 * 365);
 ///
 /// # Errors
 /// Only those of the connection itself; everything a peer says is answered.
-pub async fn converse<D: Dialogue>(talk: D, link: Link) -> io::Result<()> {
+// Not an `async fn`: its arguments would stay in the future beside the driver they were moved into.
+pub fn converse<D: Dialogue>(talk: D, link: Link) -> impl Future<Output = io::Result<()>> + Send {
     let mut drive = Drive::new(talk, link);
-    let mut turn = drive.react(Event::Opened).await?;
-    loop {
-        turn = match turn {
-            Turn::Wait => match drive.hear().await? {
-                Heard::Command(command) => drive.answer(command).await?,
-                Heard::Malformed(malformed) => match drive.blame() {
-                    true => return drive.part(Why::Errors).await,
-                    false => drive.react(Event::Malformed(malformed)).await?,
-                },
-                Heard::Part(why) => return drive.part(why).await,
-                Heard::Gone => return Ok(()),
-            },
-            Turn::Say(reply) => {
-                reply.encode(&mut drive.output);
-                Turn::Wait
-            }
-            Turn::Secure(reply) => Box::pin(drive.secure(reply)).await?,
-            Turn::Close(reply) => return drive.close(reply).await,
-            Turn::Take { prompt, intake, framing, lane } => {
-                let (event, lost) = Box::pin(drive.take(prompt, intake, framing, lane)).await?;
-                match drive.react(event).await? {
-                    Turn::Say(reply) if lost => return drive.close(Some(reply)).await,
-                    _ if lost => return drive.close(None).await,
-                    turn => turn,
-                }
-            }
-            Turn::Give { prompt, source, framing, lane } => {
-                let (event, lost) = Box::pin(drive.give(prompt, source, framing, lane)).await?;
-                match drive.react(event).await? {
-                    // A body broken off in the middle leaves no place for a reply.
-                    _ if lost => return drive.close(None).await,
-                    turn => turn,
-                }
-            }
-        };
-    }
+    async move { drive.run().await }
 }
 
 /// What came next.
@@ -119,12 +85,55 @@ impl<D: Dialogue> Drive<D> {
         }
     }
 
-    async fn answer(&mut self, command: D::Command) -> io::Result<Turn<D::Reply>> {
-        bounded(self.talk.answer(command)).await
+    async fn run(&mut self) -> io::Result<()> {
+        let mut turn = self.react(Event::Opened).await?;
+        loop {
+            turn = match turn {
+                Turn::Wait => match self.hear().await? {
+                    Heard::Command(command) => self.answer(command).await?,
+                    Heard::Malformed(malformed) => match self.blame() {
+                        true => return self.part(Why::Errors).await,
+                        false => self.react(Event::Malformed(malformed)).await?,
+                    },
+                    Heard::Part(why) => return self.part(why).await,
+                    Heard::Gone => return Ok(()),
+                },
+                Turn::Say(reply) => {
+                    reply.encode(&mut self.output);
+                    Turn::Wait
+                }
+                other => match Box::pin(self.turn(other)).await? {
+                    Some(turn) => turn,
+                    None => return Ok(()),
+                },
+            };
+        }
     }
 
-    async fn react(&mut self, event: Event) -> io::Result<Turn<D::Reply>> {
-        bounded(self.talk.react(event)).await
+    /// The turns that do more than speak; `None` when the connection is closed.
+    async fn turn(&mut self, turn: Turn<D::Reply>) -> io::Result<Option<Turn<D::Reply>>> {
+        let (event, lost) = match turn {
+            Turn::Secure(reply) => return self.secure(reply).await.map(Some),
+            Turn::Close(reply) => return self.close(reply).await.map(|()| None),
+            Turn::Take { prompt, intake, framing, lane } => self.take(prompt, intake, framing, lane).await?,
+            Turn::Give { prompt, source, framing, lane } => self.give(prompt, source, framing, lane).await?,
+            Turn::Say(_) | Turn::Wait => return Ok(Some(turn)),
+        };
+        // A body sent in part leaves no place for a reply.
+        let silent = lost && matches!(event, Event::Sent(_));
+        match self.react(event).await? {
+            Turn::Say(reply) if lost && !silent => self.close(Some(reply)).await.map(|()| None),
+            _ if lost => self.close(None).await.map(|()| None),
+            turn => Ok(Some(turn)),
+        }
+    }
+
+    fn answer(&mut self, command: D::Command) -> Work<'_, Turn<D::Reply>> {
+        bounded(self.talk.answer(command))
+    }
+
+    fn react(&mut self, event: Event) -> Work<'_, Turn<D::Reply>> {
+        bounded(self.talk.react(event))
     }
 
     /// Counts a malformed command; true when it was one too many.
@@ -232,15 +241,16 @@ impl<D: Dialogue> Drive<D> {
         self.react(Event::Secured).await
     }
 
-    async fn part(mut self, why: Why) -> io::Result<()> {
-        match self.react(Event::Parting(why)).await? {
-            Turn::Say(reply) | Turn::Close(Some(reply)) => self.close(Some(reply)).await,
-            _ => self.close(None).await,
-        }
+    async fn part(&mut self, why: Why) -> io::Result<()> {
+        let reply = match self.react(Event::Parting(why)).await? {
+            Turn::Say(reply) | Turn::Close(Some(reply)) => Some(reply),
+            _ => None,
+        };
+        Box::pin(self.close(reply)).await
     }
 
     /// Sends what is due and closes without a reset: an unread command would make the kernel throw the last reply away.
-    async fn close(mut self, reply: Option<D::Reply>) -> io::Result<()> {
+    async fn close(&mut self, reply: Option<D::Reply>) -> io::Result<()> {
         if let Some(reply) = reply {
             reply.encode(&mut self.output);
         }
@@ -252,7 +262,7 @@ impl<D: Dialogue> Drive<D> {
             while stream.read(&mut sink).await? > 0 {}
             io::Result::Ok(())
         };
-        let _ = timeout(LINGER, Box::pin(lingering)).await;
+        let _ = timeout(LINGER, lingering).await;
         Ok(())
     }
 
@@ -436,11 +446,16 @@ async fn read_some(stream: &mut Stream, lines: &mut LineBuffer) -> io::Result<us
     Ok(read)
 }
 
+/// Our own work on a command.
+type Work<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
+
 /// Our own work, boxed (it must not make every idle connection as large as the largest command) and bounded.
-async fn bounded<T>(work: impl Future<Output = T>) -> io::Result<T> {
-    timeout(LONGEST_WORK, Box::pin(work)).await.map_err(|_| {
-        tracing::error!(seconds = LONGEST_WORK.as_secs(), "a command took too long; its connection is closed");
-        io::Error::from(io::ErrorKind::TimedOut)
+fn bounded<'a, T>(work: impl Future<Output = T> + Send + 'a) -> Work<'a, T> {
+    Box::pin(async {
+        timeout(LONGEST_WORK, work).await.map_err(|_| {
+            tracing::error!(seconds = LONGEST_WORK.as_secs(), "a command took too long; its connection is closed");
+            io::Error::from(io::ErrorKind::TimedOut)
+        })
     })
 }
 

@@ -1,17 +1,16 @@
 //! The integration tests: one binary, one module a subject.
-
-#![allow(clippy::indexing_slicing, clippy::print_stdout, clippy::unwrap_used, reason = "a test fails by panicking")]
-
 mod accounts;
 mod adoption;
 mod browser;
 mod config;
 mod contract;
 mod daemon;
+mod driver;
+mod ftp;
 mod http;
 mod hub;
-mod lifecycle;
 mod kill;
+mod lifecycle;
 mod mail;
 mod net;
 mod postgres;

@@ -135,7 +135,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
 /// Takes any certificate: what is tested is the protocol.
 #[derive(Debug)]
-struct Anyone(rustls::crypto::CryptoProvider);
+pub(crate) struct Anyone(pub(crate) rustls::crypto::CryptoProvider);
 
 impl rustls::client::danger::ServerCertVerifier for Anyone {
     fn verify_server_cert(
