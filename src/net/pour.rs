@@ -7,8 +7,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use rustix::io::{Errno, ReadWriteFlags};
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
@@ -74,8 +76,56 @@ async fn by_kernel(
     Ok(())
 }
 
+/// One turn of sending a file by the kernel, for drivers that poll: how much of `len` bytes went out.
+///
+/// # Errors
+/// The socket's or the disk's; `UnexpectedEof` when the file became shorter.
+pub fn poll_send_file(
+    tcp: &TcpStream,
+    cx: &mut Context<'_>,
+    file: &File,
+    offset: u64,
+    len: usize,
+) -> Poll<io::Result<usize>> {
+    let sent = ready!(poll_turn(tcp, cx, || {
+        let mut from = offset;
+        rustix::fs::sendfile(tcp, file, Some(&mut from), len)
+    }));
+    Poll::Ready(match sent {
+        Ok(0) if len > 0 => Err(shortened()),
+        sent => sent,
+    })
+}
+
+/// Writes what a file is about to follow: the kernel waits for that before it sends a packet that is not full.
+///
+/// # Errors
+/// The socket's.
+pub fn poll_write_before(tcp: &TcpStream, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+    poll_turn(tcp, cx, || rustix::net::sendmsg(tcp, slices, &mut SendAncillaryBuffer::default(), flags))
+}
+
+/// Tries until it is done or the socket is full.
+fn poll_turn(
+    tcp: &TcpStream,
+    cx: &mut Context<'_>,
+    mut turn: impl FnMut() -> rustix::io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(tcp.poll_write_ready(cx))?;
+        match tcp.try_io(Interest::WRITABLE, || turn().map_err(io::Error::from)) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            done => return Poll::Ready(done),
+        }
+    }
+}
+
 /// Makes sure that a stretch is in memory, by another thread where it is not.
-async fn warm(file: &Arc<File>, offset: u64, len: usize) -> io::Result<()> {
+///
+/// # Errors
+/// The disk's.
+pub async fn warm(file: &Arc<File>, offset: u64, len: usize) -> io::Result<()> {
     let last = offset + (len as u64).saturating_sub(1);
     if resident(file, offset) && (len <= PAGE || resident(file, last)) {
         return Ok(());

@@ -57,12 +57,12 @@ impl Browser {
         let from = BufReader::new(child.stdout.take().unwrap());
         let mut browser =
             Self { child, to, from, count: 0, session: String::new(), events: Vec::new(), _profile: profile };
-        let target = browser.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let target = browser.call("Target.createTarget", &json!({ "url": "about:blank" }));
         let attached =
-            browser.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
-        browser.session = attached["sessionId"].as_str().unwrap().to_owned();
+            browser.call("Target.attachToTarget", &json!({ "targetId": target["targetId"], "flatten": true }));
+        attached["sessionId"].as_str().unwrap().clone_into(&mut browser.session);
         for domain in ["Page", "Runtime", "DOM"] {
-            browser.call(&format!("{domain}.enable"), json!({}));
+            browser.call(&format!("{domain}.enable"), &json!({}));
         }
         Some(browser)
     }
@@ -74,7 +74,7 @@ impl Browser {
         serde_json::from_slice(&line).unwrap()
     }
 
-    fn call(&mut self, method: &str, params: Value) -> Value {
+    fn call(&mut self, method: &str, params: &Value) -> Value {
         self.count += 1;
         let mut message = json!({ "id": self.count, "method": method, "params": params });
         if !self.session.is_empty() {
@@ -106,12 +106,12 @@ impl Browser {
     fn visit(&mut self, url: &str) {
         let url = url.to_owned();
         self.onward(|browser| {
-            browser.call("Page.navigate", json!({ "url": url }));
+            browser.call("Page.navigate", &json!({ "url": url }));
         });
     }
 
     fn ask(&mut self, expression: &str) -> String {
-        let answer = self.call("Runtime.evaluate", json!({ "expression": expression, "returnByValue": true }));
+        let answer = self.call("Runtime.evaluate", &json!({ "expression": expression, "returnByValue": true }));
         assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
         let value = &answer["result"]["value"];
         value.as_str().map_or_else(|| value.to_string(), str::to_owned)
@@ -129,10 +129,10 @@ impl Browser {
     }
 
     fn choose(&mut self, selector: &str, files: &[&std::path::Path]) {
-        let document = self.call("DOM.getDocument", json!({}));
+        let document = self.call("DOM.getDocument", &json!({}));
         let root = &document["root"]["nodeId"];
-        let found = self.call("DOM.querySelector", json!({ "nodeId": root, "selector": selector }));
-        self.call("DOM.setFileInputFiles", json!({ "nodeId": found["nodeId"], "files": files }));
+        let found = self.call("DOM.querySelector", &json!({ "nodeId": root, "selector": selector }));
+        self.call("DOM.setFileInputFiles", &json!({ "nodeId": found["nodeId"], "files": files }));
     }
 
     /// Names in the folder's page, in its order.

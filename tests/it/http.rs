@@ -721,3 +721,75 @@ fn the_admin_listener_shows_health_and_metrics() {
     assert_eq!(get("/").status, 404);
     assert_eq!(site.send("GET /-/health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").text(), "ok\n");
 }
+
+/// Bytes in which no two stretches are alike.
+fn counted(len: usize) -> Vec<u8> {
+    let mut state = 88_172_645_463_325_252_u64;
+    std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    })
+    .flatten()
+    .take(len)
+    .collect()
+}
+
+#[test]
+fn large_files_arrive_as_they_are_on_every_way() {
+    let site = Site::open();
+    let (one, two) = (counted(5_000_003), counted(700_001));
+    std::fs::write(site.on_disk("public/one"), &one).unwrap();
+    std::fs::write(site.on_disk("public/two"), &two).unwrap();
+    for arguments in [&["--http1.0"][..], &["--http1.1"], &["--http2-prior-knowledge"]] {
+        assert!(curl(&[arguments, &[&site.url("/public/one")]].concat()).stdout == one, "{arguments:?}");
+    }
+    let secure = format!("https://localhost:{}/public/one", site.secure.port());
+    assert!(curl(&["-k", "--http1.1", &secure]).stdout == one);
+
+    // Both on one connection, asked for at once, read slowly.
+    let mut stream = TcpStream::connect(site.plain).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let request = |path: &str, rest: &str| format!("GET {path} HTTP/1.1\r\nHost: stoa\r\n{rest}\r\n");
+    let all = [request("/public/one", ""), request("/public/two", ""), request("/public/one", "Connection: close\r\n")];
+    stream.write_all(all.concat().as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    let mut piece = vec![0; 10_007];
+    loop {
+        match stream.read(&mut piece).unwrap() {
+            0 => break,
+            count => bytes.extend_from_slice(&piece[..count]),
+        }
+    }
+    for (file, last) in [(&one, false), (&two, false), (&one, true)] {
+        let reply = parse(&bytes);
+        assert!(reply.body.starts_with(file));
+        bytes = reply.body[file.len()..].to_vec();
+        assert_eq!(bytes.is_empty(), last);
+    }
+
+    let parts = site.get("/public/one", "Range: bytes=1-600000,1000000-1500000\r\n");
+    assert_eq!(parts.header("content-length").unwrap().parse::<usize>().unwrap(), parts.body.len());
+    let holds = |bytes: &[u8]| memchr::memmem::find(&parts.body, bytes).is_some();
+    assert!(holds(&one[1..=600_000]) && holds(&one[1_000_000..=1_500_000]));
+}
+
+#[test]
+fn a_file_that_shrinks_while_it_is_sent_is_never_taken_for_whole() {
+    let site = Site::open();
+    let path = site.on_disk("public/log");
+    let whole = counted(1 << 20).repeat(24);
+    std::fs::write(&path, &whole).unwrap();
+    let mut stream = TcpStream::connect(site.plain).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.write_all(b"GET /public/log HTTP/1.1\r\nHost: stoa\r\n\r\n").unwrap();
+    let mut begin = [0; 1000];
+    stream.read_exact(&mut begin).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(1 << 20).unwrap();
+    let mut bytes = begin.to_vec();
+    let _ = stream.read_to_end(&mut bytes);
+    let reply = parse(&bytes);
+    assert_eq!(reply.header("content-length").unwrap(), whole.len().to_string());
+    assert!(reply.body.len() < whole.len() && reply.body.starts_with(&whole[..1 << 20]));
+}

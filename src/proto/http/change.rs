@@ -1,11 +1,12 @@
 //! What changes the tree beside `PUT`: `DELETE`, `MKCOL`, `MOVE`, `COPY`, and the forms of our own pages.
 
-use hyper::{StatusCode, Uri, header};
+use hyper::http::uri::Authority;
+use hyper::{Response, StatusCode, Uri, header};
 
 use crate::error::{Error, Kind};
 use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename};
 use crate::hub::{TreePath, WriteOptions};
-use crate::proto::http::body::Note;
+use crate::proto::http::body::{Note, Outgoing};
 use crate::proto::http::condition::{self, Verdict};
 use crate::proto::http::form::{self, Form};
 use crate::proto::http::multipart::{Piece, Reader};
@@ -70,12 +71,11 @@ pub async fn transfer(visit: &Visit<'_>, from: &TreePath, copy: bool) -> Answer 
     let to = destination(visit)?;
     let replace = visit.header(header::HeaderName::from_static("overwrite")).is_none_or(|word| word != "F");
     let there = visit.caller.stat(&to).await.is_ok();
-    let done = match copy {
-        true => visit.caller.copy(from, &to, replace).await.map(|_| ()),
-        false => {
-            let act = Rename { from: from.clone(), to: to.clone(), replace, tokens: Vec::new() };
-            visit.caller.perform(act).await
-        }
+    let done = if copy {
+        visit.caller.copy(from, &to, replace).await.map(|_| ())
+    } else {
+        let act = Rename { from: from.clone(), to: to.clone(), replace, tokens: Vec::new() };
+        visit.caller.perform(act).await
     };
     match done {
         Ok(()) if there => Ok(reply::bare(StatusCode::NO_CONTENT)),
@@ -93,7 +93,7 @@ pub async fn transfer(visit: &Visit<'_>, from: &TreePath, copy: bool) -> Answer 
 fn destination(visit: &Visit<'_>) -> Result<TreePath, Refusal> {
     let text = visit.header(header::HeaderName::from_static("destination")).unwrap_or_default();
     let uri: Uri = text.parse().map_err(|_| Refusal::bad("Destination is not a URL"))?;
-    let host = visit.parts.uri.authority().map(|own| own.as_str()).or_else(|| visit.header(header::HOST));
+    let host = visit.parts.uri.authority().map(Authority::as_str).or_else(|| visit.header(header::HOST));
     if uri.authority().is_some_and(|there| host.is_none_or(|host| !there.as_str().eq_ignore_ascii_case(host))) {
         return Err(Refusal::new(StatusCode::BAD_GATEWAY, "Destination is on another server"));
     }
@@ -140,7 +140,7 @@ pub async fn post(visit: &mut Visit<'_>, folder: &TreePath, note: &mut Note) -> 
     }
 }
 
-fn back(folder: &TreePath, said: &str) -> hyper::Response<crate::proto::http::body::Outgoing> {
+fn back(folder: &TreePath, said: &str) -> Response<Outgoing> {
     reply::see_other(&format!("{}?{said}", target::url(folder, true)))
 }
 

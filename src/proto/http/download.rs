@@ -3,24 +3,27 @@
 use std::collections::VecDeque;
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use hyper::header::{self, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::{Response, StatusCode, Version};
 
 use crate::hub::{Download, Node, TreePath};
 use crate::proto::http::body::{Flow, Outgoing};
 use crate::proto::http::condition::{self, Verdict};
 use crate::proto::http::range::{self, Asked};
 use crate::proto::http::reply::{self, Answer, Refusal};
+use crate::proto::http::sendfile::LONGEST;
+use crate::proto::http::serve::Connection;
 use crate::proto::http::visit::Visit;
 use crate::proto::http::{date, mime, target};
 
 /// Files up to this size are read in one piece.
 const SMALL: u64 = 64 << 10;
 /// Larger ones in frames of this size (measured: smaller frames cost more calls, larger ones no less time).
-const FRAME: u64 = 256 << 10;
+const FRAME: u64 = LONGEST as u64;
 
 /// Whatever a browser could run is shown in a sandbox: an origin of its own, no scripts, no forms, no plugins.
 const SANDBOX: &str = "sandbox; default-src 'none'; img-src 'self' data:; media-src 'self' data:; \
@@ -71,7 +74,8 @@ async fn partial(visit: &Visit<'_>, path: &TreePath, download: Download, parts: 
         }
         several => {
             let boundary = uuid::Uuid::now_v7().simple().to_string();
-            let flow = Parts::new(download, several, mime::of(path.name()), &boundary);
+            let stretch = Stretch::new(visit, download, 0..0);
+            let flow = Parts::new(stretch, several, mime::of(path.name()), &boundary);
             let length = flow.length();
             let mut response = Response::new(Outgoing::flow(flow, Some(length)));
             let kind = format!("multipart/byteranges; boundary={boundary}");
@@ -91,7 +95,7 @@ fn content_range(range: &Range<u64>, size: u64) -> String {
 async fn content(visit: &Visit<'_>, download: Download, range: Range<u64>) -> Result<Outgoing, Refusal> {
     let length = range.end.saturating_sub(range.start);
     if length > SMALL || !visit.is_get() {
-        return Ok(Outgoing::flow(Stretch { download, range }, Some(length)));
+        return Ok(Outgoing::flow(Stretch::new(visit, download, range), Some(length)));
     }
     let bytes = match usize::try_from(length) {
         Ok(0) | Err(_) => Bytes::new(),
@@ -138,6 +142,16 @@ fn describe(visit: &Visit<'_>, path: &TreePath, node: &Node, response: &mut Resp
 struct Stretch {
     download: Download,
     range: Range<u64>,
+    /// The connection, when it sends files by the kernel.
+    lender: Option<Arc<Connection>>,
+}
+
+impl Stretch {
+    fn new(visit: &Visit<'_>, download: Download, range: Range<u64>) -> Self {
+        // HTTP/2 puts heads of its own between the bytes.
+        let able = visit.connection.lent.is_able() && visit.parts.version != Version::HTTP_2;
+        Self { download, range, lender: able.then(|| visit.connection.clone()) }
+    }
 }
 
 #[async_trait]
@@ -148,6 +162,11 @@ impl Flow for Stretch {
             return Ok(None);
         }
         let length = usize::try_from(left).unwrap_or(usize::MAX);
+        if let Some(connection) = &self.lender {
+            let bytes = connection.lent.lend(&self.download.file(), self.range.start, length).await?;
+            self.range.start += left;
+            return Ok(Some(bytes));
+        }
         let bytes = self.download.read_at(self.range.start, length).await.map_err(io::Error::other)?;
         if bytes.is_empty() {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent"));
@@ -165,8 +184,8 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(download: Download, ranges: &[Range<u64>], kind: &str, boundary: &str) -> Self {
-        let size = download.node().size;
+    fn new(stretch: Stretch, ranges: &[Range<u64>], kind: &str, boundary: &str) -> Self {
+        let size = stretch.download.node().size;
         let rest = ranges
             .iter()
             .map(|range| {
@@ -176,7 +195,7 @@ impl Parts {
             })
             .collect();
         let tail = Some(Bytes::from(format!("\r\n--{boundary}--\r\n")));
-        Self { stretch: Stretch { download, range: 0..0 }, rest, tail }
+        Self { stretch, rest, tail }
     }
 
     fn length(&self) -> u64 {

@@ -17,6 +17,7 @@ mod pulse;
 mod range;
 mod reply;
 mod route;
+mod sendfile;
 mod serve;
 mod signin;
 mod target;

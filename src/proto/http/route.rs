@@ -64,7 +64,7 @@ impl Tree {
             connection.permit.lock().account(asker.caller.name())?;
         }
         signin::guard(parts, asker.cookie)?;
-        let mut visit = Visit { parts, caller: asker.caller, token: asker.token, intake };
+        let mut visit = Visit { parts, connection, caller: asker.caller, token: asker.token, intake };
         match target {
             Target::Everything => Ok(options(ALL_METHODS)),
             Target::Own(names) => {

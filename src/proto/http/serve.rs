@@ -20,6 +20,7 @@ use crate::net::{Limits, Link, Permit, Stream};
 use crate::origin::Origin;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::pulse::{Pulse, Window};
+use crate::proto::http::sendfile::Lent;
 use crate::proto::http::signin::Proven;
 
 /// What an implicit TLS listener offers.
@@ -54,6 +55,8 @@ pub struct Connection {
     pub pulse: Arc<Pulse>,
     /// The last Basic header that was right.
     pub proven: Mutex<Option<Proven>>,
+    /// Stretches of files its wire sends by the kernel.
+    pub lent: Lent,
     /// Its place among the counted connections, and the account it counts for.
     pub permit: Mutex<Permit>,
 }
@@ -74,10 +77,11 @@ pub async fn serve<S: Site>(site: Arc<S>, link: Link) -> io::Result<()> {
         limits: limits.clone(),
         pulse: pulse.clone(),
         proven: Mutex::new(None),
+        lent: Lent::new(&stream),
         permit: Mutex::new(permit),
     });
     let shelf = Arc::new(Mutex::new(None));
-    let wire = Wire { stream, pulse: pulse.clone(), shelf: shelf.clone() };
+    let wire = Wire { stream, connection: connection.clone(), shelf: shelf.clone() };
     let service = service_fn(move |request: Request<Incoming>| {
         let (site, connection) = (site.clone(), connection.clone());
         async move {
@@ -160,7 +164,7 @@ async fn linger(mut stream: Stream) {
 /// The stream with its pulse taken; given back on the shelf when hyper is done with it.
 struct Wire {
     stream: Stream,
-    pulse: Arc<Pulse>,
+    connection: Arc<Connection>,
     shelf: Arc<Mutex<Option<Stream>>>,
 }
 
@@ -173,7 +177,7 @@ impl Drop for Wire {
 impl Wire {
     fn counted(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(bytes)) = &result {
-            self.pulse.said(*bytes);
+            self.connection.pulse.said(*bytes);
         }
         result
     }
@@ -185,7 +189,7 @@ impl AsyncRead for Wire {
         let before = buf.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            this.pulse.heard();
+            this.connection.pulse.heard();
         }
         result
     }
@@ -193,9 +197,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_write(cx, buf);
-        this.counted(result)
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -204,7 +206,10 @@ impl AsyncWrite for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        let result = match this.connection.lent.poll_write(&this.stream, cx, bufs) {
+            Some(result) => result,
+            None => Pin::new(&mut this.stream).poll_write_vectored(cx, bufs),
+        };
         this.counted(result)
     }
 

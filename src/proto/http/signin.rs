@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderMap, ORIGIN};
 use hyper::http::request::Parts;
+use hyper::http::uri::Authority;
 use hyper::{Method, StatusCode};
 
 use crate::error::{Error, Kind};
@@ -152,7 +153,7 @@ fn is_same_origin(request: &Parts, cookie: bool) -> bool {
     let host = request
         .uri
         .authority()
-        .map(|authority| authority.as_str())
+        .map(Authority::as_str)
         .or_else(|| headers.get(HOST).and_then(|value| value.to_str().ok()));
     let page = origin.to_str().ok().and_then(|text| text.split_once("://")).map(|(_, rest)| rest);
     matches!((page, host), (Some(page), Some(host)) if page.eq_ignore_ascii_case(host))

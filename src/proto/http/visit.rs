@@ -1,18 +1,22 @@
 //! One request with what every handler needs of it.
 
+use std::sync::Arc;
+
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 use hyper::{Method, Response};
 
 use crate::hub::Caller;
 use crate::proto::http::body::{Intake, Note, Outgoing};
-use crate::proto::http::form;
-use crate::proto::http::reply;
+use crate::proto::http::serve::Connection;
+use crate::proto::http::{form, reply};
 
 /// A request whose asker is known.
 pub struct Visit<'a> {
     /// Method, URL, headers.
     pub parts: &'a Parts,
+    /// What it shares with the other requests of its connection.
+    pub connection: &'a Arc<Connection>,
     /// Who asks.
     pub caller: Caller,
     /// The session's token, if it came by one.
