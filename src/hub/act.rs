@@ -82,7 +82,7 @@ impl Sight<'_> {
 #[async_trait]
 pub trait Act: Send + Sync {
     /// What it answers.
-    type Yield: Send;
+    type Yield: Send + 'static;
 
     /// Verb and path; `None` when the act judges for itself while planning (mail to a mailbox is not a grant).
     fn claim(&self) -> Option<Claim<'_>>;

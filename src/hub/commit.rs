@@ -11,10 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::sync::{MutexGuard, Notify, OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
+use tokio::sync::{Notify, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
+
+use tracing::Instrument;
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Plan, Planned, Sight};
+use crate::hub::barrier::Marks;
 use crate::hub::view::{Space, View};
 use crate::hub::{Caller, Hub};
 use crate::store::{Change, Edit, IntentRow, Node, RelPath, StageId};
@@ -30,32 +33,32 @@ const STRIPES: usize = 4096;
 
 /// Keeps commit and publish on one path in one order.
 pub(crate) struct PathLocks {
-    stripes: Vec<tokio::sync::Mutex<()>>,
+    stripes: Vec<Arc<tokio::sync::Mutex<()>>>,
 }
 
 impl Default for PathLocks {
     fn default() -> Self {
-        Self { stripes: (0..STRIPES).map(|_| tokio::sync::Mutex::new(())).collect() }
+        Self { stripes: (0..STRIPES).map(|_| Arc::default()).collect() }
     }
 }
 
 impl PathLocks {
     /// Locks one path of a space.
-    pub(crate) async fn lock(&self, space: &str, path: &str) -> Vec<MutexGuard<'_, ()>> {
+    pub(crate) async fn lock(&self, space: &str, path: &str) -> Vec<OwnedMutexGuard<()>> {
         self.lock_stripes(&BTreeSet::from([stripe(space, path)])).await
     }
 
     /// Locks many paths of a space.
-    pub(crate) async fn lock_many(&self, space: &str, paths: &[RelPath]) -> Vec<MutexGuard<'_, ()>> {
+    pub(crate) async fn lock_many(&self, space: &str, paths: &[RelPath]) -> Vec<OwnedMutexGuard<()>> {
         self.lock_stripes(&paths.iter().map(|path| stripe(space, path.as_str())).collect()).await
     }
 
     /// Locks stripes, always in the same order so that two callers cannot wait for each other.
-    async fn lock_stripes(&self, wanted: &BTreeSet<usize>) -> Vec<MutexGuard<'_, ()>> {
+    async fn lock_stripes(&self, wanted: &BTreeSet<usize>) -> Vec<OwnedMutexGuard<()>> {
         let mut held = Vec::with_capacity(wanted.len());
         for index in wanted {
             if let Some(mutex) = self.stripes.get(*index) {
-                held.push(mutex.lock().await);
+                held.push(mutex.clone().lock_owned().await);
             }
         }
         held
@@ -83,6 +86,10 @@ pub(crate) struct Pending {
     stuck: Mutex<Vec<Promised>>,
     /// Nobody knows whether their commit happened.
     doubtful: Mutex<Vec<Vec<Promised>>>,
+    /// Where publishes are in place whose intents are not cleared.
+    marks: Mutex<Marks>,
+    /// Held while intents are being cleared.
+    pub(crate) clearing: tokio::sync::Mutex<()>,
     /// Bytes of inline bodies in either list.
     bytes: AtomicU64,
     /// Wakes the keeper early.
@@ -97,7 +104,19 @@ impl Pending {
 
     pub(crate) fn add_done(&self, promised: Vec<Promised>) {
         self.bytes.fetch_add(inline_bytes(&promised), Ordering::Relaxed);
+        self.marks.lock().add(&promised);
         self.done.lock().extend(promised);
+    }
+
+    /// Their intents are cleared.
+    pub(crate) fn cleared(&self, promised: &[Promised]) {
+        self.marks.lock().remove(promised);
+    }
+
+    /// Must earlier intents be cleared before these changes are committed?
+    fn stops(&self, changes: &[Planned]) -> bool {
+        let marks = self.marks.lock();
+        changes.iter().any(|one| marks.stop(&one.space.key, &one.change))
     }
 
     pub(crate) fn add_stuck(&self, promised: Promised) {
@@ -228,9 +247,9 @@ impl Hub {
         loop {
             let view = self.view();
             judge(&view, caller, act)?;
-            let _held = hold(spaces_of(&view, act), alone).await;
+            let held = hold(spaces_of(&view, act), alone).await;
             stripes.extend(stripes_named(&view, act));
-            let _locked = self.inner.paths.lock_stripes(&stripes).await;
+            let locked = self.inner.paths.lock_stripes(&stripes).await;
             let plan = act.plan(&Sight { hub: self, view: &view, caller }).await?;
             let needed = stripes_of(&plan.changes);
             if (plan.wide && !alone) || !needed.is_subset(&stripes) {
@@ -242,17 +261,29 @@ impl Hub {
                 }
                 continue;
             }
-            match self.settle(plan).await {
+            match self.settle(plan, (held, locked)).await {
                 Err(error) if error.kind() == Kind::Conflict && attempt < ATTEMPTS => attempt += 1,
                 outcome => return outcome,
             }
         }
     }
 
+    /// Commits a plan and publishes it, to the end even when the caller goes away in between: a commit without its
+    /// publish would be replayed over what came later.
+    async fn settle<Y: Send + 'static>(&self, plan: Plan<Y>, held: impl Send + 'static) -> Result<Y> {
+        let hub = self.clone();
+        let work = async move {
+            let _held = held;
+            hub.settle_held(plan).await
+        };
+        tokio::spawn(work.in_current_span()).await.unwrap_or_else(|lost| Err(Error::internal(lost)))
+    }
+
     /// Commits a plan and publishes it; its paths are locked.
-    async fn settle<Y>(&self, plan: Plan<Y>) -> Result<Y> {
+    async fn settle_held<Y>(&self, plan: Plan<Y>) -> Result<Y> {
         let Plan { mut batch, changes, answer, .. } = plan;
         self.refuse_stuck(&changes)?;
+        self.pass_barrier(&changes).await?;
         let promised = self.promise(&mut batch.edits, changes);
         let promised = match self.catalog().commit(batch).await {
             Ok(()) => promised,
@@ -268,13 +299,19 @@ impl Hub {
             let mut paths = places(&one.change).into_iter().flatten();
             paths.any(|path| self.inner.pending.is_stuck(&one.space.key, path))
         });
-        if stuck {
-            return Err(Error::new(
-                Kind::Unavailable,
-                "an earlier change to this path is still being written; try again",
-            ));
+        if stuck { Err(unsettled()) } else { Ok(()) }
+    }
+
+    /// Clears earlier intents that a replay could not do again before these changes; see [`crate::hub::barrier`].
+    async fn pass_barrier(&self, changes: &[Planned]) -> Result<()> {
+        if !self.inner.pending.stops(changes) {
+            return Ok(());
         }
-        Ok(())
+        self.clear_done().await?;
+        match self.inner.pending.stops(changes) {
+            true => Err(unsettled()),
+            false => Ok(()),
+        }
     }
 
     /// Gives each change its intent, numbered in the order of commits on its path.
@@ -337,6 +374,10 @@ impl Hub {
         self.inner.pending.add_done(done);
         nodes
     }
+}
+
+fn unsettled() -> Error {
+    Error::new(Kind::Unavailable, "an earlier change to this path is still being written; try again")
 }
 
 /// Publishes, trying again at once when the volume stumbles.

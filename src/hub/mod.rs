@@ -8,6 +8,7 @@ pub mod account;
 pub mod act;
 pub mod admin;
 mod adopt;
+mod barrier;
 pub mod caller;
 mod commit;
 mod compile;

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::hub::Hub;
 use crate::hub::act::Planned;
 use crate::hub::commit::{Promised, publish};
-use crate::store::{Batch, Change, Edit, IntentRow, StageId};
+use crate::store::{Batch, Change, Edit, IntentRow, RelPath, StageId};
 
 /// Intents read at once.
 const PAGE: usize = 500;
@@ -14,6 +14,7 @@ const PAGE: usize = 500;
 impl Hub {
     /// Publishes every remaining intent in order and sweeps the stages nobody needs any more.
     pub(crate) async fn replay(&self) -> Result<()> {
+        let moved = self.moved_later().await?;
         let mut after = i64::MIN;
         let mut needed = HashSet::new();
         let mut count = 0_usize;
@@ -22,7 +23,7 @@ impl Hub {
             let Some(last) = page.last() else { break };
             after = last.id;
             count += page.len();
-            self.replay_page(page, &mut needed).await?;
+            self.replay_page(page, &moved, &mut needed).await?;
         }
         if count > 0 {
             tracing::info!(count, "put in place what was acknowledged before the last stop");
@@ -32,7 +33,28 @@ impl Hub {
         Ok(())
     }
 
-    async fn replay_page(&self, page: Vec<IntentRow>, needed: &mut HashSet<StageId>) -> Result<()> {
+    /// Files that a remaining intent renames: their rows have the new name already. The barrier lets no chain arise.
+    async fn moved_later(&self) -> Result<HashMap<(String, RelPath), RelPath>> {
+        let mut moved = HashMap::new();
+        let mut after = i64::MIN;
+        loop {
+            let page = self.catalog().intents(after, PAGE).await?;
+            let Some(last) = page.last() else { return Ok(moved) };
+            after = last.id;
+            for row in page {
+                if let Ok(Change::Rename { from, to }) = Change::decode(&row.change) {
+                    moved.insert((row.space, from), to);
+                }
+            }
+        }
+    }
+
+    async fn replay_page(
+        &self,
+        page: Vec<IntentRow>,
+        moved: &HashMap<(String, RelPath), RelPath>,
+        needed: &mut HashSet<StageId>,
+    ) -> Result<()> {
         let view = self.view();
         let mut done = Vec::new();
         for row in page {
@@ -43,7 +65,7 @@ impl Hub {
             };
             let change = Change::decode(&row.change)?;
             let promised = Promised { id: row.id, planned: Planned { space, change, body: row.body } };
-            if !self.still_wanted(&promised.planned).await? {
+            if !self.still_wanted(&promised.planned, moved).await? {
                 done.push(promised);
                 continue;
             }
@@ -64,15 +86,26 @@ impl Hub {
     }
 
     /// A file that was put in place and has since been moved away by another program must not come back.
-    async fn still_wanted(&self, planned: &Planned) -> Result<bool> {
+    async fn still_wanted(&self, planned: &Planned, moved: &HashMap<(String, RelPath), RelPath>) -> Result<bool> {
         match &planned.change {
-            Change::Put { path, .. } => Ok(self.catalog().file(&planned.space.key, path.as_str()).await?.is_some()),
+            Change::Put { path, .. } => {
+                let key = &planned.space.key;
+                let path = moved.get(&(key.clone(), path.clone())).unwrap_or(path);
+                Ok(self.catalog().file(key, path.as_str()).await?.is_some())
+            }
             _ => Ok(true),
         }
     }
 
+    /// Syncs everything in place and clears its intents, one at a time.
+    pub(crate) async fn clear_done(&self) -> Result<()> {
+        let _turn = self.inner.pending.clearing.lock().await;
+        let done = self.inner.pending.take_done();
+        self.clear(done).await
+    }
+
     /// Syncs what is in place and clears its intents. What fails is tried again by the keeper.
-    pub(crate) async fn clear(&self, done: Vec<Promised>) -> Result<()> {
+    async fn clear(&self, done: Vec<Promised>) -> Result<()> {
         if done.is_empty() {
             return Ok(());
         }
@@ -80,6 +113,7 @@ impl Hub {
             self.inner.pending.add_done(done);
             return Err(error);
         }
+        self.inner.pending.cleared(&done);
         Ok(())
     }
 

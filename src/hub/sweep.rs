@@ -44,8 +44,7 @@ async fn clear(hub: Hub, stop: CancellationToken) {
         };
         settle_doubtful(&hub).await;
         retry_stuck(&hub).await;
-        let done = hub.inner.pending.take_done();
-        if let Err(error) = hub.clear(done).await {
+        if let Err(error) = hub.clear_done().await {
             tracing::error!(
                 error = error.detail(),
                 "the tree could not be synced; intents are kept and it is tried again"

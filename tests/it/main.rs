@@ -14,6 +14,7 @@ mod lifecycle;
 mod mail;
 mod net;
 mod postgres;
+mod replay;
 mod smtp;
 mod spine;
 mod transcripts;

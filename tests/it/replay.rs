@@ -1,0 +1,205 @@
+//! A daemon that stops at any moment leaves intents behind; replaying them must never undo what came later.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use stoa::error::Result;
+use stoa::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, SetModified};
+use stoa::hub::settings::UserSettings;
+use stoa::hub::{Caller, Hub, Settings, TreePath, Volumes, WriteOptions};
+use stoa::store::{Catalog, CatalogSettings, Directory, Volume};
+use tempfile::TempDir;
+
+use crate::world::{origin, space};
+
+struct Trees(PathBuf);
+
+impl Volumes for Trees {
+    fn open(&self, space: &TreePath, _source: &str) -> Result<Arc<dyn Volume>> {
+        let root = self.0.join("tree").join(space.to_string().trim_start_matches('/'));
+        Ok(Arc::new(Directory::open(&root, &self.0.join("stage"), true)?))
+    }
+}
+
+/// A hub without keepers: nothing is cleared unless it must be, as if the daemon were killed right away.
+async fn open(folder: &TempDir) -> (Hub, Caller) {
+    fs::write(folder.path().join("password"), "wonder\n").unwrap();
+    let user = UserSettings {
+        name: "alice".into(),
+        password_file: folder.path().join("password").to_string_lossy().into_owned(),
+        ..UserSettings::default()
+    };
+    let settings = Settings {
+        data: folder.path().to_owned(),
+        domains: vec!["example.org".into()],
+        users: vec![user],
+        spaces: vec![space("/vault", &[("users", "edit")])],
+        ..Settings::default()
+    };
+    let catalog = Catalog::open(&CatalogSettings::default(), folder.path(), "test").await.unwrap();
+    let hub = Hub::open(settings, catalog, Arc::new(Trees(folder.path().to_owned()))).await.unwrap();
+    let alice = hub.login(&origin("ftp"), "alice", b"wonder").await.unwrap();
+    (hub, alice)
+}
+
+/// One step of a client.
+#[derive(Clone, Debug)]
+enum Step {
+    Put(&'static str, usize),
+    Remove(&'static str),
+    RemoveFolder(&'static str),
+    MakeFolder(&'static str),
+    Rename(&'static str, &'static str),
+    Touch(&'static str),
+    Kill,
+}
+
+/// Small bodies ride in the commit, large ones are staged.
+const SMALL: usize = 100;
+const LARGE: usize = 70_000;
+
+fn at(path: &str) -> TreePath {
+    TreePath::parse(&format!("/vault/{path}")).unwrap()
+}
+
+async fn perform(alice: &Caller, step: &Step, mark: u8) -> Result<()> {
+    let tokens = Vec::new();
+    match step {
+        Step::Put(path, len) => {
+            let options = WriteOptions { folders: true, ..WriteOptions::default() };
+            let mut upload = alice.write(&at(path), options).await?;
+            upload.push(Bytes::from(vec![mark; *len])).await?;
+            upload.commit().await.map(|_| ())
+        }
+        Step::Remove(path) => alice.perform(RemoveFile { path: at(path), tokens }).await,
+        Step::RemoveFolder(path) => alice.perform(RemoveFolder { path: at(path), all: true, tokens }).await,
+        Step::MakeFolder(path) => alice.perform(MakeFolder { path: at(path) }).await,
+        Step::Rename(from, to) => alice.perform(Rename { from: at(from), to: at(to), replace: true, tokens }).await,
+        Step::Touch(path) => alice.perform(SetModified { path: at(path), modified: 1_000_000 }).await,
+        Step::Kill => Ok(()),
+    }
+}
+
+/// Every file by its path: its length and first byte.
+fn picture(folder: &Path, below: &str, into: &mut BTreeMap<String, (usize, u8)>) {
+    for entry in fs::read_dir(folder).unwrap().map(std::result::Result::unwrap) {
+        let path = format!("{below}{}", entry.file_name().to_string_lossy());
+        if entry.file_type().unwrap().is_dir() {
+            into.insert(format!("{path}/"), (0, 0));
+            picture(&entry.path(), &format!("{path}/"), into);
+        } else {
+            let content = fs::read(entry.path()).unwrap();
+            into.insert(path, (content.len(), content.first().copied().unwrap_or_default()));
+        }
+    }
+}
+
+/// Runs the steps, kills and reopens at each `Kill` and at the end: what was there must be there again.
+async fn survives(steps: &[Step]) {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut hub, mut alice) = open(&folder).await;
+    let last = [Step::Kill];
+    for (number, step) in steps.iter().chain(&last).enumerate() {
+        if !matches!(step, Step::Kill) {
+            let _ = perform(&alice, step, u8::try_from(number % 250).unwrap() + 1).await;
+            continue;
+        }
+        let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+        picture(&folder.path().join("tree/vault"), "", &mut before);
+        drop((hub, alice));
+        (hub, alice) = open(&folder).await;
+        picture(&folder.path().join("tree/vault"), "", &mut after);
+        assert_eq!(after, before, "after {:?}", steps.get(..number));
+        let files: Vec<_> = after.iter().filter(|(path, _)| !path.ends_with('/')).collect();
+        let usage = hub.spaces().await.unwrap().into_iter().find(|one| one.row.path == "/vault").unwrap().usage;
+        let bytes: usize = files.iter().map(|(_, (len, _))| len).sum();
+        assert_eq!((usage.files, usage.bytes), (files.len() as u64, bytes as u64), "after {:?}", steps.get(..number));
+        let found = hub.rescan("/vault").await.unwrap();
+        assert_eq!(found.created + found.overwritten + found.deleted, 0, "{found:?} after {:?}", steps.get(..number));
+    }
+}
+
+#[tokio::test]
+async fn a_file_put_again_after_its_removal_survives() {
+    survives(&[Step::Put("a", SMALL), Step::Remove("a"), Step::Put("a", LARGE)]).await;
+}
+
+#[tokio::test]
+async fn a_large_file_over_a_small_one_survives() {
+    survives(&[Step::Put("a", SMALL), Step::Put("a", LARGE)]).await;
+}
+
+#[tokio::test]
+async fn a_name_used_again_after_a_rename_keeps_both_files() {
+    survives(&[Step::Put("a", SMALL), Step::Rename("a", "b"), Step::Put("a", LARGE)]).await;
+    survives(&[Step::Put("b", SMALL), Step::Put("a", LARGE), Step::Rename("a", "b"), Step::Put("a", SMALL)]).await;
+}
+
+#[tokio::test]
+async fn a_folder_filled_again_after_its_removal_survives() {
+    survives(&[Step::Put("d/x", SMALL), Step::RemoveFolder("d"), Step::Put("d/x", LARGE), Step::Put("d/y", SMALL)])
+        .await;
+}
+
+#[tokio::test]
+async fn a_folder_moved_and_made_again_survives() {
+    survives(&[Step::Put("d/x", LARGE), Step::Rename("d", "e"), Step::Put("d/x", SMALL), Step::Rename("e", "f")]).await;
+}
+
+#[tokio::test]
+async fn a_folder_made_and_moved_is_not_made_again() {
+    survives(&[Step::MakeFolder("d"), Step::Rename("d", "f"), Step::MakeFolder("d")]).await;
+}
+
+#[tokio::test]
+async fn a_caller_who_goes_away_in_the_middle_of_a_commit_leaves_it_whole_or_undone() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hub, alice) = open(&folder).await;
+    for number in 0..200_u64 {
+        let body = if number % 2 == 0 { SMALL } else { LARGE };
+        let step = Step::Put("a", body);
+        let put = perform(&alice, &step, u8::try_from(number + 1).unwrap());
+        let _ = tokio::time::timeout(std::time::Duration::from_micros(number * 20), put).await;
+    }
+    perform(&alice, &Step::Put("a", SMALL), 250).await.unwrap();
+    let place = folder.path().join("tree/vault/a");
+    assert_eq!(fs::read(&place).unwrap(), [250; SMALL]);
+    drop((hub, alice));
+    let (hub, _alice) = open(&folder).await;
+    assert_eq!(fs::read(&place).unwrap(), [250; SMALL], "nothing older was put in its place");
+    assert!(!hub.rescan("/vault").await.unwrap().corrected);
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let file = prop::sample::select(vec!["a", "b", "d/x", "d/y", "d/e/z", "f/x"]);
+    let folder = prop::sample::select(vec!["d", "d/e", "f"]);
+    prop_oneof![
+        4 => (file.clone(), prop::sample::select(vec![SMALL, LARGE])).prop_map(|(path, len)| Step::Put(path, len)),
+        2 => file.clone().prop_map(Step::Remove),
+        1 => folder.clone().prop_map(Step::RemoveFolder),
+        1 => folder.clone().prop_map(Step::MakeFolder),
+        2 => (file.clone(), file.clone()).prop_map(|(from, to)| Step::Rename(from, to)),
+        1 => (folder.clone(), folder).prop_map(|(from, to)| Step::Rename(from, to)),
+        1 => file.prop_map(Step::Touch),
+        1 => Just(Step::Kill),
+    ]
+}
+
+/// `PROPTEST_CASES`, or what a run of all tests can afford: each case opens several hubs.
+fn cases() -> u32 {
+    std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(20)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_sequence_of_changes_survives_any_kill(steps in prop::collection::vec(step(), 1..16)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(survives(&steps));
+    }
+}
