@@ -157,9 +157,8 @@ pub fn with_files(files: &[(&str, &[u8])]) -> Vec<u8> {
         String::from("Subject: Scan\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\n");
     for (name, bytes) in files {
         let encoded = base64::engine::general_purpose::STANDARD.encode(bytes);
-        message.push_str(&format!(
-            "--b\r\nContent-Type: application/pdf; name=\"{name}\"\r\nContent-Transfer-Encoding: base64\r\n\r\n"
-        ));
+        message.extend(["--b\r\nContent-Type: application/pdf; name=\"", name, "\"\r\n"]);
+        message.push_str("Content-Transfer-Encoding: base64\r\n\r\n");
         for line in encoded.as_bytes().chunks(76) {
             message.push_str(std::str::from_utf8(line).expect("ASCII"));
             message.push_str("\r\n");
@@ -328,11 +327,11 @@ async fn a_full_space_refuses_for_everybody_or_before_the_message_comes() {
     let site = Site::new().await;
     assert_eq!(site.ask("small@example.org", Some(40_000)).await.unwrap_err().kind(), Kind::TooLarge);
     assert_eq!(site.ask("small@example.org", Some(15_000)).await.unwrap(), "/small");
-    let message = with_files(&[("a.pdf", &[1; 25_000])]);
+    let message = with_files(&[("a.pdf", &vec![1; 25_000])]);
     let error = site.send(&["bob@example.org", "small@example.org"], &message).await.unwrap_err();
     assert_eq!(error.kind(), Kind::OverQuota);
     assert!(site.names("/mail/bob/new").is_empty() && site.names("/small").is_empty());
-    let message = with_files(&[("a.pdf", &[1; 19_900])]);
+    let message = with_files(&[("a.pdf", &vec![1; 19_900])]);
     site.send(&["small@example.org"], &message).await.unwrap();
     assert_eq!(site.ask("small@example.org", Some(15_000)).await.unwrap_err().kind(), Kind::OverQuota);
     assert_eq!(site.stages(), 0);

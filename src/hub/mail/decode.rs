@@ -55,9 +55,15 @@ impl Decoder {
             Self::Plain => out.put_slice(bytes),
             Self::Base64 { bits, count } => {
                 out.reserve(bytes.len() / 4 * 3 + 3);
-                bytes.iter().for_each(|byte| sextet(*byte, bits, count, out));
+                for byte in bytes {
+                    sextet(*byte, bits, count, out);
+                }
             }
-            Self::Quoted { escape, blanks } => bytes.iter().for_each(|byte| quoted(*byte, escape, blanks, out)),
+            Self::Quoted { escape, blanks } => {
+                for byte in bytes {
+                    quoted(*byte, escape, blanks, out);
+                }
+            }
         }
     }
 
@@ -100,7 +106,6 @@ fn sextet(byte: u8, bits: &mut u32, count: &mut u8, out: &mut BytesMut) {
 
 fn quoted(byte: u8, escape: &mut Escape, blanks: &mut Vec<u8>, out: &mut BytesMut) {
     match std::mem::replace(escape, Escape::None) {
-        Escape::None => plain(byte, escape, blanks, out),
         Escape::Sign => match byte {
             b'\r' => *escape = Escape::Break,
             b'\n' => {}
@@ -111,15 +116,16 @@ fn quoted(byte: u8, escape: &mut Escape, blanks: &mut Vec<u8>, out: &mut BytesMu
                 plain(other, escape, blanks, out);
             }
         },
-        Escape::Digit(first) => match (hex(first), hex(byte)) {
-            (Some(high), Some(low)) => out.put_u8(high << 4 | low),
-            _ => {
+        Escape::Digit(first) => {
+            if let (Some(high), Some(low)) = (hex(first), hex(byte)) {
+                out.put_u8(high << 4 | low);
+            } else {
                 out.put_slice(&[b'=', first]);
                 plain(byte, escape, blanks, out);
             }
-        },
+        }
         Escape::Break if byte == b'\n' => {}
-        Escape::Break => plain(byte, escape, blanks, out),
+        Escape::Break | Escape::None => plain(byte, escape, blanks, out),
     }
 }
 
@@ -154,7 +160,9 @@ mod tests {
     fn decoded(encoding: &str, pieces: &[&[u8]]) -> Vec<u8> {
         let mut decoder = Decoder::named(encoding);
         let mut out = BytesMut::new();
-        pieces.iter().for_each(|piece| decoder.push(piece, &mut out));
+        for piece in pieces {
+            decoder.push(piece, &mut out);
+        }
         decoder.finish(&mut out);
         out.to_vec()
     }

@@ -73,6 +73,9 @@ struct Delivery<'a> {
     inline: u64,
 }
 
+/// The drop folders of one space that the message goes to.
+type Drops<'a> = (Arc<Space>, Vec<(&'a Recipient, TreePath)>);
+
 /// A file found in the message, ready to be put into folders of one space.
 struct Filed {
     name: FileName,
@@ -102,7 +105,7 @@ impl<'a> Delivery<'a> {
 
     /// Everything but the decision: bytes where they must be, one put for each file.
     async fn prepare(&mut self) -> Result<()> {
-        let mut drops: HashMap<String, (Arc<Space>, Vec<(&Recipient, TreePath)>)> = HashMap::new();
+        let mut drops: HashMap<String, Drops<'_>> = HashMap::new();
         let mut seen = HashSet::new();
         let envelope = self.envelope;
         for recipient in &envelope.recipients {
@@ -259,14 +262,13 @@ impl<'a> Delivery<'a> {
 
     /// The whole message as content for a put in this space.
     async fn whole_for(&mut self, space: &Arc<Space>) -> Result<Content> {
-        let whole = match &self.whole {
-            Some(whole) => whole.clone(),
-            None => {
-                let full = self.caller.hub().inline_backlog_is_full();
-                let content = self.body.content(self.home, full).await?;
-                self.own_stage = self.body.stage_id().cloned();
-                self.whole.insert(content).clone()
-            }
+        let whole = if let Some(whole) = &self.whole {
+            whole.clone()
+        } else {
+            let full = self.caller.hub().inline_backlog_is_full();
+            let content = self.body.content(self.home, full).await?;
+            self.own_stage = self.body.stage_id().cloned();
+            self.whole.insert(content).clone()
         };
         match whole {
             Content::Inline(_) => Ok(whole),
@@ -337,9 +339,8 @@ impl<'a> Delivery<'a> {
 
 /// When a message came, as part of a file name.
 fn stamp(arrived: Micros) -> String {
-    jiff::Timestamp::from_microsecond(arrived)
-        .map(|moment| moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H.%M.%S").to_string())
-        .unwrap_or_else(|_| "undated".into())
+    let Ok(moment) = jiff::Timestamp::from_microsecond(arrived) else { return "undated".into() };
+    moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H.%M.%S").to_string()
 }
 
 /// One message into all its places.
@@ -371,7 +372,7 @@ impl Act for Deliver {
         let mut first = None;
         for put in &self.puts {
             let Placed { edits, planned, path, created } = put.place(sight, &taken).await?;
-            edits.into_iter().for_each(|edit| batch.push(edit));
+            batch.edits.extend(edits);
             changes.push(planned);
             first.get_or_insert((path.clone(), created));
             taken.insert(path);

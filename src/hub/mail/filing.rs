@@ -88,7 +88,7 @@ impl Sorter {
     pub(super) fn message_name(&mut self, date: &str) -> FileName {
         let subject = plain_name(self.walker.subject()).unwrap_or_else(|| "message".into());
         let subject = cut(&subject, LONGEST_SUBJECT).trim_end_matches(['.', ' ']);
-        FileName { text: self.fresh(format!("{date} {subject}.eml")), ours: true }
+        FileName { text: self.fresh(&format!("{date} {subject}.eml")), ours: true }
     }
 
     fn sort(&mut self, found: &mut Vec<Found>, sorted: &mut Vec<Sorted>) {
@@ -111,22 +111,20 @@ impl Sorter {
     }
 
     fn name(&mut self, head: &Head) -> FileName {
-        match head.name.as_deref().and_then(plain_name) {
-            Some(name) => FileName { text: self.fresh(name), ours: false },
-            None => {
-                let name = format!("attachment-{}{}", self.files, extension_of(&head.media));
-                FileName { text: self.fresh(name), ours: true }
-            }
+        if let Some(name) = head.name.as_deref().and_then(plain_name) {
+            return FileName { text: self.fresh(&name), ours: false };
         }
+        let name = format!("attachment-{}{}", self.files, extension_of(&head.media));
+        FileName { text: self.fresh(&name), ours: true }
     }
 
     /// Two files of one message never replace one another.
-    fn fresh(&mut self, name: String) -> String {
-        let mut fresh = name.clone();
+    fn fresh(&mut self, name: &str) -> String {
+        let mut fresh = name.to_owned();
         let mut number = 1;
         while !self.taken.insert(fresh.to_lowercase()) {
             number += 1;
-            fresh = numbered(&name, number);
+            fresh = numbered(name, number);
         }
         fresh
     }
@@ -251,10 +249,8 @@ mod tests {
 
     #[test]
     fn bombs_are_filed_whole() {
-        let mut deep = String::new();
-        for level in 0..150 {
-            deep.push_str(&format!("Content-Type: multipart/mixed; boundary=b{level}\r\n\r\n--b{level}\r\n"));
-        }
+        let level = |level| format!("Content-Type: multipart/mixed; boundary=b{level}\r\n\r\n--b{level}\r\n");
+        let deep = (0..150).map(level).collect::<Vec<_>>().concat();
         assert_eq!(files_cut(deep.as_bytes(), 1000, 200).1, Some("its parts are nested more than 100 deep"));
         let wide = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}", "--b\r\n\r\n".repeat(10_001));
         assert_eq!(files_cut(wide.as_bytes(), 1000, 200).1, Some("it has more than 10000 parts"));
@@ -266,6 +262,18 @@ mod tests {
         assert_eq!(files_cut(many.as_bytes(), 1000, 5).1, None);
         let long = format!("Content-Type: application/pdf\r\n\r\n{}", "x".repeat(3_000_000));
         assert_eq!(files_cut(long.as_bytes(), 70_000, 5).0.first().unwrap().1.len(), 3_000_000);
+    }
+
+    #[test]
+    fn a_header_made_to_be_slow_is_passed_over() {
+        for mark in ["=? ", "a*0*=;", "x=?"] {
+            let slow = mark.repeat(1000);
+            let message =
+                format!("Subject: {slow}\r\nContent-Type: application/pdf\r\nContent-Disposition: {slow}\r\n\r\nx");
+            let (found, _, name) = files_cut(message.as_bytes(), 700, 5);
+            assert_eq!(found, [file("attachment-1.pdf", "x")]);
+            assert_eq!(name, "2026-01-02 030405 message.eml");
+        }
     }
 
     proptest! {

@@ -17,7 +17,9 @@ const LONGEST_HEAD: usize = 1 << 20;
 /// Header bytes looked at in a part.
 const LONGEST_PART_HEAD: usize = 64 << 10;
 /// Longest single header value that is understood.
-const LONGEST_VALUE: usize = 8 << 10;
+const LONGEST_VALUE: usize = 4 << 10;
+/// Encoded words (`=?`) and pieces of parameters (`*`) in one value: understanding them takes the square of their number.
+const MOST_MARKS: usize = 100;
 /// Longest boundary; RFC 2046 §5.1.1 allows 70.
 const LONGEST_BOUNDARY: usize = 250;
 /// A line longer than this is no boundary: it is passed on without waiting for its end.
@@ -260,6 +262,11 @@ fn split_line_end(piece: &[u8]) -> (&[u8], &'static [u8]) {
 fn value(headers: &[mailparse::MailHeader<'_>], name: &str) -> Option<String> {
     headers
         .get_first_header(name)
-        .filter(|header| header.get_value_raw().len() <= LONGEST_VALUE)
+        .filter(|header| is_bearable(header.get_value_raw()))
         .map(mailparse::MailHeader::get_value)
+}
+
+fn is_bearable(raw: &[u8]) -> bool {
+    let stars = memchr::memchr_iter(b'*', raw).count();
+    raw.len() <= LONGEST_VALUE && stars + memchr::memmem::find_iter(raw, b"=?").count() <= MOST_MARKS
 }

@@ -130,6 +130,7 @@ mod tests {
         address
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "compared with what was read")]
     fn address(local: &str, domain: &str) -> Option<Address> {
         Some(Address { local: local.into(), domain: domain.into() })
     }

@@ -32,7 +32,7 @@ pub enum Phase {
 impl Reply {
     /// With an enhanced status code (RFC 2034); its first digit is the code's.
     pub fn new(code: u16, status: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
-        debug_assert!(status.is_empty() || status.as_bytes().first().copied() == Some(b'0' + (code / 100) as u8));
+        debug_assert!(status.is_empty() || status.starts_with(&(code / 100).to_string()));
         Self { code, status, lines: vec![text.into()] }
     }
 
@@ -70,8 +70,9 @@ impl Reply {
             (_, Kind::OverQuota) => (452, "4.2.2"),
             (_, Kind::Unavailable) => (452, "4.3.1"),
             (_, Kind::Exists | Kind::NotEmpty | Kind::WrongType) => (554, "5.2.0"),
-            (_, Kind::Cancelled | Kind::Conflict | Kind::Locked) => (451, "4.3.0"),
-            (_, Kind::Corrupt | Kind::Internal | Kind::TooLarge) => (451, "4.3.0"),
+            (_, Kind::Cancelled | Kind::Conflict | Kind::Corrupt | Kind::Internal | Kind::Locked | Kind::TooLarge) => {
+                (451, "4.3.0")
+            }
         };
         Self::new(code, status, error.public().to_owned())
     }

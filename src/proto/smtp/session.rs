@@ -3,6 +3,7 @@
 //! Never holds the wire, never relays, never says more about a recipient than whether mail for it is taken.
 
 use std::error::Error as _;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -239,13 +240,13 @@ impl Session {
         trace.lines()
     }
 
-    fn received(&mut self, outcome: Result<Receipt>) -> Reply {
+    fn received(&mut self, outcome: &Result<Receipt>) -> Reply {
         let State::Receiving(receiving) = std::mem::replace(&mut self.state, State::Ready) else {
             return Reply::new(451, "4.3.0", "no message was expected");
         };
-        let (bytes, reply) = match &outcome {
+        let (bytes, reply) = match outcome {
             Ok(receipt) => (receipt.bytes, Reply::new(250, "2.0.0", format!("Ok: queued as {}", receiving.id))),
-            Err(error) if error.source().is_some_and(|source| source.is::<Loop>()) => {
+            Err(error) if error.source().is_some_and(<dyn std::error::Error>::is::<Loop>) => {
                 (0, Reply::new(554, "5.4.6", error.public().to_owned()))
             }
             Err(error) => {
@@ -401,7 +402,7 @@ impl Dialogue for Session {
                 self.caller = self.door.hub.recognise(&self.origin);
                 Turn::Wait
             }
-            Event::Received(outcome) => Turn::Say(self.received(outcome)),
+            Event::Received(outcome) => Turn::Say(self.received(&outcome)),
             Event::Sent(_) => Turn::Wait,
             Event::Parting(why) => Turn::Close(Some(match why {
                 Why::Errors => Reply::new(421, "4.7.0", "too many errors"),
@@ -472,7 +473,7 @@ fn listed(recipients: &[Recipient]) -> String {
     let mut text = String::new();
     for (number, recipient) in recipients.iter().enumerate() {
         if text.len() + recipient.address.len() > LONGEST_LOGGED && number > 0 {
-            text.push_str(&format!(" and {} more", recipients.len() - number));
+            let _ = write!(text, " and {} more", recipients.len() - number);
             break;
         }
         if number > 0 {
