@@ -39,6 +39,7 @@ pub struct Plan<Y> {
 }
 
 /// One publish on one space's volume.
+#[derive(Clone)]
 pub struct Planned {
     /// Whose volume.
     pub space: Arc<Space>,

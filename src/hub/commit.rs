@@ -43,11 +43,6 @@ impl Default for PathLocks {
 }
 
 impl PathLocks {
-    /// Locks one path of a space.
-    pub(crate) async fn lock(&self, space: &str, path: &str) -> Vec<OwnedMutexGuard<()>> {
-        self.lock_stripes(&BTreeSet::from([stripe(space, path)])).await
-    }
-
     /// Locks many paths of a space.
     pub(crate) async fn lock_many(&self, space: &str, paths: &[RelPath]) -> Vec<OwnedMutexGuard<()>> {
         self.lock_stripes(&paths.iter().map(|path| stripe(space, path.as_str())).collect()).await
@@ -129,14 +124,22 @@ impl Pending {
         self.doubtful.lock().push(promised);
     }
 
-    /// Groups whose commit must be asked for again.
-    pub(crate) fn take_doubtful(&self) -> Vec<Vec<Promised>> {
-        std::mem::take(&mut *self.doubtful.lock())
+    /// The first intent of each group whose commit must be asked for again.
+    pub(crate) fn doubtful(&self) -> Vec<i64> {
+        self.doubtful.lock().iter().filter_map(|group| group.first()).map(|one| one.id).collect()
     }
 
-    /// Puts a group back that still nobody can decide.
-    pub(crate) fn still_doubtful(&self, promised: Vec<Promised>) {
-        self.doubt(promised);
+    /// A doubtful group was committed after all: its publishes are still to be done. It is never out of sight.
+    pub(crate) fn was_done(&self, first: i64) {
+        let mut doubtful = self.doubtful.lock();
+        for one in take_group(&mut doubtful, first) {
+            self.add_stuck(one);
+        }
+    }
+
+    /// A doubtful group was never committed.
+    pub(crate) fn was_not_done(&self, first: i64) -> Vec<Promised> {
+        take_group(&mut self.doubtful.lock(), first)
     }
 
     /// May this stage be needed by a commit that nobody can decide yet?
@@ -149,9 +152,19 @@ impl Pending {
         self.take(&self.done)
     }
 
-    /// Everything refused so far.
-    pub(crate) fn take_stuck(&self) -> Vec<Promised> {
-        self.take(&self.stuck)
+    /// Everything refused so far, in order.
+    fn stuck(&self) -> Vec<(i64, Planned)> {
+        let copy = |one: &Promised| (one.id, one.planned.clone());
+        self.stuck.lock().iter().map(copy).collect()
+    }
+
+    /// A refused publish is in place now.
+    fn unstick(&self, id: i64) {
+        let mut stuck = self.stuck.lock();
+        let Some(index) = stuck.iter().position(|one| one.id == id) else { return };
+        let one = stuck.remove(index);
+        self.bytes.fetch_sub(inline_bytes(std::slice::from_ref(&one)), Ordering::Relaxed);
+        self.add_done(vec![one]);
     }
 
     fn take(&self, list: &Mutex<Vec<Promised>>) -> Vec<Promised> {
@@ -167,13 +180,25 @@ impl Pending {
             one.planned.space.key == space
                 && places.any(|place| RelPath::new(place).is_ok_and(|place| path.is_in(&place)))
         };
-        self.stuck.lock().iter().any(covers) || self.doubtful.lock().iter().flatten().any(covers)
+        self.is_any_ahead(covers)
     }
 
-    /// Is a publish at this path still to be done?
-    pub(crate) fn is_stuck(&self, space: &str, path: &str) -> bool {
-        let stuck = self.stuck.lock();
-        stuck.iter().any(|one| one.planned.space.key == space && touches(&one.planned.change, path))
+    /// Is a publish still to come that this change would run into, at its paths, above or below them?
+    fn is_in_the_way(&self, planned: &Planned) -> bool {
+        let meets = |one: &Promised| {
+            one.planned.space.key == planned.space.key
+                && places(&one.planned.change)
+                    .into_iter()
+                    .flatten()
+                    .any(|theirs| places(&planned.change).into_iter().flatten().any(|ours| overlap(ours, theirs)))
+        };
+        self.is_any_ahead(meets)
+    }
+
+    /// Is there such a publish still to come? In this order, for a group moves from doubtful to stuck.
+    fn is_any_ahead(&self, such: impl Fn(&Promised) -> bool) -> bool {
+        let doubtful = self.doubtful.lock().iter().flatten().any(&such);
+        doubtful || self.stuck.lock().iter().any(&such)
     }
 }
 
@@ -181,8 +206,15 @@ fn inline_bytes(promised: &[Promised]) -> u64 {
     promised.iter().filter_map(|one| one.planned.body.as_ref()).map(|body| body.len() as u64).sum()
 }
 
-fn touches(change: &Change, path: &str) -> bool {
-    places(change).into_iter().flatten().any(|place| place == path)
+fn take_group(groups: &mut Vec<Vec<Promised>>, first: i64) -> Vec<Promised> {
+    let index = groups.iter().position(|group| group.first().is_some_and(|one| one.id == first));
+    index.map(|index| groups.remove(index)).unwrap_or_default()
+}
+
+/// Is one of them the other, or below it?
+fn overlap(a: &str, b: &str) -> bool {
+    let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
+    long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// The paths a change must have to itself; making a folder is the same however often it is done.
@@ -295,10 +327,7 @@ impl Hub {
 
     /// A publish that the disk still refuses must come before any other on its path.
     fn refuse_stuck(&self, changes: &[Planned]) -> Result<()> {
-        let stuck = changes.iter().any(|one| {
-            let mut paths = places(&one.change).into_iter().flatten();
-            paths.any(|path| self.inner.pending.is_stuck(&one.space.key, path))
-        });
+        let stuck = changes.iter().any(|one| self.inner.pending.is_in_the_way(one));
         if stuck { Err(unsettled()) } else { Ok(()) }
     }
 
@@ -336,7 +365,8 @@ impl Hub {
         if !matches!(error.kind(), Kind::Unavailable | Kind::Internal | Kind::Cancelled) {
             return Err(error);
         }
-        match self.was_committed(&promised).await {
+        let Some(first) = promised.first().map(|one| one.id) else { return Err(error) };
+        match self.was_committed(first).await {
             Ok(true) => Ok(promised),
             Ok(false) => Err(error),
             Err(_) => {
@@ -346,11 +376,25 @@ impl Hub {
         }
     }
 
-    /// Are these intents in the catalog?
-    pub(crate) async fn was_committed(&self, promised: &[Promised]) -> Result<bool> {
-        let Some(first) = promised.first() else { return Ok(false) };
-        let found = self.catalog().intents(first.id.saturating_sub(1), 1).await?;
-        Ok(found.first().is_some_and(|row| row.id == first.id))
+    /// Is this intent in the catalog?
+    pub(crate) async fn was_committed(&self, id: i64) -> Result<bool> {
+        let found = self.catalog().intents(id.saturating_sub(1), 1).await?;
+        Ok(found.first().is_some_and(|row| row.id == id))
+    }
+
+    /// Tries again what the volume refused, each with its paths to itself.
+    pub(crate) async fn retry_stuck(&self) {
+        for (id, planned) in self.inner.pending.stuck() {
+            let alone = matches!(planned.change, Change::RemoveFolder { .. } | Change::Rename { .. });
+            let _held = hold(vec![planned.space.clone()], alone).await;
+            let _locked = self.inner.paths.lock_stripes(&stripes_of(std::slice::from_ref(&planned))).await;
+            match publish(&planned).await {
+                Ok(_) => self.inner.pending.unstick(id),
+                Err(error) => {
+                    tracing::error!(change = ?planned.change, error = error.detail(), "still cannot be put in place");
+                }
+            }
+        }
     }
 
     /// Puts everything in place; what the volume refuses even now is durable all the same and goes to the keeper.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::commit::{Promised, publish};
+use crate::hub::commit::Promised;
 use crate::hub::{Hub, adopt, now};
 use crate::store::{Batch, Edit};
 
@@ -43,7 +43,7 @@ async fn clear(hub: Hub, stop: CancellationToken) {
             () = hub.inner.pending.wake.notified() => tick(CLEAR_EVERY / 10, &stop).await,
         };
         settle_doubtful(&hub).await;
-        retry_stuck(&hub).await;
+        hub.retry_stuck().await;
         if let Err(error) = hub.clear_done().await {
             tracing::error!(
                 error = error.detail(),
@@ -55,11 +55,11 @@ async fn clear(hub: Hub, stop: CancellationToken) {
 
 /// Commits whose answer was lost: done after all, or never.
 async fn settle_doubtful(hub: &Hub) {
-    for group in hub.inner.pending.take_doubtful() {
-        match hub.was_committed(&group).await {
-            Ok(true) => group.into_iter().for_each(|one| hub.inner.pending.add_stuck(one)),
-            Ok(false) => forget_stages(group).await,
-            Err(_) => hub.inner.pending.still_doubtful(group),
+    for first in hub.inner.pending.doubtful() {
+        match hub.was_committed(first).await {
+            Ok(true) => hub.inner.pending.was_done(first),
+            Ok(false) => forget_stages(hub.inner.pending.was_not_done(first)).await,
+            Err(_) => {}
         }
     }
 }
@@ -74,19 +74,6 @@ async fn forget_stages(group: Vec<Promised>) {
                 error = error.detail(),
                 "a refused upload could not be removed; the next start does it"
             );
-        }
-    }
-}
-
-async fn retry_stuck(hub: &Hub) {
-    for one in hub.inner.pending.take_stuck() {
-        let outcome = publish(&one.planned).await;
-        match outcome {
-            Ok(_) => hub.inner.pending.add_done(vec![one]),
-            Err(error) => {
-                tracing::error!(change = ?one.planned.change, error = error.detail(), "still cannot be put in place");
-                hub.inner.pending.add_stuck(one);
-            }
         }
     }
 }

@@ -78,17 +78,45 @@ pub enum Body {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {
     /// The body appears under this path, replacing what is there, in one step. Parent folders are made.
-    Put { path: RelPath, body: Body, modified: Option<Micros> },
+    Put {
+        /// Where.
+        path: RelPath,
+        /// Its bytes.
+        body: Body,
+        /// Modification time to set; else when it was written.
+        modified: Option<Micros>,
+    },
     /// A folder exists here, with its parents.
-    Folder { path: RelPath },
+    Folder {
+        /// Where.
+        path: RelPath,
+    },
     /// The file is gone.
-    Remove { path: RelPath },
+    Remove {
+        /// Which.
+        path: RelPath,
+    },
     /// The folder is gone: with `all` whatever is below it too, else only when it is empty (`NotEmpty`).
-    RemoveFolder { path: RelPath, all: bool },
+    RemoveFolder {
+        /// Which; never the root.
+        path: RelPath,
+        /// With what is in it.
+        all: bool,
+    },
     /// What was `from` is `to`, replacing a file there. Already done when `from` is gone and `to` is there.
-    Rename { from: RelPath, to: RelPath },
+    Rename {
+        /// The old path.
+        from: RelPath,
+        /// The new path.
+        to: RelPath,
+    },
     /// The file's or folder's modification time.
-    SetModified { path: RelPath, modified: Micros },
+    SetModified {
+        /// Of what.
+        path: RelPath,
+        /// To when.
+        modified: Micros,
+    },
 }
 
 impl Change {
