@@ -23,6 +23,11 @@ impl Lasting {
         Self { tcp, deaf: false }
     }
 
+    /// Waits until the peer sends or leaves.
+    pub(super) async fn readable(&self) -> io::Result<()> {
+        self.tcp.readable().await
+    }
+
     /// Writes that go nowhere are fine while the peer's own words are still being read, and an error afterwards.
     fn hold_back(&mut self, wrote: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
         match wrote {

@@ -24,6 +24,19 @@ pub enum Stream {
 }
 
 impl Stream {
+    /// Waits until the peer sends or leaves, holding nothing but the socket. A pipe cannot be waited for without reading: never.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(tcp) => tcp.readable().await,
+            Self::Tls(tls) => tls.get_ref().0.readable().await,
+            Self::Pipe(_) => std::future::pending().await,
+            Self::Closed => Ok(()),
+        }
+    }
+
     /// The plain TCP socket below, for `sendfile` and `splice`; `None` under TLS.
     #[must_use]
     pub fn as_tcp(&self) -> Option<&TcpStream> {

@@ -793,3 +793,30 @@ fn a_file_that_shrinks_while_it_is_sent_is_never_taken_for_whole() {
     assert_eq!(reply.header("content-length").unwrap(), whole.len().to_string());
     assert!(reply.body.len() < whole.len() && reply.body.starts_with(&whole[..1 << 20]));
 }
+
+#[test]
+fn an_idle_connection_is_put_away_and_serves_on() {
+    let limits = Limits { idle: Span(Duration::from_secs(2)), ..Limits::default() };
+    let site = Site::with(limits);
+    site.put("/public/a", "here");
+    let mut stream = TcpStream::connect(site.plain).unwrap();
+    let mut silence = [0; 1];
+    // An eighth of the idle time more than it takes to be put away; nothing must arrive, not even an end.
+    let mut quiet = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_millis(750))).unwrap();
+        assert!(stream.read(&mut silence).is_err(), "not closed");
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    };
+    for _ in 0..3 {
+        quiet(&mut stream);
+        stream.write_all(b"GET /public/a HTTP/1.1\r\nHost: stoa\r\n\r\n").unwrap();
+        let mut bytes = Vec::new();
+        let mut byte = [0; 1];
+        while !bytes.ends_with(b"here") {
+            stream.read_exact(&mut byte).unwrap();
+            bytes.push(byte[0]);
+        }
+    }
+    quiet(&mut stream);
+    assert_eq!(stream.read(&mut silence).unwrap(), 0, "closed after the idle time");
+}

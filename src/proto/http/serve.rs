@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio_util::sync::CancellationToken;
 
 use crate::net::{Limits, Link, Permit, Stream};
 use crate::origin::Origin;
@@ -68,9 +69,9 @@ pub trait Site: Send + Sync + 'static {
     async fn answer(&self, request: Request<Incoming>, connection: &Arc<Connection>) -> Response<Outgoing>;
 }
 
-/// Serves a connection to its end.
+/// Serves a connection to its end. While it is idle for longer, only its socket is kept.
 pub async fn serve<S: Site>(site: Arc<S>, link: Link) -> io::Result<()> {
-    let Link { stream, origin, stop, limits, permit, .. } = link;
+    let Link { mut stream, origin, stop, limits, permit, .. } = link;
     let pulse = Pulse::new();
     let connection = Arc::new(Connection {
         origin,
@@ -80,10 +81,51 @@ pub async fn serve<S: Site>(site: Arc<S>, link: Link) -> io::Result<()> {
         lent: Lent::new(&stream),
         permit: Mutex::new(permit),
     });
+    loop {
+        // Boxed, so that a parked connection's task does not keep the room for it.
+        let end = Box::pin(converse(&site, &connection, stream, &stop)).await;
+        match end {
+            End::Closed => return Ok(()),
+            End::Parked(parked) => stream = parked,
+        }
+        let mut window = Window::default();
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                _ = stream.readable() => break,
+                () = tokio::time::sleep(pulse.pause(&limits)) => {
+                    if pulse.is_over(&limits, &mut window) {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        pulse.park(false);
+    }
+}
+
+/// How hyper's part of a connection ended.
+enum End {
+    /// For good.
+    Closed,
+    /// The peer is there and silent.
+    Parked(Stream),
+}
+
+/// Requests and responses, until the connection closes or is put away.
+async fn converse<S: Site>(
+    site: &Arc<S>,
+    connection: &Arc<Connection>,
+    stream: Stream,
+    stop: &CancellationToken,
+) -> End {
+    let (pulse, limits) = (&connection.pulse, &connection.limits);
     let shelf = Arc::new(Mutex::new(None));
     let wire = Wire { stream, connection: connection.clone(), shelf: shelf.clone() };
+    let (site, shared) = (site.clone(), connection.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (site, connection) = (site.clone(), connection.clone());
+        let (site, connection) = (site.clone(), shared.clone());
         async move {
             let _thinking = connection.pulse.think(request.version() == Version::HTTP_2);
             Ok::<_, Infallible>(site.answer(request, &connection).await)
@@ -100,27 +142,30 @@ pub async fn serve<S: Site>(site: Arc<S>, link: Link) -> io::Result<()> {
                 parting = true;
                 running.as_mut().graceful_shutdown();
             }
-            () = tokio::time::sleep(pulse.pause(&limits)) => {
-                if pulse.is_over(&limits, &mut window) {
+            () = tokio::time::sleep(pulse.pause(limits)) => {
+                if pulse.is_over(limits, &mut window) {
                     tracing::debug!("closed: the peer was idle, slow or here for too long");
-                    return Ok(());
+                    return End::Closed;
                 }
+                // The wire now says that the peer is gone, and hyper lets go of it.
+                pulse.park(pulse.may_park(limits));
             }
         }
     };
     drop(running);
-    if pulse.is_unread() {
-        let stream = shelf.lock().take();
-        if let Some(stream) = stream {
-            linger(stream).await;
-        }
-    }
-    if let Err(error) = result {
+    if let Err(error) = &result {
         tracing::debug!(%error, "connection ended");
     }
-    Ok(())
+    let stream = shelf.lock().take();
+    match stream {
+        Some(stream) if result.is_ok() && pulse.is_parked() => End::Parked(stream),
+        Some(stream) if pulse.is_unread() => {
+            linger(stream).await;
+            End::Closed
+        }
+        _ => End::Closed,
+    }
 }
-
 fn builder() -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -188,8 +233,13 @@ impl AsyncRead for Wire {
         let this = self.get_mut();
         let before = buf.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let pulse = &this.connection.pulse;
+        if result.is_pending() && pulse.is_parked() {
+            return Poll::Ready(Ok(()));
+        }
+        pulse.park(false);
         if buf.filled().len() > before {
-            this.connection.pulse.heard();
+            pulse.heard();
         }
         result
     }
@@ -222,6 +272,9 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.connection.pulse.is_parked() {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
