@@ -28,6 +28,11 @@ impl Lasting {
         self.tcp.readable().await
     }
 
+    /// The socket itself.
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
     /// Writes that go nowhere are fine while the peer's own words are still being read, and an error afterwards.
     fn hold_back(&mut self, wrote: Poll<io::Result<usize>>, len: usize) -> Poll<io::Result<usize>> {
         match wrote {

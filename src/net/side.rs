@@ -57,7 +57,7 @@ impl Passive {
     ///
     /// # Errors
     /// When every port of the range is taken.
-    pub async fn bind(origin: &Origin, ports: RangeInclusive<u16>) -> io::Result<Self> {
+    pub fn bind(origin: &Origin, ports: RangeInclusive<u16>) -> io::Result<Self> {
         let peer = origin.peer.ip().to_canonical();
         if let Some(lent) = lent::lend() {
             let lent = lent?;
@@ -179,16 +179,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_of_the_range_is_taken_until_none_is_left() {
-        let first = Passive::bind(&origin([127, 0, 0, 1]), 0..=0).await.unwrap();
+        let first = Passive::bind(&origin([127, 0, 0, 1]), 0..=0).unwrap();
         let only = first.port..=first.port;
-        assert!(Passive::bind(&origin([127, 0, 0, 1]), only.clone()).await.is_err());
+        assert!(Passive::bind(&origin([127, 0, 0, 1]), only.clone()).is_err());
         drop(first);
-        assert_eq!(Passive::bind(&origin([127, 0, 0, 1]), only.clone()).await.unwrap().port, *only.start());
+        assert_eq!(Passive::bind(&origin([127, 0, 0, 1]), only.clone()).unwrap().port, *only.start());
     }
 
     #[tokio::test]
     async fn a_stranger_is_dropped_and_the_peer_still_served() {
-        let listener = Passive::bind(&origin([127, 0, 0, 2]), 0..=0).await.unwrap();
+        let listener = Passive::bind(&origin([127, 0, 0, 2]), 0..=0).unwrap();
         let to = SocketAddr::new([127, 0, 0, 1].into(), listener.port);
         let opening = tokio::spawn(Lane::Passive { listener, tls: None }.open(Duration::from_secs(10)));
         let mut stranger = TcpStream::connect(to).await.unwrap();
@@ -203,7 +203,7 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_coming_ends_at_the_deadline() {
-        let listener = Passive::bind(&origin([127, 0, 0, 1]), 0..=0).await.unwrap();
+        let listener = Passive::bind(&origin([127, 0, 0, 1]), 0..=0).unwrap();
         let opened = Lane::Passive { listener, tls: None }.open(Duration::from_millis(20)).await;
         assert_eq!(opened.err().map(|error| error.kind()), Some(io::ErrorKind::TimedOut));
     }

@@ -4,6 +4,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use rustls::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 use tokio::net::TcpStream;
@@ -66,6 +68,24 @@ impl Stream {
             _ => "TLS",
         };
         Some(format!("{version} {:?}", session.negotiated_cipher_suite()?.suite()))
+    }
+}
+
+impl Stream {
+    /// The peer ended its side and nothing it said is unread, as the kernel knows it now. (The runtime learns of it later: a read
+    /// that would tell may still say "not yet".) Never true for a pipe.
+    #[must_use]
+    pub fn has_hung_up(&self) -> bool {
+        let tcp = match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0.tcp(),
+            Self::Pipe(_) | Self::Closed => return false,
+        };
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        match rustix::net::recv(tcp, &mut [0; 1], flags) {
+            Ok((read, _)) => read == 0,
+            Err(error) => !matches!(error, Errno::AGAIN | Errno::INTR),
+        }
     }
 }
 

@@ -32,12 +32,18 @@ pub(super) struct Pace {
     until: Option<Instant>,
     waited: Duration,
     moved: u64,
+    in_all: u64,
 }
 
 impl Pace {
     /// `until`: the end of the connection's total time.
     pub(super) fn new(limits: &Limits, until: Option<Instant>) -> Self {
-        Self { stall: limits.stall.0, slowest: limits.slowest.0, until, waited: Duration::ZERO, moved: 0 }
+        Self { stall: limits.stall.0, slowest: limits.slowest.0, until, waited: Duration::ZERO, moved: 0, in_all: 0 }
+    }
+
+    /// Bytes since the beginning.
+    pub(super) fn moved_in_all(&self) -> u64 {
+        self.in_all
     }
 
     /// One read or write of the peer's connection; time spent elsewhere (our disk) does not count against the peer.
@@ -47,6 +53,7 @@ impl Pace {
         let bound = if self.stall.is_zero() { left } else { left.min(self.stall) };
         let moved = timeout(bound, work).await.map_err(|_| stalled(bound))??;
         self.moved += moved as u64;
+        self.in_all += moved as u64;
         self.waited += begun.elapsed();
         if !self.stall.is_zero() && self.waited >= self.stall {
             self.judge(self.moved, self.waited)?;

@@ -4,15 +4,14 @@
 //! dialogue, a small line buffer and nothing else: everything that is not waiting for a line is boxed.
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::carry::{self, Pace};
 use super::dialogue::{
@@ -27,11 +26,15 @@ const TOGETHER: usize = 16 << 10;
 /// Commands kept while bytes flow on a side lane; more wait in the kernel.
 const WAITING: usize = 8;
 /// Our own work on one command may take this long; then the connection is closed without an answer.
-const LONGEST_WORK: Duration = Duration::from_secs(600);
+const LONGEST_WORK: Duration = Duration::from_mins(10);
 /// How long a closing connection is read (and forgotten), so that the last reply is not lost to a reset.
 const LINGER: Duration = Duration::from_secs(1);
+/// A body above this may have been cut by the end of its client.
+const LARGE_BODY: u64 = 64 << 10;
+/// How long after a large body the end of the command connection is waited for.
+const HANGUP: Duration = Duration::from_millis(10);
 /// How far a deadline of "never" lies ahead.
-const NEVER: Duration = Duration::from_secs(86_400 * 365);
+const NEVER: Duration = Duration::from_hours(24 * 365);
 
 /// Drives one conversation to its end.
 ///
@@ -291,6 +294,9 @@ impl<D: Dialogue> Drive<D> {
                 let wait = self.patience();
                 let body = take_beside(lane, wait, framing, &mut *intake, &mut pace);
                 let outcome = self.beside(Box::pin(body)).await?;
+                if outcome.is_ok() {
+                    self.look(pace.moved_in_all()).await;
+                }
                 (outcome.and_then(|()| self.still_there()), false)
             }
         };
@@ -361,7 +367,6 @@ impl<D: Dialogue> Drive<D> {
                 biased;
                 done = &mut body => {
                     self.heard = Instant::now();
-                    self.look().await;
                     return Ok(done);
                 }
                 read = read_some(&mut self.link.stream, &mut self.lines), if listen => {
@@ -371,24 +376,22 @@ impl<D: Dialogue> Drive<D> {
         }
     }
 
-    /// Takes what has already come, without waiting, and so learns whether the peer is still there.
-    async fn look(&mut self) {
-        if self.gone || !self.waiting.is_empty() {
-            return;
-        }
-        let now = {
-            let mut reading = pin!(read_some(&mut self.link.stream, &mut self.lines));
-            poll_fn(|cx| match reading.as_mut().poll(cx) {
-                Poll::Ready(read) => Poll::Ready(Some(read)),
-                Poll::Pending => Poll::Ready(None),
-            })
-            .await
-        };
-        if let Some(read) = now {
-            self.gone = !matches!(read, Ok(more) if more > 0);
-        }
-        if let Some(heard) = self.next_line() {
-            self.waiting.push_back(heard);
+    /// Learns whether the peer is still there after an upload of so many bytes. A killed client's connections end one after the other,
+    /// so behind a large body the other one gets a moment to follow; a small one came whole in one piece and need not wait.
+    async fn look(&mut self, bytes: u64) {
+        let grace = if bytes > LARGE_BODY { HANGUP } else { Duration::ZERO };
+        let until = Instant::now() + grace;
+        while !self.gone && self.waiting.is_empty() {
+            if let Some(heard) = self.next_line() {
+                self.waiting.push_back(heard);
+            } else if self.link.stream.has_hung_up() {
+                self.gone = true;
+            } else {
+                match timeout_at(until, read_some(&mut self.link.stream, &mut self.lines)).await {
+                    Ok(read) => self.gone = !matches!(read, Ok(more) if more > 0),
+                    Err(_) => return,
+                }
+            }
         }
     }
 

@@ -315,7 +315,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_stuffed_comes_back(lines in proptest::collection::vec("[.a-c]{0,4}", 0..8)) {
-            let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+            let text = lines.iter().fold(String::new(), |text, line| text + line + "\r\n");
             let (mut frame, mut wire) = (Frame::new(dots(Bare::Keep)), BytesMut::new());
             frame.feed(text.as_bytes(), &mut wire);
             frame.end(&mut wire);

@@ -1,4 +1,7 @@
 //! The integration tests: one binary, one module a subject.
+
+#![allow(clippy::indexing_slicing, clippy::print_stdout, clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod accounts;
 mod adoption;
 mod browser;

@@ -135,7 +135,8 @@ impl Replay {
         let (mark, rest) = line.split_at_checked(2).unwrap_or((line, ""));
         let rest = rest.strip_prefix(' ').unwrap_or(rest);
         match mark {
-            "" | "# " | "#" | "@ " => Ok(()),
+            "F!" if self.world.disk(rest).exists() => Err("it is there".into()),
+            "" | "# " | "#" | "@ " | "F!" => Ok(()),
             "C:" => {
                 let said = self.fill(rest).into_bytes();
                 self.say(&[&said[..], b"\r\n"].concat()).await
@@ -184,8 +185,6 @@ impl Replay {
                 }
                 Err(format!("there is: {:?}", String::from_utf8_lossy(&there)))
             }
-            "F!" if self.world.disk(rest).exists() => Err("it is there".into()),
-            "F!" => Ok(()),
             "F#" => {
                 let (path, count) = rest.rsplit_once(' ').ok_or("a folder and a number")?;
                 let there = std::fs::read_dir(self.world.disk(path)).map_or(0, Iterator::count);

@@ -242,7 +242,7 @@ fn wire(verb: &str, rest: &[u8]) -> Option<Parsed> {
         "HELP" => Ok(Command::Help),
         "MODE" => letter(rest, "MODE takes S").map(Command::Mode),
         "NOOP" => Ok(Command::Noop),
-        "OPTS" => options(rest),
+        "OPTS" => Ok(options(rest)),
         "PASV" => Ok(Command::Pasv),
         "PORT" => match all_consuming(host_port).parse(trim(rest)) {
             Ok((_, to)) => Ok(Command::Port(to, false)),
@@ -387,14 +387,14 @@ fn representation(rest: &[u8]) -> Parsed {
     }))
 }
 
-fn options(rest: &[u8]) -> Parsed {
+fn options(rest: &[u8]) -> Command {
     let whole = word(rest);
     let (name, value) = whole.split_once(' ').unwrap_or((&whole, ""));
-    Ok(match name {
+    match name {
         "MLST" => Command::OptsMlst(value.trim().to_owned()),
         "UTF8" | "UTF-8" => Command::OptsUtf8,
         _ => Command::OptsUnknown,
-    })
+    }
 }
 
 fn site(rest: &[u8]) -> Parsed {

@@ -21,9 +21,9 @@ pub(super) enum Data {
 const FIRST_CLIENT_PORT: u16 = 1_024;
 
 impl Session {
-    async fn wait_for_peer(&mut self) -> Result<u16> {
+    fn wait_for_peer(&mut self) -> Result<u16> {
         self.data = None;
-        let listener = side::Passive::bind(&self.origin, self.door.ports.clone()).await.map_err(|error| {
+        let listener = side::Passive::bind(&self.origin, self.door.ports.clone()).map_err(|error| {
             tracing::error!(%error, ports = self.door.settings.passive_ports, "no port for a data connection");
             Error::new(Kind::Unavailable, "no port is free for a data connection; try again")
         })?;
@@ -43,14 +43,14 @@ impl Session {
                 return Ok(say(425, "PASV is for IPv4; use EPSV"));
             }
         };
-        let port = self.wait_for_peer().await?;
+        let port = self.wait_for_peer()?;
         let [a, b, c, d] = address.octets();
         let [high, low] = port.to_be_bytes();
         // Exactly this text: devices scan for the bracket and the commas.
         Ok(say(227, format!("Entering Passive Mode ({a},{b},{c},{d},{high},{low})")))
     }
 
-    pub(super) async fn extended_passive(&mut self, asked: Epsv) -> Result<Turn> {
+    pub(super) fn extended_passive(&mut self, asked: Epsv) -> Result<Turn> {
         let ours = if self.origin.local.ip().to_canonical().is_ipv4() { 1 } else { 2 };
         match asked {
             Epsv::All => {
@@ -62,7 +62,7 @@ impl Session {
             }
             Epsv::Any | Epsv::Family(_) => {}
         }
-        let port = self.wait_for_peer().await?;
+        let port = self.wait_for_peer()?;
         Ok(say(229, format!("Entering Extended Passive Mode (|||{port}|)")))
     }
 
@@ -104,16 +104,16 @@ impl Session {
     }
 
     /// Takes the prepared data connection; each serves one transfer.
-    pub(super) fn lane(&mut self) -> std::result::Result<Lane, Turn> {
+    pub(super) fn lane(&mut self) -> std::result::Result<Lane, Reply> {
         let Some(data) = self.data.take() else {
-            return Err(say(425, "no data connection: send EPSV or PASV first"));
+            return Err(Reply::new(425, "no data connection: send EPSV or PASV first"));
         };
         if !self.protected && !self.door.plain_is_fine(self.origin.peer.ip()) {
-            return Err(say(521, "data must be protected here: send PROT P first"));
+            return Err(Reply::new(521, "data must be protected here: send PROT P first"));
         }
         let tls = if self.protected { self.tls.clone() } else { None };
         if self.protected && tls.is_none() {
-            return Err(say(425, "TLS is not offered for data on this port"));
+            return Err(Reply::new(425, "TLS is not offered for data on this port"));
         }
         Ok(Lane::Side(match data {
             Data::Active(to) => side::Lane::Active { to, tls },
@@ -125,7 +125,7 @@ impl Session {
         let offset = std::mem::take(&mut self.offset);
         let lane = match self.lane() {
             Ok(lane) => lane,
-            Err(turn) => return Ok(turn),
+            Err(reply) => return Ok(Turn::Say(reply)),
         };
         let begun = Instant::now();
         let path = self.resolve(caller, name)?;
@@ -194,7 +194,7 @@ impl Session {
         let size = self.announced.take();
         let lane = match self.lane() {
             Ok(lane) => lane,
-            Err(turn) => return Ok(turn),
+            Err(reply) => return Ok(Turn::Say(reply)),
         };
         let begun = Instant::now();
         let options = WriteOptions { size, keep_partial: self.door.settings.keep_partial, ..options };

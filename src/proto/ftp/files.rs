@@ -87,28 +87,28 @@ impl Session {
         let path = self.resolve(caller, name)?;
         let made = caller.perform(MakeFolder { path: path.clone() }).await;
         let words = format!("{} made", quoted(&Self::shown(caller, &path)));
-        Ok(self.done("MKD", &path, begun, made.map(|_| Reply::new(257, words))))
+        Ok(self.done("MKD", &path, begun, made.map(|()| Reply::new(257, words))))
     }
 
     async fn remove_file(&self, caller: &Caller, name: &str) -> Result<Turn> {
         let begun = Instant::now();
         let path = self.resolve(caller, name)?;
         let gone = caller.perform(RemoveFile { path: path.clone(), tokens: Vec::new() }).await;
-        Ok(self.done("DELE", &path, begun, gone.map(|_| Reply::new(250, "removed"))))
+        Ok(self.done("DELE", &path, begun, gone.map(|()| Reply::new(250, "removed"))))
     }
 
     async fn remove_folder(&self, caller: &Caller, name: &str) -> Result<Turn> {
         let begun = Instant::now();
         let path = self.resolve(caller, name)?;
         let gone = caller.perform(RemoveFolder { path: path.clone(), all: false, tokens: Vec::new() }).await;
-        Ok(self.done("RMD", &path, begun, gone.map(|_| Reply::new(250, "removed"))))
+        Ok(self.done("RMD", &path, begun, gone.map(|()| Reply::new(250, "removed"))))
     }
 
     pub(super) async fn rename(&self, caller: &Caller, from: TreePath, name: &str) -> Result<Turn> {
         let begun = Instant::now();
         let to = self.resolve(caller, name)?;
         let renamed = caller.perform(Rename { from: from.clone(), to, replace: true, tokens: Vec::new() }).await;
-        Ok(self.done("RNTO", &from, begun, renamed.map(|_| Reply::new(250, "renamed"))))
+        Ok(self.done("RNTO", &from, begun, renamed.map(|()| Reply::new(250, "renamed"))))
     }
 
     async fn touch(&self, caller: &Caller, modified: i64, name: &str, told: bool) -> Result<Turn> {
@@ -119,7 +119,7 @@ impl Session {
             true => format!("Modify={}; {}", stamp(modified), Self::shown(caller, &path)),
             false => stamp(modified),
         };
-        Ok(self.done("MFMT", &path, begun, touched.map(|_| Reply::new(213, words))))
+        Ok(self.done("MFMT", &path, begun, touched.map(|()| Reply::new(213, words))))
     }
 
     fn done(&self, verb: &str, path: &TreePath, begun: Instant, outcome: Result<Reply>) -> Turn {
@@ -155,7 +155,7 @@ impl Session {
     pub(super) async fn list(&mut self, caller: &Caller, style: Style, name: Option<&str>) -> Result<Turn> {
         let lane = match self.lane() {
             Ok(lane) => lane,
-            Err(turn) => return Ok(turn),
+            Err(reply) => return Ok(Turn::Say(reply)),
         };
         let begun = Instant::now();
         let aim = self.aim(caller, name.unwrap_or(".")).await?;

@@ -39,14 +39,13 @@ impl Facts {
     /// For FEAT: those shown carry a star.
     #[must_use]
     pub fn feature(self) -> String {
-        let stars = FACTS.iter().zip(self.0).map(|(fact, on)| format!("{fact}{};", if on { "*" } else { "" }));
-        stars.collect()
+        FACTS.iter().zip(self.0).flat_map(|(fact, on)| [*fact, if on { "*;" } else { ";" }]).collect()
     }
 
     /// For the reply to OPTS MLST.
     #[must_use]
     pub fn shown(self) -> String {
-        FACTS.iter().zip(self.0).filter(|(_, on)| *on).map(|(fact, _)| format!("{fact};")).collect()
+        FACTS.iter().zip(self.0).filter(|(_, on)| *on).flat_map(|(fact, _)| [*fact, ";"]).collect()
     }
 
     /// The facts of an entry, each with its `;`.

@@ -50,7 +50,7 @@ impl From<&Error> for Reply {
 }
 
 fn code_of(error: &Error) -> u16 {
-    if error.source().is_some_and(|source| source.is::<NoLane>()) {
+    if error.source().is_some_and(<dyn std::error::Error>::is::<NoLane>) {
         return 425;
     }
     match error.kind() {

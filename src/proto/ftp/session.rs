@@ -244,7 +244,7 @@ impl Session {
                 say(200, "noted")
             }
             Command::Appe(name) => self.append(caller, &name).await?,
-            Command::Epsv(asked) => self.extended_passive(asked).await?,
+            Command::Epsv(asked) => self.extended_passive(asked)?,
             Command::List(style, path) => self.list(caller, style, path.as_deref()).await?,
             Command::Mode(mode) => one_of(mode, b'S', "mode S"),
             Command::Pasv => self.passive().await?,
