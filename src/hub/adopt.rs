@@ -32,13 +32,13 @@ const AGAIN: Duration = Duration::from_secs(2);
 const MUSTER: Duration = Duration::from_millis(500);
 
 /// A comparison that failed is tried again after this.
-const RETRY: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_mins(1);
 
 /// The shortest time between two comparisons of everything.
 const SOONEST: Duration = Duration::from_secs(1);
 
 /// The longest; stands for never.
-const NEVER: Duration = Duration::from_secs(365 * 86_400);
+const NEVER: Duration = Duration::from_hours(365 * 24);
 
 /// Touched paths gathered; beyond that everything is compared.
 const TOUCHED: usize = 10_000;

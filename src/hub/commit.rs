@@ -1,8 +1,14 @@
 //! The commit: batch → durable → publish, in commit order on each path.
 //!
-//! 1. the spaces an act touches are held (shared; alone when a folder moves), 2. its paths are locked in one order,
-//! 3. it plans, 4. the catalog makes batch, history and intents durable together, 5. the publishes are done, 6. the
-//! intents are handed to the keeper, who syncs the tree and clears them. A crash after 4 is mended by [`super::replay`].
+//! 1. The spaces an act touches are held (shared; alone when a folder moves).
+//! 2. Its paths are locked in one order.
+//! 3. It plans.
+//! 4. Earlier intents that a replay must not do again are cleared ([`crate::hub::barrier`]).
+//! 5. The catalog makes batch, history and intents durable together.
+//! 6. The publishes are done.
+//! 7. The intents are handed to the keeper, who syncs the tree and clears them.
+//!
+//! From 4 on it runs to its end even when the caller goes away. A crash after 5 is mended by [`crate::hub::replay`].
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};

@@ -141,7 +141,9 @@ async fn what_changed_while_nobody_looked_is_found_at_the_start() {
     for number in 0..300 {
         paths.push(format!("/vault/many-{}/{}/f{number}", number % 7, number % 3));
     }
-    paths.iter().for_each(|path| world.put(path, b"m"));
+    for path in &paths {
+        world.put(path, b"m");
+    }
 
     let found = world.hub.rescan("/vault").await.unwrap();
     let wanted = Rescan { files: 307, created: 305, overwritten: 1, deleted: 2, corrected: false };
@@ -248,7 +250,7 @@ async fn uploads_racing_with_other_programs_do_not_drift_the_usage() {
                     1 => fs::rename(&path, folder.join(format!("f{}", (turn + 7) % 20))),
                     _ => fs::write(&path, vec![b'o'; turn % 900]),
                 };
-                if turn % 50 == 0 {
+                if turn.is_multiple_of(50) {
                     let _ = fs::rename(folder.join("sub"), folder.join("bus"));
                     let _ = fs::rename(folder.join("bus"), folder.join("sub"));
                 }

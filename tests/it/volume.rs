@@ -157,7 +157,7 @@ async fn staged_bytes_are_invisible_until_published_and_appendable_after_a_resta
     assert_eq!(stage.read_at(0, 100).await.unwrap(), "hello world");
     assert_eq!(stage.truncate(99).await.unwrap_err().kind(), Kind::Invalid);
     stage.seal().await.unwrap();
-    assert_eq!(place.volume.stages().await.unwrap(), [id.clone()]);
+    assert_eq!(place.volume.stages().await.unwrap(), std::slice::from_ref(&id));
     assert!(place.volume.list(&RelPath::root(), None, 10).await.unwrap().is_empty());
 
     let node = place.volume.publish(&staged("x/up", &id), None).await.unwrap().unwrap();

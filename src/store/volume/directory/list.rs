@@ -29,7 +29,7 @@ const KEPT_BYTES: usize = 32 << 20;
 const KEPT_FOLDERS: usize = 64;
 
 /// Names that no page asked for this long are forgotten.
-const KEPT_FOR: Duration = Duration::from_secs(60);
+const KEPT_FOR: Duration = Duration::from_mins(1);
 
 /// A change this shortly before reading may not have moved the folder's time: such names are not kept.
 const UNSETTLED: Duration = Duration::from_millis(50);

@@ -179,11 +179,10 @@ fn move_up(top: &OwnedFd, below: &OwnedFd, name: &[u8], fresh: &mut u64) -> rust
         let new = format!(".stoa-{fresh}");
         match rustix::fs::renameat_with(below, name, top, &new, RenameFlags::NOREPLACE) {
             Ok(()) | Err(Errno::NOENT) => return Ok(()),
-            Err(Errno::EXIST) => {}
             Err(Errno::INVAL | Errno::NOSYS) if matches!(Seen::at(top, &new), Err(Errno::NOENT)) => {
                 return rustix::fs::renameat(below, name, top, &new);
             }
-            Err(Errno::INVAL | Errno::NOSYS) => {}
+            Err(Errno::EXIST | Errno::INVAL | Errno::NOSYS) => {}
             Err(error) => return Err(error),
         }
     }
