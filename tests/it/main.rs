@@ -1,7 +1,6 @@
 //! The integration tests: one binary, one module a subject.
 
 #![allow(clippy::indexing_slicing, clippy::print_stdout, clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "what the tests share may panic as the tests do")]
 
 mod accounts;
 mod adoption;
