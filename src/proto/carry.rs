@@ -20,6 +20,8 @@ use crate::net::{Limits, Stream, pour};
 const FIRST: usize = 64 << 10;
 /// Room once a body proved large, and what is handed on or written at once.
 const CHUNK: usize = 256 << 10;
+/// A room filled with so many reads or fewer belongs to a fast peer.
+const FEW_READS: usize = 16;
 /// First room for a body on the command connection: most mail is small.
 const INLINE: usize = 8 << 10;
 /// Bytes of a counted body swallowed at most after an error.
@@ -144,11 +146,16 @@ pub(super) async fn take_in(
 /// No byte is copied: reads land in the buffer that is handed on, and the buffer is used again once the intake let go of it.
 async fn raw_in(stream: &mut Stream, mut buffer: BytesMut, intake: &mut dyn Intake, pace: &mut Pace) -> Result<()> {
     buffer.reserve(FIRST);
+    let (mut room, mut reads) = (FIRST, 0);
     loop {
         if buffer.len() == buffer.capacity() {
             intake.push(buffer.split().freeze()).await?;
-            buffer.reserve(CHUNK);
+            // Only who fills the room with a few reads gets more of it: a thousand slow cameras stay small.
+            room = if reads <= FEW_READS { CHUNK.min(room * 2) } else { FIRST };
+            reads = 0;
+            buffer.reserve(room);
         }
+        reads += 1;
         let read = pace.wait(stream.read_buf(&mut buffer)).await;
         if matches!(read, Ok(more) if more > 0) {
             continue;

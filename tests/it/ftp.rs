@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use stoa::hub::settings::Settings;
-use stoa::net::{Handler, Limits, Link, Permit, Stream, TlsMode};
+use stoa::net::{Gate, Handler, Limits, Link, Permit, Stream, TlsMode};
 use stoa::origin::Origin;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -23,6 +23,9 @@ use crate::world::World;
 
 /// Whatever a client does on this machine is done in this time.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Connections of one account.
+const ACCOUNT: usize = 8;
 
 /// The door on a free port of the loopback.
 struct Server {
@@ -91,7 +94,9 @@ struct Accepting {
 
 impl Accepting {
     async fn run(self) {
-        let limits = Arc::new(Limits::default());
+        let limits = Limits { connections_per_account: ACCOUNT, ..Limits::default() };
+        let gate = Gate::new(limits.clone()).expect("a gate");
+        let limits = Arc::new(limits);
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -112,7 +117,7 @@ impl Accepting {
                 stop: self.stop.child_token(),
                 limits: limits.clone(),
                 tls: (self.mode != TlsMode::None).then(|| self.tls.clone()),
-                permit: Permit::uncounted(),
+                permit: gate.admit().unwrap_or_else(|_| Permit::uncounted()),
             };
             let (handler, implicit) = (self.handler.clone(), self.mode == TlsMode::Implicit);
             self.sessions.spawn(async move {
@@ -489,4 +494,31 @@ async fn data_in_the_clear_is_refused_where_tls_is_required() {
     secure(lane).await.read_to_string(&mut names).await.unwrap();
     assert!(names.contains("scans\r\n"), "{names}");
     assert!(client.reply().await.starts_with("226"));
+}
+
+#[tokio::test]
+async fn an_account_has_so_many_connections() {
+    let server = Server::start(TlsMode::None, "").await;
+    let mut held = Vec::new();
+    for _ in 0..ACCOUNT {
+        held.push(server.sign_in().await);
+    }
+    let mut client = server.connect().await;
+    client.expect("USER alice", "331").await;
+    client.expect("PASS wonder", "421 this account has too many connections").await;
+    assert_eq!(client.reply().await, "", "closed");
+    held.pop();
+    let mut client = server.connect().await;
+    client.expect("USER bob", "331").await;
+    client.expect("PASS builder", "230").await;
+    let again = async {
+        loop {
+            let mut client = server.connect().await;
+            client.expect("USER alice", "331").await;
+            if client.ask("PASS wonder").await.starts_with("230") {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, again).await.expect("a place is free again");
 }

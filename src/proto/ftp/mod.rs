@@ -106,8 +106,12 @@ struct Handle(Arc<Door>);
 
 #[async_trait]
 impl Handler for Handle {
-    async fn serve(&self, link: Link) -> std::io::Result<()> {
-        converse(Session::new(self.0.clone(), &link), link).await
+    fn busy(&self) -> &'static [u8] {
+        b"421 too many connections, come back soon\r\n"
+    }
+
+    async fn serve(&self, mut link: Link) -> std::io::Result<()> {
+        converse(Session::new(self.0.clone(), &mut link), link).await
     }
 }
 

@@ -10,7 +10,7 @@ use super::reply::Reply;
 use super::{Ascii, Door};
 use crate::error::{Error, Kind, Result};
 use crate::hub::{Caller, TreePath};
-use crate::net::{Link, Tls};
+use crate::net::{Link, Permit, Tls};
 use crate::origin::Origin;
 use crate::proto::dialogue::{self, Dialogue, Event, Framing, Lines, Malformed, Meanwhile, Why};
 use crate::telemetry::Access;
@@ -26,6 +26,8 @@ pub struct Session {
     pub(super) door: Arc<Door>,
     pub(super) origin: Origin,
     pub(super) tls: Option<Arc<Tls>>,
+    /// Taken from the link: it also counts the connections of each account.
+    permit: Permit,
     who: Who,
     wrong: u32,
     /// Full path of the tree, inside the caller's root.
@@ -61,11 +63,12 @@ pub(super) struct Running {
 }
 
 impl Session {
-    pub(super) fn new(door: Arc<Door>, link: &Link) -> Self {
+    pub(super) fn new(door: Arc<Door>, link: &mut Link) -> Self {
         Self {
             door,
             origin: link.origin.clone(),
             tls: link.tls.clone(),
+            permit: std::mem::replace(&mut link.permit, Permit::uncounted()),
             who: Who::Nobody,
             wrong: 0,
             cwd: TreePath::root(),
@@ -208,7 +211,11 @@ impl Session {
             true => Ok(self.door.hub.guest(self.origin.clone())),
             false => self.door.hub.login(&self.origin, &name, password).await,
         };
-        let reply = match outcome {
+        let counted = outcome.and_then(|caller| match caller.is_guest() {
+            true => Ok(caller),
+            false => self.permit.account(caller.name()).map(|()| caller),
+        });
+        let reply = match counted {
             Ok(caller) => {
                 self.cwd = caller.start();
                 self.who = Who::Signed(caller);
