@@ -68,7 +68,7 @@ fn scaled(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     }
     let value = number.parse::<f64>().ok()? * precise(factor);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be in range on this line")]
-    (value.is_finite() && value >= 0.0 && value < 9.0e18).then_some(value as u64)
+    ((0.0..9.0e18).contains(&value)).then_some(value as u64)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "units are powers far below 2^53")]
@@ -96,7 +96,7 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millis = self.0.as_millis();
         for (name, size) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
-            if millis >= size && millis % size == 0 {
+            if millis >= size && millis.is_multiple_of(size) {
                 return write!(f, "{}{name}", millis / size);
             }
         }
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn spans_need_a_unit() {
-        assert_eq!("5m".parse(), Ok(Span(Duration::from_secs(300))));
+        assert_eq!("5m".parse(), Ok(Span(Duration::from_mins(5))));
         assert!("5".parse::<Span>().is_err());
         assert_eq!(Span(Duration::from_secs(90)).to_string(), "90s");
     }

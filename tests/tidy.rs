@@ -216,7 +216,7 @@ fn functions_are_short() {
 }
 
 fn starts_function(line: &str) -> bool {
-    let mut words = line.trim_start().split_whitespace();
+    let mut words = line.split_whitespace();
     loop {
         match words.next() {
             Some("fn") => return true,

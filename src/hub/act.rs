@@ -26,6 +26,9 @@ pub struct Claim<'a> {
     pub also: Option<(Verb, &'a TreePath)>,
 }
 
+/// Makes an answer from the nodes that the publishes left in place, one a change.
+pub type Answer<Y> = Box<dyn FnOnce(&[Option<Node>]) -> Y + Send>;
+
 /// What planning found necessary.
 pub struct Plan<Y> {
     /// Guards, usage, history; the intents are added from `changes`.
@@ -35,7 +38,7 @@ pub struct Plan<Y> {
     /// Must have the whole space to itself (a folder moves or goes); the turnstile then plans again, holding it.
     pub wide: bool,
     /// Makes the answer from what the publishes left in place, one node a change.
-    pub answer: Box<dyn FnOnce(&[Option<Node>]) -> Y + Send>,
+    pub answer: Answer<Y>,
 }
 
 /// One publish on one space's volume.

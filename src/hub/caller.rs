@@ -214,9 +214,8 @@ impl Caller {
             Some(_) if replaces && space.overwrite == Overwrite::Refuse => {
                 return Err(Error::new(Kind::Exists, "the name is taken and files here are never replaced"));
             }
-            Some(_) => {}
             None if !options.folders => self.folder_is_there(space, rel).await?,
-            None => {}
+            Some(_) | None => {}
         }
         if options.only_if.is_some_and(|wanted| wanted != there.as_ref().map(|node| node.tag)) {
             return Err(Error::new(Kind::Conflict, "it was changed by someone else meanwhile"));
@@ -346,13 +345,13 @@ impl Caller {
 const COPY_PIECE: usize = 1 << 20;
 
 /// A file needs `list` or `read` to be seen; a folder any verb, so that a device can change into its drop box.
-fn shown(path: &TreePath, node: Node, rights: Verbs) -> Result<Entry> {
+fn shown(path: &TreePath, mut node: Node, rights: Verbs) -> Result<Entry> {
     let seen = node.kind == NodeKind::Folder || rights.has(Verb::List) || rights.has(Verb::Read);
     if !seen {
         return Err(nothing());
     }
-    let name = path.name().to_owned();
-    Ok(Entry { path: path.clone(), node: Node { name, ..node }, rights })
+    path.name().clone_into(&mut node.name);
+    Ok(Entry { path: path.clone(), node, rights })
 }
 
 fn nothing() -> Error {

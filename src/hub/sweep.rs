@@ -16,7 +16,7 @@ const CLEAR_EVERY: Duration = Duration::from_millis(500);
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// How often sessions, locks and broken uploads past their time are removed.
-const EXPIRE_EVERY: Duration = Duration::from_secs(60);
+const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 
 pub(super) fn start(hub: &Hub, stop: &CancellationToken) -> Vec<JoinHandle<()>> {
     vec![

@@ -176,18 +176,14 @@ impl Incoming {
         if self.stage.is_none() && self.handed.is_none() && backlog_full && !self.buffer.is_empty() {
             self.spill(space).await?;
         }
-        match &mut self.stage {
-            Some((id, stage)) => {
-                if space.durable {
-                    stage.seal().await?;
-                }
-                Ok(Content::Staged(id.clone()))
-            }
-            None => {
-                let handed = self.handed.get_or_insert_with(|| std::mem::take(&mut self.buffer).freeze());
-                Ok(Content::Inline(handed.clone()))
-            }
+        let Some((id, stage)) = &mut self.stage else {
+            let handed = self.handed.get_or_insert_with(|| std::mem::take(&mut self.buffer).freeze());
+            return Ok(Content::Inline(handed.clone()));
+        };
+        if space.durable {
+            stage.seal().await?;
         }
+        Ok(Content::Staged(id.clone()))
     }
 
     /// Bytes back, for parsing. Call before [`Incoming::content`].
@@ -397,7 +393,7 @@ impl Work {
             Goal::File { .. } | Goal::Mail(_) => None,
         };
         match (keep, self.body.stage.take()) {
-            (Some(path), Some((id, stage))) if stage.len() > 0 => {
+            (Some(path), Some((id, stage))) if !stage.is_empty() => {
                 let partial = Partial { space: self.space.clone(), id, len: stage.len(), since: now() };
                 self.caller.hub().keep_partial(self.caller.name(), &path, partial).await;
             }

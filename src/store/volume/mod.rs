@@ -76,7 +76,6 @@ pub enum Body {
 
 /// One publish: idempotent, so it can be replayed after a crash. Serialised into the intent row.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the line of each variant says what its fields are")]
 pub enum Change {
     /// The body appears under this path, replacing what is there, in one step. Parent folders are made.
     Put {
