@@ -6,6 +6,7 @@
 //! publishing is never counted twice.
 
 mod compare;
+mod own;
 mod settle;
 mod walk;
 
@@ -21,6 +22,8 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::Hub;
 use crate::hub::view::{Space, View};
 use crate::store::{RelPath, Touched, Volume};
+
+pub(crate) use own::Own;
 
 /// Touches within this time are settled together.
 const GATHER: Duration = Duration::from_millis(500);

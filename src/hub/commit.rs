@@ -26,7 +26,7 @@ use crate::hub::act::{Act, Plan, Planned, Sight};
 use crate::hub::barrier::Marks;
 use crate::hub::view::{Space, View};
 use crate::hub::{Caller, Hub};
-use crate::store::{Change, Edit, IntentRow, Node, RelPath, StageId};
+use crate::store::{Change, Edit, IntentRow, Node, NodeKind, RelPath, StageId};
 
 /// Times an act is planned again when others changed the same thing meanwhile.
 const ATTEMPTS: u32 = 8;
@@ -403,6 +403,21 @@ impl Hub {
         }
     }
 
+    /// So that our own publish is not taken for another program's.
+    fn remember(&self, planned: &Planned, node: Option<&Node>) {
+        let (key, tag) = (planned.space.key.as_str(), node.map(|node| node.tag));
+        match &planned.change {
+            Change::Put { path, .. } | Change::SetModified { path, .. } => self.inner.own.left(key, path.as_str(), tag),
+            Change::Remove { path } => self.inner.own.left(key, path.as_str(), None),
+            Change::Rename { from, to } if node.is_some_and(|node| node.kind == NodeKind::File) => {
+                self.inner.own.left(key, from.as_str(), None);
+                self.inner.own.left(key, to.as_str(), tag);
+            }
+            Change::Rename { .. } | Change::RemoveFolder { .. } => self.inner.own.forget(),
+            Change::Folder { .. } => {}
+        }
+    }
+
     /// Puts everything in place; what the volume refuses even now is durable all the same and goes to the keeper.
     async fn publish_all(&self, promised: Vec<Promised>) -> Vec<Option<Node>> {
         let mut nodes = Vec::with_capacity(promised.len());
@@ -410,6 +425,7 @@ impl Hub {
         for one in promised {
             match publish(&one.planned).await {
                 Ok(node) => {
+                    self.remember(&one.planned, node.as_ref());
                     nodes.push(node);
                     done.push(one);
                 }

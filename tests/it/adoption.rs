@@ -232,6 +232,34 @@ async fn what_stoa_itself_does_is_never_adopted() {
     assert_eq!(world.outside("/vault").await, [one("create", "/vault/mark", 4), one("create", "/vault/mark2", 4)]);
 }
 
+#[tokio::test]
+async fn what_stoa_left_is_looked_at_again_once_others_touch_it() {
+    let world = World::new().await;
+    let _kept = world.kept();
+    let alice = world.caller("alice", "ftp").await;
+    put(&alice, "/vault/a", b"ours".to_vec()).await.unwrap();
+    world.put("/vault/a", b"theirs");
+    world.counts("/vault", 6, 1).await;
+    alice.perform(RemoveFile { path: at("/vault/a"), tokens: Vec::new() }).await.unwrap();
+    world.put("/vault/a", b"back");
+    world.counts("/vault", 4, 1).await;
+    fs::remove_file(world.disk("/vault/a")).unwrap();
+    world.counts("/vault", 0, 0).await;
+
+    put(&alice, "/vault/d/x", b"x".to_vec()).await.unwrap();
+    let rename = Rename { from: at("/vault/d"), to: at("/vault/e"), replace: false, tokens: Vec::new() };
+    alice.perform(rename).await.unwrap();
+    fs::create_dir(world.disk("/vault/d")).unwrap();
+    world.counts("/vault", 1, 1).await;
+    fs::rename(world.disk("/vault/e/x"), world.disk("/vault/d/x")).unwrap();
+    let end = Instant::now() + SOON;
+    while !world.outside("/vault").await.contains(&one("create", "/vault/d/x", 1)) {
+        assert!(Instant::now() < end, "{:?}", world.outside("/vault").await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    world.counts("/vault", 1, 1).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn uploads_racing_with_other_programs_do_not_drift_the_usage() {
     let world = World::with(|settings| settings.storage.rescan = Span(Duration::from_secs(1))).await;

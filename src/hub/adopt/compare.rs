@@ -63,8 +63,16 @@ pub(super) async fn touched(hub: &Hub, space: &Space, paths: BTreeSet<RelPath>) 
 
 /// What a touched path asks for: to be settled itself, and to have all below it compared.
 async fn look(hub: &Hub, space: &Space, path: &RelPath) -> Result<(bool, bool)> {
+    let there = space.volume.stat(path).await;
+    let ours = match &there {
+        Ok(node) => node.kind == NodeKind::File && hub.inner.own.is(&space.key, path.as_str(), Some(node.tag)),
+        Err(error) => error.kind() == Kind::NotFound && hub.inner.own.is(&space.key, path.as_str(), None),
+    };
+    if ours {
+        return Ok((false, false));
+    }
     let row = hub.catalog().file(&space.key, path.as_str()).await?;
-    match space.volume.stat(path).await {
+    match there {
         Ok(node) if node.kind == NodeKind::Folder => Ok((row.is_some(), true)),
         Ok(node) if row.as_ref().is_some_and(|row| is_same(row, &node)) => Ok((false, false)),
         // A file that is new here may have taken the place of a folder.

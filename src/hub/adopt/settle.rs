@@ -79,9 +79,11 @@ impl Settler<'_> {
         let mut found = Found::default();
         let mut batch = Batch::default();
         let (mut bytes, mut files) = (0_i64, 0_i64);
+        let mut recorded = Vec::new();
         for path in paths {
             let Some(change) = self.judge(path).await? else { continue };
             let tell = found.total() < self.lines;
+            recorded.push((path, change.node.as_ref().map(|node| node.tag)));
             bytes = bytes.saturating_add(change.bytes());
             files += change.files();
             self.record(change, tell, &mut batch, &mut found);
@@ -93,6 +95,9 @@ impl Settler<'_> {
         let space = self.space.key.clone();
         batch.push(Edit::Usage { space, bytes, files, max_bytes: None, max_files: None });
         self.hub.catalog().commit(batch).await?;
+        for (path, tag) in recorded {
+            self.hub.inner.own.left(&self.space.key, path.as_str(), tag);
+        }
         Ok(found)
     }
 
