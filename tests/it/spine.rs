@@ -280,6 +280,34 @@ fn ten_thousand_idle_connections_do_not_delay_a_new_one() {
     assert!(each < 64 << 10, "{each} bytes for each idle connection");
 }
 
+#[test]
+fn an_account_has_so_many_connections_whichever_doors_they_come_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, PASSWORD).unwrap();
+    let text = OFFICE.replace("PASSWORD", &password.to_string_lossy());
+    let limits = "[limits]\nconnections_per_account = 2\n[smtp]\nauth_in_clear = true\n";
+    let daemon = Daemon::start(&text.replace("[http]", &format!("{limits}[http]")));
+    // RFC 4616: NUL alice NUL wonder-land
+    let proof = "AUTH PLAIN AGFsaWNlAHdvbmRlci1sYW5k";
+    let mut mail = Talk::to(daemon.smtp);
+    mail.say("EHLO one");
+    assert!(mail.say(proof).starts_with("235"));
+    let mut files = Talk::to(daemon.ftp);
+    files.say("USER alice");
+    assert!(files.say(&format!("PASS {PASSWORD}")).starts_with("230"));
+    let mut more = Talk::to(daemon.smtp);
+    more.say("EHLO three");
+    let refused = more.say(proof);
+    assert!(refused.starts_with('4') && refused.contains("too many connections"), "{refused}");
+    drop(mail);
+    until("a place is free again", || {
+        let mut again = Talk::to(daemon.smtp);
+        again.say("EHLO four");
+        again.say(proof).starts_with("235")
+    });
+}
+
 /// Bytes resident for a process.
 fn memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();

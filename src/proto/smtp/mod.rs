@@ -131,8 +131,7 @@ impl Handler for Smtpd {
         b"421 4.3.2 too many connections; try again later\r\n"
     }
 
-    async fn serve(&self, link: Link) -> std::io::Result<()> {
-        let talk = session::Session::new(self.0.clone(), link.origin.clone(), link.tls.is_some());
-        converse(talk, link).await
+    async fn serve(&self, mut link: Link) -> std::io::Result<()> {
+        converse(session::Session::new(self.0.clone(), &mut link), link).await
     }
 }

@@ -17,6 +17,7 @@ use super::trace::Trace;
 use super::{Door, SignIn};
 use crate::error::{Error, Kind, Result};
 use crate::hub::{Caller, Envelope, Receipt, Recipient};
+use crate::net::{Link, Permit};
 use crate::origin::Origin;
 use crate::proto::dialogue::{Bare, Dialogue, Event, Framing, Lane, Lines, Malformed, Turn, Why};
 use crate::proto::sasl::{Exchange, Fault, Mechanism, Step};
@@ -75,6 +76,7 @@ pub(super) struct Session {
     origin: Origin,
     /// STARTTLS can be done here.
     upgradable: bool,
+    permit: Permit,
     caller: Caller,
     hello: Hello,
     state: State,
@@ -83,12 +85,15 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(door: Arc<Door>, origin: Origin, upgradable: bool) -> Self {
+    /// Takes over the link's permit, to count the connection for the account that signs in.
+    pub(super) fn new(door: Arc<Door>, link: &mut Link) -> Self {
+        let origin = link.origin.clone();
         let caller = door.hub.recognise(&origin);
         Self {
             door,
             origin,
-            upgradable,
+            upgradable: link.tls.is_some(),
+            permit: std::mem::replace(&mut link.permit, Permit::uncounted()),
             caller,
             hello: Hello::default(),
             state: State::Fresh,
@@ -303,7 +308,8 @@ impl Session {
 
     async fn sign_in(&mut self, name: &str, password: &[u8]) -> Turn<Reply> {
         let since = Instant::now();
-        let outcome = self.door.hub.login(&self.origin, name, password).await;
+        let proved = self.door.hub.login(&self.origin, name, password).await;
+        let outcome = proved.and_then(|caller| self.permit.account(caller.name()).map(|()| caller));
         let reply = match &outcome {
             Ok(_) => Reply::new(235, "2.7.0", "signed in"),
             Err(error) => Reply::refusal(Phase::Auth, error),
