@@ -75,6 +75,17 @@ impl Tls {
         Ok(Arc::new(Self { config: Arc::new(config), live }))
     }
 
+    /// The same without session tickets, for a connection on which only the client has something to say.
+    ///
+    /// A client that uploads reads nothing: tickets it never fetched make its kernel answer its own close with RST, and what
+    /// it had sent last is lost on the way.
+    #[must_use]
+    pub fn silent(&self) -> Arc<Self> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.send_tls13_tickets = 0;
+        Arc::new(Self { config: Arc::new(config), live: Arc::clone(&self.live) })
+    }
+
     /// The same certificates, tickets and reload with these ALPN protocols.
     #[must_use]
     pub fn with_alpn(self: &Arc<Self>, alpn: &[&[u8]]) -> Arc<Self> {

@@ -282,8 +282,10 @@ async fn a_flood_of_sign_ins_is_turned_away_before_it_is_hashed() {
             said => assert_eq!(said, Some(Kind::Unauthenticated)),
         }
     }
-    assert_eq!(turned_away, 200 - 32, "as many wait as the limit says");
-    assert_eq!(house.hub.gatekeeper().computed(), 32);
+    let computed = house.hub.gatekeeper().computed();
+    assert_eq!(turned_away + computed, 200);
+    // the hasher may end a few while the flood is still coming in
+    assert!((32..64).contains(&computed), "as many wait as the limit says, {computed} did");
     assert!(house.hub.login(&from("192.0.2.1", "ftp"), "bob", b"secret").await.is_ok());
 }
 

@@ -17,6 +17,13 @@ pub(super) enum Data {
     Passive(side::Passive),
 }
 
+/// Which way the bytes of a data connection go.
+#[derive(Clone, Copy)]
+pub(super) enum Way {
+    In,
+    Out,
+}
+
 /// Ports below belong to services; nobody makes us talk to them.
 const FIRST_CLIENT_PORT: u16 = 1_024;
 
@@ -104,7 +111,7 @@ impl Session {
     }
 
     /// Takes the prepared data connection; each serves one transfer.
-    pub(super) fn lane(&mut self) -> std::result::Result<Lane, Reply> {
+    pub(super) fn lane(&mut self, way: Way) -> std::result::Result<Lane, Reply> {
         let Some(data) = self.data.take() else {
             return Err(Reply::new(425, "no data connection: send EPSV or PASV first"));
         };
@@ -115,6 +122,10 @@ impl Session {
         if self.protected && tls.is_none() {
             return Err(Reply::new(425, "TLS is not offered for data on this port"));
         }
+        let tls = match way {
+            Way::In => tls.map(|tls| tls.silent()),
+            Way::Out => tls,
+        };
         Ok(Lane::Side(match data {
             Data::Active(to) => side::Lane::Active { to, tls },
             Data::Passive(listener) => side::Lane::Passive { listener, tls },
@@ -123,7 +134,7 @@ impl Session {
 
     pub(super) async fn retrieve(&mut self, caller: &Caller, name: &str) -> Result<Turn> {
         let offset = std::mem::take(&mut self.offset);
-        let lane = match self.lane() {
+        let lane = match self.lane(Way::Out) {
             Ok(lane) => lane,
             Err(reply) => return Ok(Turn::Say(reply)),
         };
@@ -192,7 +203,7 @@ impl Session {
     ) -> Result<Turn> {
         self.offset = 0;
         let size = self.announced.take();
-        let lane = match self.lane() {
+        let lane = match self.lane(Way::In) {
             Ok(lane) => lane,
             Err(reply) => return Ok(Turn::Say(reply)),
         };

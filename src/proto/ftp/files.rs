@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::command::{Command, Style};
+use super::data::Way;
 use super::listing::{Lines, Look, Once, long, stamp};
 use super::reply::{Reply, quoted};
 use super::session::{Running, Session, Turn, log_fault, say};
@@ -153,7 +154,7 @@ impl Session {
     }
 
     pub(super) async fn list(&mut self, caller: &Caller, style: Style, name: Option<&str>) -> Result<Turn> {
-        let lane = match self.lane() {
+        let lane = match self.lane(Way::Out) {
             Ok(lane) => lane,
             Err(reply) => return Ok(Turn::Say(reply)),
         };
