@@ -214,7 +214,12 @@ pub(super) async fn read_at(file: Arc<File>, offset: u64, len: usize) -> Result<
     let left = rustix::fs::fstat(&*file).map_err(failed)?.st_size.cast_unsigned().saturating_sub(offset);
     let len = usize::try_from(left).unwrap_or(usize::MAX).min(len);
     let mut buffer = BytesMut::zeroed(len);
-    let have = read_some(&file, &mut buffer, offset, ReadWriteFlags::NOWAIT).unwrap_or(0);
+    let have = match read_some(&file, &mut buffer, offset, ReadWriteFlags::NOWAIT) {
+        Err(Errno::OPNOTSUPP) if in_memory(&file) => {
+            read_some(&file, &mut buffer, offset, ReadWriteFlags::empty()).map_err(failed)?
+        }
+        outcome => outcome.unwrap_or(0),
+    };
     if have == len {
         return Ok(buffer.freeze());
     }
@@ -227,6 +232,14 @@ pub(super) async fn read_at(file: Arc<File>, offset: u64, len: usize) -> Result<
     };
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| Err(Error::internal(lost)))
 }
+
+/// A file system that is memory (tmpfs) never makes a reader wait, and does not know the question.
+fn in_memory(file: &File) -> bool {
+    rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == TMPFS)
+}
+
+/// statfs(2)
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
 
 /// Fills the buffer until the end of the file, or until the kernel would have to wait.
 fn read_some(file: impl AsFd, buffer: &mut [u8], offset: u64, flags: ReadWriteFlags) -> rustix::io::Result<usize> {
