@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::hash::BuildHasher;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
@@ -119,9 +120,10 @@ fn two_hundred_kills_lose_nothing_that_was_acknowledged() {
     let folder = tempfile::tempdir().unwrap();
     let record = Record::default();
     let mut place = Place::new(&config(folder.path()));
+    let dice = std::collections::hash_map::RandomState::new();
     for life in 0..kills {
-        // moments spread over the first third of a second, never the same twice
-        let work = Duration::from_millis(20 + life * 7919 % 300);
+        // a random moment in the first third of a second, another one in each run
+        let work = Duration::from_millis(20 + dice.hash_one(life) % 300);
         place = one_life(place.start(), &record, folder.path(), work);
     }
     let daemon = place.start();
