@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::drain::Links;
+use super::drain::{Links, Parting};
 use super::limit::{Gate, Refusal};
 use super::{Handler, Link, Stream, Tls, TlsMode, proxy};
 use crate::origin::Origin;
@@ -95,16 +95,16 @@ impl Service {
             permit,
         };
         let service = Arc::clone(self);
-        links.spawn(service.attend(link, behind_proxy).instrument(span));
+        links.spawn(service.attend(link, behind_proxy, links.parting()).instrument(span));
     }
 
     /// One connection's life. Kept small: what is large is boxed and gone before the long part.
-    async fn attend(self: Arc<Self>, mut link: Link, behind_proxy: bool) {
+    async fn attend(self: Arc<Self>, mut link: Link, behind_proxy: bool, parting: Parting) {
         let counted = Counted::new(self.door);
         if behind_proxy || self.mode == TlsMode::Implicit {
             match Box::pin(self.prepare(link, behind_proxy)).await {
                 Some(ready) => link = ready,
-                None => return,
+                None => return parting.done(),
             }
         }
         let handler = Arc::clone(&self.handler.load());
@@ -120,6 +120,7 @@ impl Service {
             Err(error) => tracing::debug!(target: "stoa::net", "closed: {error}"),
         }
         drop(counted);
+        parting.done();
     }
 
     /// The PROXY header and the handshake of an implicit TLS listener.
@@ -304,7 +305,8 @@ mod tests {
             tls: None,
             permit: Permit::uncounted(),
         };
-        let task = service.attend(link, false);
+        let parting = Links::new(CancellationToken::new()).parting();
+        let task = service.attend(link, false, parting);
         assert!(size_of_val(&task) <= 640, "{} bytes", size_of_val(&task));
         task.await;
     }

@@ -3,6 +3,9 @@
 //! [`Links`] is what accept loops, links and the daemon share: who is open, and the two words said to them, *stop* (finish what
 //! runs, then part) and *now* (whatever still runs is dropped, which every door survives).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -12,6 +15,8 @@ pub struct Links {
     stop: CancellationToken,
     now: CancellationToken,
     open: TaskTracker,
+    /// Links that ended by themselves, ever: a link that is cut ends as well, so that `open` alone cannot tell the two apart.
+    parted: Arc<AtomicUsize>,
 }
 
 /// How a drain ended.
@@ -23,11 +28,21 @@ pub struct Drained {
     pub cut: usize,
 }
 
+/// Held by one link's task.
+pub(super) struct Parting(Arc<AtomicUsize>);
+
+impl Parting {
+    /// The link ended by itself; one that is dropped without this word was cut.
+    pub(super) fn done(self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
 impl Links {
     /// No links yet; `stop` is the daemon's word that it drains.
     #[must_use]
     pub fn new(stop: CancellationToken) -> Self {
-        Self { stop, now: CancellationToken::new(), open: TaskTracker::new() }
+        Self { stop, now: CancellationToken::new(), open: TaskTracker::new(), parted: Arc::default() }
     }
 
     /// Links open now.
@@ -39,6 +54,11 @@ impl Links {
     /// Runs a link's task, counted until it ends.
     pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.open.spawn(task);
+    }
+
+    /// What a link's task marks when it ends by itself.
+    pub(super) fn parting(&self) -> Parting {
+        Parting(Arc::clone(&self.parted))
     }
 
     /// The stop word for one link: cancelled with all others, or alone.
@@ -69,7 +89,7 @@ impl Links {
 
     /// Says *stop*, waits for the links to end, `limit` at most, then says *now*.
     pub async fn drain(&self, limit: std::time::Duration) -> Drained {
-        let open = self.open.len();
+        let (open, before) = (self.open.len(), self.parted.load(Ordering::Relaxed));
         self.stop.cancel();
         self.open.close();
         tokio::select! {
@@ -77,8 +97,8 @@ impl Links {
             () = tokio::time::sleep(limit) => {}
             () = self.now.cancelled() => {}
         }
-        let cut = self.open.len();
         self.now.cancel();
-        Drained { open, cut }
+        let parted = self.parted.load(Ordering::Relaxed) - before;
+        Drained { open, cut: open.saturating_sub(parted) }
     }
 }
