@@ -119,6 +119,10 @@ impl<'a> Check<'a> {
                 let what = format!("{} has no upgrade to TLS", listen.protocol);
                 self.wrong(&format!("{key}.tls"), what, "use \"none\" or \"implicit\"");
             }
+            for other in listen.options.keys().filter(|name| **name != listen.protocol) {
+                let what = format!("options for {other}, but this listener speaks {}", listen.protocol);
+                self.wrong(&format!("{key}.{other}"), what, "remove them, or correct `protocol`");
+            }
             let address = listen.address.trim();
             let Some(port) = port(address) else {
                 let what = format!("`{address}` is not an address with a port");

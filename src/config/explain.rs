@@ -34,10 +34,10 @@ pub fn text(loaded: &Loaded) -> String {
     let mut shown = String::new();
     each(loaded, &mut |header, value| {
         if shown != header {
-            let list = header.split('[').next().unwrap_or_default();
-            let _ = match header.contains('[') {
-                true => writeln!(text, "\n[[{list}]]"),
-                false => writeln!(text, "\n[{header}]"),
+            let _ = match header.split_once('[').map(|(list, rest)| (list, rest.split_once("]."))) {
+                Some((list, None)) => writeln!(text, "\n[[{list}]]"),
+                Some((list, Some((_, inner)))) => writeln!(text, "\n[{list}.{inner}]"),
+                None => writeln!(text, "\n[{header}]"),
             };
             header.clone_into(&mut shown);
         }

@@ -162,7 +162,7 @@ impl Layers {
             match (list, expected, value.get_ref()) {
                 (Some(list), _, DeValue::Array(items)) => {
                     let first = self.lists.get(list).map_or(0, Vec::len);
-                    let known = schema::element(list);
+                    let known = schema::known(list);
                     for (number, item) in items.iter().enumerate() {
                         let path = format!("{list}[{}]", first + number);
                         self.note(file, path.clone(), item.span().start);
@@ -173,9 +173,7 @@ impl Layers {
                 }
                 (None, toml::Value::Table(known), DeValue::Table(table)) => self.walk(file, table, known, &path),
                 (None, expected, found) => {
-                    if PROTOCOLS.iter().any(|p| path == p.name() || prefix.split('.').next() == Some(p.name()))
-                        && !fits(expected, found)
-                    {
+                    if of_a_language(&path) && !fits(expected, found) {
                         let what = format!("`{path}` takes {}, not this", schema::kind(expected));
                         let remedy = format!("its default is `{expected}`");
                         self.problems.push(Problem::at(&file.name, file.content, value.span(), what, remedy));
@@ -303,6 +301,12 @@ fn join(prefix: &str, key: &str) -> String {
         "" => key.to_owned(),
         section => format!("{section}.{key}"),
     }
+}
+
+/// Is this a language's section or inside one, its own or the one of a listener? What it holds is known to nobody's types here.
+fn of_a_language(path: &str) -> bool {
+    let own = path.strip_prefix("listen[").and_then(|rest| rest.split_once("].")).map_or(path, |(_, own)| own);
+    PROTOCOLS.iter().any(|protocol| own.split('.').next() == Some(protocol.name()))
 }
 
 /// A table in a table … around one value.

@@ -113,6 +113,16 @@ impl Config {
         let values = self.protocols.get(name).and_then(toml::Value::as_table).cloned().unwrap_or_default();
         Section { name, values }
     }
+
+    /// The same with what one listener says otherwise laid over it.
+    #[must_use]
+    pub fn section_of(&self, name: &'static str, listen: &ListenSettings) -> Section {
+        let mut section = self.section(name);
+        if let Some(overlay) = listen.overlay() {
+            lay(&mut section.values, overlay);
+        }
+        section
+    }
 }
 
 /// A configuration with the story of how it came about.
@@ -143,7 +153,17 @@ impl Loaded {
 }
 
 fn listener(protocol: &str, address: &str, tls: TlsMode) -> ListenSettings {
-    ListenSettings { protocol: protocol.into(), address: address.into(), tls, socket: String::new() }
+    ListenSettings { protocol: protocol.into(), address: address.into(), tls, ..ListenSettings::default() }
+}
+
+/// Lays a table over another: tables key by key, everything else (lists too) replaced.
+fn lay(below: &mut toml::Table, above: &toml::Table) {
+    for (key, value) in above {
+        match (below.get_mut(key), value) {
+            (Some(toml::Value::Table(below)), toml::Value::Table(above)) => lay(below, above),
+            _ => drop(below.insert(key.clone(), value.clone())),
+        }
+    }
 }
 
 /// One name, a list of names, or names separated by commas.

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::hub::settings::{DeviceSettings, SpaceSettings, UserSettings};
+use crate::proto::PROTOCOLS;
 
 /// Lists of tables, which files add to and the environment cannot reach.
 pub const LISTS: [&str; 4] = ["listen", "user", "device", "space"];
@@ -22,6 +23,16 @@ pub fn element(list: &str) -> toml::Table {
         _ => toml::Table::try_from(UserSettings::default()),
     };
     filled.unwrap_or_default()
+}
+
+/// What an element of a list may hold: its keys, and for a listener the table of each language.
+#[must_use]
+pub fn known(list: &str) -> toml::Table {
+    let mut known = element(list);
+    if list == "listen" {
+        known.extend(PROTOCOLS.iter().map(|protocol| (protocol.name().to_owned(), protocol.defaults().into())));
+    }
+    known
 }
 
 fn listen() -> toml::Table {

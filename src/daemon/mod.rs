@@ -13,7 +13,7 @@ mod start;
 pub mod volumes;
 mod watchdog;
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,7 +113,8 @@ struct Daemon {
     hub: Hub,
     tls: Arc<Tls>,
     gate: Arc<Gate>,
-    services: BTreeMap<&'static str, Vec<Arc<Service>>>,
+    /// With the place of each one's `[[listen]]` in the configuration.
+    services: Vec<(usize, Arc<Service>)>,
     workers: Workers,
     keepers: JoinSet<std::result::Result<(), JoinError>>,
     keeping: CancellationToken,
@@ -124,8 +125,9 @@ struct Daemon {
 impl Daemon {
     /// The one line of `systemctl status`.
     fn status(&self) -> String {
-        let doors: Vec<_> = self.services.keys().copied().collect();
-        format!("serving {} from {}", doors.join(", "), self.config.data.display())
+        let doors: BTreeSet<_> = self.services.iter().map(|(_, service)| service.door).collect();
+        let doors = Vec::from_iter(doors).join(", ");
+        format!("serving {doors} from {}", self.config.data.display())
     }
 
     /// Until it is told to end.

@@ -46,11 +46,9 @@ impl Daemon {
         self.tls.reload(&new.tls, &new.data, &new.domain)?;
         self.gate.change(new.limits.clone())?;
         log::set_level(&new.log.level)?;
-        for (door, services) in &self.services {
-            if let Some(handler) = doors.get(door) {
-                for service in services {
-                    service.swap(Arc::clone(handler));
-                }
+        for (entry, service) in &self.services {
+            if let Some((_, handler)) = doors.get(*entry) {
+                service.swap(Arc::clone(handler));
             }
         }
         self.config = new;
@@ -73,7 +71,9 @@ fn keep_fixed(old: &Config, new: &mut Config) -> Vec<&'static str> {
     if keep(old.catalog != new.catalog, "[catalog]") {
         new.catalog.clone_from(&old.catalog);
     }
-    if keep(old.listen != new.listen, "[[listen]]") {
+    let sockets = old.listen.len() == new.listen.len()
+        && old.listen.iter().zip(&new.listen).all(|(old, new)| old.same_socket(new));
+    if keep(!sockets, "[[listen]]") {
         new.listen.clone_from(&old.listen);
     }
     if keep(old.workers != new.workers, "workers") {
@@ -104,5 +104,15 @@ mod tests {
         assert_eq!((new.workers, new.listen.len(), new.log.keep), (0, old.listen.len(), old.log.keep));
         assert_eq!(new.log.level, "debug");
         assert_eq!(new.domain, ["new.org"]);
+    }
+
+    #[test]
+    fn the_options_of_a_listener_change_without_a_restart() {
+        let old = Config::default();
+        let mut new = Config::default();
+        let options = toml::Table::from_iter([("banner".to_owned(), "hello".into())]);
+        new.listen[1].options.insert("ftp".into(), options.into());
+        assert_eq!(keep_fixed(&old, &mut new), Vec::<&str>::new());
+        assert!(new.listen[1].overlay().is_some());
     }
 }

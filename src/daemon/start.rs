@@ -39,13 +39,13 @@ pub(super) async fn start(file: Option<&Path>, config: Config) -> Result<Daemon>
     let ready = Arc::new(AtomicBool::new(false));
     let gate = Gate::new(config.limits.clone())?;
     let handlers = open_doors(&config, &tools(&hub, &tls, &ready))?;
-    let mut services: BTreeMap<&'static str, Vec<Arc<Service>>> = BTreeMap::new();
+    let mut services = Vec::with_capacity(bound.len());
     let mut lanes = Vec::with_capacity(bound.len());
     let mut addresses = Vec::with_capacity(bound.len());
     for bound in bound {
-        let Some((door, handler)) = handlers.get_key_value(bound.settings.protocol.as_str()) else { continue };
+        let Some((door, handler)) = handlers.get(bound.entry) else { continue };
         let service = Service::new(door, Arc::clone(handler), bound.settings.tls, &tls, &gate);
-        services.entry(door).or_default().push(Arc::clone(&service));
+        services.push((bound.entry, Arc::clone(&service)));
         tracing::info!(door, address = %bound.address, tls = ?bound.settings.tls, passed = bound.passed, "listening");
         addresses.push(((*door).to_owned(), bound.address.to_string()));
         lanes.push((bound, service));
@@ -79,18 +79,33 @@ pub(super) fn tools(hub: &Hub, tls: &Arc<Tls>, ready: &Arc<AtomicBool>) -> Tools
     Tools { hub: hub.clone(), tls: Arc::clone(tls), ready }
 }
 
-/// Opens every language that some listener speaks; all problems at once.
-pub(super) fn open_doors(config: &Config, tools: &Tools) -> Result<BTreeMap<&'static str, Arc<dyn Handler>>> {
-    let mut doors = BTreeMap::new();
+/// A language's name and who serves it.
+pub(super) type Door = (&'static str, Arc<dyn Handler>);
+
+/// Opens the language of every listener, in their order; all problems at once. Listeners without options of their own share one handler.
+pub(super) fn open_doors(config: &Config, tools: &Tools) -> Result<Vec<Door>> {
+    let mut shared: BTreeMap<&'static str, Option<Arc<dyn Handler>>> = BTreeMap::new();
+    let mut doors = Vec::with_capacity(config.listen.len());
     let mut problems = Vec::new();
-    for protocol in
-        PROTOCOLS.iter().filter(|protocol| config.listen.iter().any(|listen| listen.protocol == protocol.name()))
-    {
-        match protocol.open(&config.section(protocol.name()), tools) {
-            Ok(handler) => {
-                doors.insert(protocol.name(), handler);
-            }
-            Err(error) => problems.push(error.detail()),
+    for (number, listen) in config.listen.iter().enumerate() {
+        let Some(protocol) = PROTOCOLS.iter().find(|protocol| protocol.name() == listen.protocol) else {
+            problems.push(format!("listen[{number}]: unknown protocol `{}`", listen.protocol));
+            continue;
+        };
+        let name = protocol.name();
+        let own = listen.overlay().is_some();
+        if let (false, Some(opened)) = (own, shared.get(name)) {
+            doors.extend(opened.clone().map(|handler| (name, handler)));
+            continue;
+        }
+        let opened = protocol.open(&config.section_of(name, listen), tools);
+        let opened = opened.map_err(|error| match own {
+            true => problems.push(format!("listen[{number}].{name}, laid over [{name}]: {}", error.detail())),
+            false => problems.push(error.detail()),
+        });
+        doors.extend(opened.clone().map(|handler| (name, handler)));
+        if !own {
+            shared.insert(name, opened.ok());
         }
     }
     match problems.is_empty() {

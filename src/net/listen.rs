@@ -28,9 +28,8 @@ pub enum TlsMode {
     Upgrade,
 }
 
-/// `[[listen]]`: one address, one language.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// `[[listen]]`: one address, one language. Keys nobody knows are refused by whoever reads the files.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ListenSettings {
     /// The language: `http`, `ftp`, `smtp`, `admin`, …
     pub protocol: String,
@@ -42,6 +41,24 @@ pub struct ListenSettings {
     /// Name of the systemd socket (`FileDescriptorName=`) to take; empty: the protocol's own, else bind.
     #[serde(default)]
     pub socket: String,
+    /// The language's own table, `ftp = { … }`: what differs from its section for this listener alone.
+    #[serde(flatten)]
+    pub options: toml::Table,
+}
+
+impl ListenSettings {
+    /// What its language's section says otherwise for this listener.
+    #[must_use]
+    pub fn overlay(&self) -> Option<&toml::Table> {
+        self.options.get(&self.protocol)?.as_table().filter(|table| !table.is_empty())
+    }
+
+    /// The same address, language and TLS: what a running daemon cannot change.
+    #[must_use]
+    pub fn same_socket(&self, other: &Self) -> bool {
+        let fixed = |it: &Self| (it.protocol.clone(), it.address.clone(), it.tls, it.socket.clone());
+        fixed(self) == fixed(other)
+    }
 }
 
 /// Connections the kernel keeps while all workers are busy.
@@ -58,6 +75,8 @@ pub struct Bound {
     pub address: SocketAddr,
     /// Its entry in the configuration.
     pub settings: ListenSettings,
+    /// The place of that entry among all `[[listen]]`, from 0.
+    pub entry: usize,
     /// systemd holds the socket: it waits through restarts.
     pub passed: bool,
     pub(super) listener: TcpListener,
@@ -111,10 +130,11 @@ pub fn bind_all(settings: &[ListenSettings], passed: &mut Passed) -> Result<Vec<
     let mut bound = Vec::new();
     let mut problems: Vec<Error> = Vec::new();
     // Those that name their socket choose first, so that no other takes it by its role.
-    let (named, unnamed): (Vec<_>, Vec<_>) = settings.iter().partition(|listen| !listen.socket.is_empty());
-    for listen in named.into_iter().chain(unnamed) {
+    let (named, unnamed): (Vec<_>, Vec<_>) =
+        settings.iter().enumerate().partition(|(_, listen)| !listen.socket.is_empty());
+    for (entry, listen) in named.into_iter().chain(unnamed) {
         match open(listen, passed) {
-            Ok(sockets) => bound.extend(sockets),
+            Ok(sockets) => bound.extend(sockets.into_iter().map(|socket| Bound { entry, ..socket })),
             Err(error) => problems.push(error),
         }
     }
@@ -171,7 +191,7 @@ fn adopt(listen: &ListenSettings, role: &str, listener: TcpListener) -> Result<B
 
 fn made(listen: &ListenSettings, address: SocketAddr, passed: bool, listener: TcpListener) -> Bound {
     let name = format!("{}@{address}", listen.protocol).into();
-    Bound { name, address, settings: listen.clone(), passed, listener }
+    Bound { name, address, settings: listen.clone(), entry: 0, passed, listener }
 }
 
 fn port_of(address: &str) -> Option<u16> {
@@ -271,7 +291,7 @@ mod tests {
     use super::*;
 
     fn listen(protocol: &str, address: &str) -> ListenSettings {
-        ListenSettings { protocol: protocol.into(), address: address.into(), tls: TlsMode::None, socket: String::new() }
+        ListenSettings { protocol: protocol.into(), address: address.into(), ..ListenSettings::default() }
     }
 
     #[test]

@@ -198,6 +198,55 @@ fn addresses_are_what_a_listener_can_bind() {
     }
 }
 
+/// Two doors of one language, the second with its own rules.
+const TWO_DOORS: &str = r#"[ftp]
+banner = "inside"
+plain_from = ["10.0.0.0/8"]
+[[listen]]
+protocol = "ftp"
+address = "127.0.0.1:2121"
+[[listen]]
+protocol = "ftp"
+address = "127.0.0.1:2990"
+tls = "implicit"
+ftp = { require_tls = true, plain_from = [] }
+"#;
+
+#[test]
+fn a_listener_lays_its_own_options_over_its_languages_section() {
+    let loaded = right(Files::new(TWO_DOORS).load(&[]));
+    let section = |number: usize| loaded.config.section_of("ftp", &loaded.config.listen[number]).values;
+    assert_eq!(section(0), loaded.config.section("ftp").values);
+    let second = section(1);
+    assert_eq!(second["banner"].as_str(), Some("inside"), "what it does not say is the section's");
+    assert_eq!(second["require_tls"].as_bool(), Some(true));
+    assert_eq!(second["plain_from"].as_array().map(Vec::len), Some(0), "a list is replaced");
+    let text = explain::text(&loaded);
+    let own = text.split_once("\n[listen.ftp]\n").unwrap().1;
+    let line = own.lines().find(|line| line.starts_with("require_tls")).unwrap();
+    assert!(line.starts_with("require_tls = true ") && line.ends_with("stoa.toml:11"), "{line}");
+    assert_eq!(toml::from_str::<Config>(&text).unwrap().listen, loaded.config.listen, "{text}");
+}
+
+#[test]
+fn a_listeners_options_are_as_strict_as_the_section() {
+    let with = |options: &str| {
+        let listen = "[[listen]]\nprotocol = \"ftp\"\naddress = \"127.0.0.1:0\"\n";
+        Files::new(&format!("{listen}{options}\n")).wrong(&[])
+    };
+    let wrong = with("ftp = { require_tsl = true }");
+    assert!(wrong.contains("stoa.toml:4:9: unknown key `require_tsl` in [listen[0].ftp]"), "{wrong}");
+    assert!(wrong.contains("did you mean `require_tls`?"), "{wrong}");
+    let wrong = with("ftp = { require_tls = \"yes\" }");
+    assert!(wrong.contains("stoa.toml:4:23: `listen[0].ftp.require_tls` takes true or false"), "{wrong}");
+    let wrong = with("ftp = true");
+    assert!(wrong.contains("`listen[0].ftp` takes a table, not this"), "{wrong}");
+    let wrong = with("smtp = { hostname = \"mx\" }");
+    assert!(wrong.contains("stoa.toml:4: listen[0].smtp: options for smtp, but this listener speaks ftp"), "{wrong}");
+    let wrong = with("colour = \"red\"");
+    assert!(wrong.contains("unknown key `colour` in [listen[0]]"), "{wrong}");
+}
+
 #[test]
 fn a_missing_file_is_said() {
     let wrong =

@@ -57,7 +57,7 @@ impl Site {
             protocol: protocol.into(),
             address: "127.0.0.1:0".into(),
             tls,
-            socket: String::new(),
+            ..ListenSettings::default()
         };
         let wanted = [listen("http", TlsMode::None), listen("http", TlsMode::Implicit), listen("admin", TlsMode::None)];
         let bound = net::listen::bind_all(&wanted, &mut Passed::default()).unwrap();

@@ -190,6 +190,31 @@ fn a_reload_takes_new_users_and_keeps_the_old_configuration_when_the_new_one_is_
 }
 
 #[test]
+fn a_listeners_own_options_are_served_and_reloaded() {
+    let listen = "[[listen]]\nprotocol = \"ftp\"\naddress = \"127.0.0.1:0\"\n";
+    let config = |own: &str, all: &str| format!("{listen}{listen}ftp = {{ {own} }}\n[ftp]\nbanner = \"{all}\"\n");
+    let place = Place::new("");
+    place.configure(&config("banner = \"second\"", "first"));
+    let daemon = place.start();
+    let listeners = fs::read_to_string(daemon.data.join("listeners")).unwrap();
+    let addresses: Vec<SocketAddr> =
+        listeners.lines().filter_map(|line| line.strip_prefix("ftp ")?.parse().ok()).collect();
+    let greetings = || addresses.iter().map(|address| first_line(*address)).collect::<Vec<_>>();
+    assert_eq!(greetings(), ["220 first\r\n", "220 second\r\n"]);
+
+    daemon.place().configure(&config("banner = \"two\"", "one"));
+    daemon.signal("HUP");
+    daemon.wait_for_log("the configuration was reloaded");
+    assert_eq!(greetings(), ["220 one\r\n", "220 two\r\n"]);
+
+    daemon.place().configure(&config("banner = \"2\", passive_ports = \"9-8\"", "1"));
+    daemon.signal("HUP");
+    daemon.wait_for_log("reload refused, the old configuration stays: listen[1].ftp, laid over [ftp]");
+    assert_eq!(greetings(), ["220 one\r\n", "220 two\r\n"]);
+    daemon.stop();
+}
+
+#[test]
 fn an_account_made_by_command_can_sign_in_while_the_daemon_runs() {
     let daemon = alice().start();
     daemon.must(&["user", "add", "carol", "--groups", "staff"], "tr0ub4dor\n");

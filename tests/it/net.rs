@@ -83,7 +83,7 @@ impl House {
             protocol: "letters".into(),
             address: "127.0.0.1:0".into(),
             tls: mode,
-            socket: String::new(),
+            ..ListenSettings::default()
         };
         let mut bound = bind_all(&[listen], &mut Passed::default()).unwrap();
         let bound = bound.remove(0);

@@ -210,7 +210,7 @@ impl Daemon {
             protocol: protocol.into(),
             address: "127.0.0.1:0".into(),
             tls: TlsMode::None,
-            socket: String::new(),
+            ..ListenSettings::default()
         };
         let bound = bind_all(&["ftp", "http", "smtp"].map(listen), &mut Passed::default()).expect("ports");
         let mut doors = BTreeMap::new();
