@@ -11,7 +11,7 @@ use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
 use crate::hub::settings::Overwrite;
 use crate::hub::transfer::{Base, Download, Goal, Incoming, Upload, WriteMode, WriteOptions, full};
-use crate::hub::view::{Space, View};
+use crate::hub::view::{Space, SpaceRole, View};
 use crate::origin::Origin;
 use crate::store::{Node, NodeKind, RelPath};
 
@@ -161,7 +161,11 @@ impl Caller {
         let Some((space, rel)) = view.space_of(path) else {
             return Err(Error::new(Kind::WrongType, "this is a folder, not a file"));
         };
-        Ok(Download::new(space.volume.open(&rel).await?))
+        let opened = space.volume.open(&rel).await?;
+        if space.role == SpaceRole::Mailbox {
+            crate::hub::mail::note_read(self, space, &rel);
+        }
+        Ok(Download::new(opened))
     }
 
     /// Begins writing a file. Needs `create` or, where something is there, `overwrite` (unless the space keeps both).

@@ -42,7 +42,7 @@ pub use act::{Act, Claim};
 pub use adopt::Rescan;
 pub use caller::{Caller, Entry};
 pub use listing::Listing;
-pub use mail::{Envelope, Recipient};
+pub use mail::{Envelope, Mailbox, Message, Recipient};
 pub use path::TreePath;
 pub use policy::{Verb, Verbs};
 pub use settings::Settings;
@@ -81,7 +81,7 @@ pub(crate) struct Inner {
     pub(crate) own: adopt::Own,
     pub(crate) partials: partial::Partials,
     pub(crate) next_intent: AtomicI64,
-    rooms: mail::Rooms,
+    pub(crate) mail: mail::Memory,
 }
 
 impl Hub {
@@ -132,7 +132,7 @@ impl Hub {
                 own: adopt::Own::default(),
                 partials: partial::Partials::default(),
                 next_intent: AtomicI64::new(now()),
-                rooms: mail::Rooms::default(),
+                mail: mail::Memory::default(),
             }),
         })
     }

@@ -11,8 +11,9 @@ use stoa::store::catalog::sqlite::Sqlite;
 use stoa::store::catalog::{Row, Statement, Transaction, Value};
 use stoa::store::fault::engine::{Calls, Fault, FaultyEngine, Moment};
 use stoa::store::{
-    AccountKind, AccountRow, Batch, Catalog, CatalogSettings, Edit, Engine, Expect, FileRow, GrantRow, HistoryFilter,
-    HistoryLine, IntentRow, LockRow, SessionRow, SpaceRow, Usage,
+    AccountKind, AccountRow, AliasRow, Batch, Catalog, CatalogSettings, DeliveryRow, DeliveryState, Edit, Engine,
+    Expect, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LockRow, MailEdit, MailFolderRow, MessageRow,
+    SessionRow, SpaceRow, Usage,
 };
 use tempfile::TempDir;
 
@@ -136,6 +137,9 @@ contract! {
     closing_and_opening_keeps_everything
     the_version_changes_by_what_others_commit
     a_stop_midway_leaves_all_or_nothing
+    a_mail_folder_is_numbered_by_one_at_a_time
+    deliveries_are_followed_and_forgotten
+    aliases_come_back_as_they_were
 }
 
 fn block_on(case: impl Future<Output = ()>) {
@@ -677,4 +681,95 @@ async fn daemons_that_start_together_make_one_schema(site: Site) {
         outcome.expect("each of them opens");
     }
     site.open().await.must([put("works", 1)]).await;
+}
+
+fn numbered(folder: &str, next: u32, modseq: i64, seen: Option<i64>) -> Edit {
+    let row = MailFolderRow { space: "/mail/bob".into(), folder: folder.into(), validity: 7, next, modseq };
+    Edit::Mail(MailEdit::PutFolder { row, seen })
+}
+
+fn message(uid: u32, name: &str, gone: i64) -> MessageRow {
+    MessageRow {
+        space: "/mail/bob".into(),
+        uid,
+        name: name.into(),
+        flags: "S".into(),
+        size: 5,
+        gone,
+        ..MessageRow::default()
+    }
+}
+
+async fn a_mail_folder_is_numbered_by_one_at_a_time(site: Site) {
+    let open = site.open().await;
+    let put = |row: MessageRow| Edit::Mail(MailEdit::PutMessage(row));
+    open.must([numbered("", 3, 1, None), put(message(1, "a", 0)), put(message(2, "b", 0))]).await;
+    // Who has not seen what is there now must look again; nothing of his batch stays.
+    for edit in [numbered("", 9, 1, None), numbered("", 9, 1, Some(0))] {
+        assert_eq!(open.refused([put(message(9, "x", 0)), edit]).await, Kind::Conflict);
+    }
+    open.must([numbered("", 3, 2, Some(1)), put(message(1, "a", 44)), numbered(".Sent", 1, 1, None)]).await;
+    let rows = |gone| open.catalog.messages("/mail/bob", "", 0, 10, gone);
+    assert_eq!(rows(false).await.expect("read"), [message(2, "b", 0)]);
+    assert_eq!(rows(true).await.expect("read"), [message(1, "a", 44), message(2, "b", 0)]);
+    assert!(open.catalog.messages("/mail/bob", "", 2, 10, true).await.expect("read").is_empty());
+    let folder = open.catalog.mail_folder("/mail/bob", "").await.expect("read").expect("a folder");
+    assert_eq!((folder.validity, folder.next, folder.modseq), (7, 3, 2));
+    let forget = |gone| Edit::Mail(MailEdit::Forget { gone, message: String::new() });
+    open.must([forget(44)]).await;
+    assert_eq!(rows(true).await.expect("read").len(), 2);
+    open.must([forget(45)]).await;
+    assert_eq!(rows(true).await.expect("read"), [message(2, "b", 0)]);
+    open.must([Edit::Mail(MailEdit::RemoveFolder { space: "/mail/bob".into(), folder: String::new() })]).await;
+    assert!(rows(true).await.expect("read").is_empty());
+    let folders = open.catalog.mail_folders("/mail/bob").await.expect("read");
+    assert_eq!(folders.into_iter().map(|row| row.folder).collect::<Vec<_>>(), [".Sent"]);
+}
+
+async fn deliveries_are_followed_and_forgotten(site: Site) {
+    let open = site.open().await;
+    let row = |message: &str, place, mark: Option<[u8; 16]>| DeliveryRow {
+        message: message.into(),
+        place,
+        at: 5,
+        sender: "Me@Else.where".into(),
+        recipient: format!("Bob+{place}@example.org"),
+        target: format!("/mail/{place}"),
+        bytes: 9,
+        changed: 5,
+        mark,
+        ..DeliveryRow::default()
+    };
+    let put = |row: DeliveryRow| Edit::Mail(MailEdit::PutDelivery(row));
+    let all = [row("0a", 0, Some([1; 16])), row("0a", 1, None), row("0b", 0, Some([255; 16]))];
+    open.must(all.clone().map(put)).await;
+    assert_eq!(open.catalog.deliveries("0a", 9).await.expect("read"), &all[..2]);
+    assert_eq!(open.catalog.deliveries_with("bob+0@example.org", 9).await.expect("read").len(), 2);
+    assert_eq!(open.catalog.deliveries_with("me@else.where", 2).await.expect("read")[0], all[2], "the newest first");
+    assert_eq!(open.catalog.marked_since("0a", 9).await.expect("read"), &all[2..]);
+    let fetched = |target: &str| Edit::Mail(MailEdit::Fetched { message: "0a".into(), target: target.into(), at: 8 });
+    open.must([fetched("/mail/1"), fetched("/nowhere")]).await;
+    open.must([Edit::Mail(MailEdit::Fetched { message: "0a".into(), target: "/mail/1".into(), at: 99 })]).await;
+    let rows = open.catalog.deliveries("0a", 9).await.expect("read");
+    let states: Vec<_> = rows.iter().map(|row| (row.state, row.changed)).collect();
+    assert_eq!(states, [(DeliveryState::Stored, 5), (DeliveryState::Fetched, 8)]);
+    open.must([Edit::Mail(MailEdit::Forget { gone: 0, message: "0b".into() })]).await;
+    assert!(open.catalog.deliveries("0a", 9).await.expect("read").is_empty());
+    assert_eq!(open.catalog.deliveries("0b", 9).await.expect("read").len(), 1);
+}
+
+async fn aliases_come_back_as_they_were(site: Site) {
+    let open = site.open().await;
+    let alias = |address: &str, targets: &[&str]| AliasRow {
+        address: address.into(),
+        targets: targets.iter().map(ToString::to_string).collect(),
+        post: "anyone".into(),
+    };
+    let put = |row: AliasRow| Edit::Mail(MailEdit::PutAlias(row));
+    open.must([put(alias("info", &["bob", "group:staff"])), put(alias("*@example.org", &["x"]))]).await;
+    open.must([put(alias("info", &["\u{e4} \"quoted\""]))]).await;
+    let found = open.catalog.aliases().await.expect("read");
+    assert_eq!(found, [alias("*@example.org", &["x"]), alias("info", &["\u{e4} \"quoted\""])]);
+    open.must([Edit::Mail(MailEdit::RemoveAlias("info".into()))]).await;
+    assert_eq!(open.refused([Edit::Mail(MailEdit::RemoveAlias("info".into()))]).await, Kind::NotFound);
 }

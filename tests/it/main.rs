@@ -15,6 +15,7 @@ mod hub;
 mod kill;
 mod lifecycle;
 mod mail;
+mod mailbox;
 mod net;
 mod postgres;
 mod replay;

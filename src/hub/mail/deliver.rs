@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::filing::{FileName, Sorted, Sorter};
-use super::{Envelope, Recipient, Target};
+use super::{Envelope, Recipient, Target, maildir, trace};
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
 use crate::hub::path::TreePath;
@@ -16,15 +16,13 @@ use crate::hub::settings::Overwrite;
 use crate::hub::transfer::{Incoming, Receipt};
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
-use crate::store::{Batch, Change, Micros, RelPath, StageId};
+use crate::store::{Batch, Change, DeliveryRow, Edit, MailEdit, Micros, RelPath, StageId};
 use crate::units::ByteSize;
 
 /// Bytes of a message read at once while its parts are sorted.
 const PIECE: usize = 128 << 10;
 /// Bytes of attachments kept in memory for one message; those beyond are staged, however small.
 const INLINE_IN_ALL: u64 = 1 << 20;
-/// Folders a Maildir has beside `new`.
-const MAILDIR: [&str; 2] = ["cur", "tmp"];
 
 /// Delivers a message that has arrived whole: to every recipient, in one commit, or to none.
 pub(in crate::hub) async fn finish(
@@ -42,6 +40,7 @@ pub(in crate::hub) async fn finish(
                 modified: delivery.arrived,
                 puts: std::mem::take(&mut delivery.puts),
                 maildirs: std::mem::take(&mut delivery.maildirs),
+                rows: std::mem::take(&mut delivery.rows),
             };
             caller.perform(act).await
         }
@@ -63,6 +62,8 @@ struct Delivery<'a> {
     puts: Vec<Put>,
     /// Folders a mailbox must have.
     maildirs: Vec<TreePath>,
+    /// What is recorded for each recipient.
+    rows: Vec<DeliveryRow>,
     /// Stages made beside the message's own, for tidying up after a refusal.
     stages: Vec<(Arc<Space>, StageId)>,
     /// The message's bytes, once they are ready to be put: inline, or sealed at home.
@@ -95,6 +96,7 @@ impl<'a> Delivery<'a> {
             arrived: now(),
             puts: Vec::new(),
             maildirs: Vec::new(),
+            rows: Vec::new(),
             stages: Vec::new(),
             whole: None,
             whole_used: false,
@@ -110,6 +112,7 @@ impl<'a> Delivery<'a> {
         let envelope = self.envelope;
         for recipient in &envelope.recipients {
             let folder = recipient.target.folder()?;
+            self.rows.push(trace::stored(envelope, &recipient.address, folder.to_string(), self.size, self.arrived));
             if !seen.insert(folder.clone()) {
                 continue;
             }
@@ -137,7 +140,7 @@ impl<'a> Delivery<'a> {
     async fn prepare_mailbox(&mut self, space: &Arc<Space>, recipient: &Recipient, folder: &TreePath) -> Result<()> {
         let new = folder.join("new")?.join(&self.maildir_name())?;
         let content = self.whole_for(space).await?;
-        for name in MAILDIR {
+        for name in maildir::BESIDE {
             self.maildirs.push(folder.join(name)?);
         }
         let mut put = self.put(new, content, self.size, recipient);
@@ -310,14 +313,9 @@ impl<'a> Delivery<'a> {
         copy.content(space, true).await
     }
 
-    /// A name no other delivery has had: <https://cr.yp.to/proto/maildir.html>.
     fn maildir_name(&self) -> String {
         let host = self.caller.hub().mail_name().unwrap_or_else(|| "localhost".into());
-        let host: String = host.chars().filter(|letter| !letter.is_control()).take(64).collect();
-        let host = host.replace('/', "\\057").replace(':', "\\072");
-        let (seconds, micros) = (self.arrived / 1_000_000, self.arrived % 1_000_000);
-        let id: String = self.envelope.id.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
-        format!("{seconds}.M{micros}P{}_{id}.{host},S={}", std::process::id(), self.size)
+        maildir::name(&self.envelope.id, &host, self.size, self.arrived)
     }
 
     /// Removes the stages nothing was made of.
@@ -350,6 +348,7 @@ struct Deliver {
     modified: Micros,
     puts: Vec<Put>,
     maildirs: Vec<TreePath>,
+    rows: Vec<DeliveryRow>,
 }
 
 #[async_trait]
@@ -380,6 +379,9 @@ impl Act for Deliver {
         let Some((path, created)) = first else {
             return Err(Error::new(Kind::Internal, "the message goes nowhere"));
         };
+        for (place, row) in (0_i64..).zip(&self.rows) {
+            batch.push(Edit::Mail(MailEdit::PutDelivery(DeliveryRow { place, ..row.clone() })));
+        }
         let receipt = Receipt {
             path,
             bytes: self.size,

@@ -6,12 +6,26 @@
 mod decode;
 mod deliver;
 mod filing;
+mod mailbox;
+mod maildir;
 mod mime;
 mod name;
+mod numbering;
 mod recipient;
+mod trace;
+
+pub use mailbox::Mailbox;
+pub use numbering::Message;
 
 pub(super) use deliver::finish;
-pub(super) use recipient::Rooms;
+pub(super) use mailbox::note_read;
+
+/// What the hub remembers about mail while it runs.
+#[derive(Default)]
+pub(crate) struct Memory {
+    rooms: recipient::Rooms,
+    sessions: mailbox::Sessions,
+}
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::Caller;

@@ -27,7 +27,7 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// Free bytes of each space's disk, asked for once in a while: a message to a thousand people asks a thousand times.
 #[derive(Default)]
-pub(in crate::hub) struct Rooms {
+pub(super) struct Rooms {
     known: Mutex<HashMap<String, (Instant, u64)>>,
 }
 
@@ -129,7 +129,7 @@ impl Hub {
                 return Err(Error::new(Kind::OverQuota, full(space)));
             }
         }
-        if self.inner.rooms.free(space).await? < keep_free.saturating_add(size) {
+        if self.inner.mail.rooms.free(space).await? < keep_free.saturating_add(size) {
             return Err(Error::new(Kind::Unavailable, "the server's disk is full; try again later"));
         }
         Ok(())

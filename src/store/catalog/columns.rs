@@ -29,6 +29,12 @@ impl Columns {
         }
     }
 
+    /// A number of 32 bits without sign, as IMAP's.
+    pub(super) fn small(&mut self) -> Result<u32> {
+        let number = self.int()?;
+        u32::try_from(number).map_err(|_| self.unreadable("a number of 32 bits", Some(&Value::Int(number))))
+    }
+
     pub(super) fn truth(&mut self) -> Result<bool> {
         Ok(self.int()? != 0)
     }

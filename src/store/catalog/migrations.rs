@@ -11,10 +11,10 @@ pub(super) struct Step {
 }
 
 /// Every step ever released, oldest first. Never edit one: add the next.
-pub(super) const STEPS: &[Step] = &[Step {
-    sqlite: include_str!("migrations/001.sqlite.sql"),
-    postgres: include_str!("migrations/001.postgres.sql"),
-}];
+pub(super) const STEPS: &[Step] = &[
+    Step { sqlite: include_str!("migrations/001.sqlite.sql"), postgres: include_str!("migrations/001.postgres.sql") },
+    Step { sqlite: include_str!("migrations/002.sqlite.sql"), postgres: include_str!("migrations/002.postgres.sql") },
+];
 
 /// Keeps the format a catalog has arrived at.
 pub(super) const SET_FORMAT: &str =

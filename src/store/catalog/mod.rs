@@ -6,6 +6,7 @@
 
 mod chain;
 mod columns;
+pub mod mail;
 mod migrations;
 mod reads;
 pub mod rows;
@@ -201,6 +202,8 @@ pub enum Edit {
     PutLock(LockRow),
     /// Gives a lock back.
     RemoveLock(String),
+    /// One change to the records of mail.
+    Mail(mail::MailEdit),
 }
 
 /// A list of edits that becomes durable whole, or not at all.

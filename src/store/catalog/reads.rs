@@ -213,7 +213,7 @@ impl Catalog {
         rows.into_iter().map(file).collect()
     }
 
-    async fn ask(&self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>> {
+    pub(super) async fn ask(&self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>> {
         self.engine.read(Statement { sql, params, must: None }).await
     }
 }
@@ -223,7 +223,7 @@ fn following(path: &str) -> String {
     if path.is_empty() { String::new() } else { format!("{path}\u{1}") }
 }
 
-fn count(limit: usize) -> Value {
+pub(super) fn count(limit: usize) -> Value {
     Value::Int(i64::try_from(limit).unwrap_or(i64::MAX))
 }
 

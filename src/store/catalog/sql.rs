@@ -6,7 +6,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::rows::{AccountRow, FileRow, IntentRow, LockRow, SessionRow, SpaceRow};
-use super::{Batch, Edit, Expect, Must, Statement, Transaction, Value, chain};
+use super::{Batch, Edit, Expect, Must, Statement, Transaction, Value, chain, mail};
 use crate::error::Kind;
 use crate::store::Micros;
 
@@ -131,14 +131,15 @@ fn push(into: &mut Transaction, edit: Edit, node: &str) {
         }
         Edit::PutLock(row) => put_lock(into, row, now()),
         Edit::RemoveLock(token) => plain(into, REMOVE_LOCK, vec![Value::Text(token)]),
+        Edit::Mail(edit) => mail::push(into, edit),
     }
 }
 
-fn plain(into: &mut Transaction, sql: &'static str, params: Vec<Value>) {
+pub(super) fn plain(into: &mut Transaction, sql: &'static str, params: Vec<Value>) {
     into.statements.push(Statement { sql, params, must: None });
 }
 
-fn guarded(into: &mut Transaction, sql: &'static str, params: Vec<Value>, must: Must) {
+pub(super) fn guarded(into: &mut Transaction, sql: &'static str, params: Vec<Value>, must: Must) {
     into.statements.push(Statement { sql, params, must: Some(must) });
 }
 
@@ -263,7 +264,7 @@ fn put_lock(into: &mut Transaction, row: LockRow, now: Micros) {
     guarded(into, PUT_LOCK, params, LOCKED);
 }
 
-fn list(items: &[String]) -> Value {
+pub(super) fn list(items: &[String]) -> Value {
     Value::Text(serde_json::Value::from(items).to_string())
 }
 
