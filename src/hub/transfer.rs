@@ -85,6 +85,7 @@ pub(super) struct Work {
     /// Largest length the limits allow, and what to say beyond it.
     ceiling: Ceiling,
     hasher: Option<Sha256>,
+    remark: &'static str,
 }
 
 /// What becomes of the bytes.
@@ -214,7 +215,7 @@ impl Upload {
     ) -> Self {
         let ceiling = Ceiling::of(&caller, &space, quota_left);
         let hasher = digest.then(Sha256::new);
-        Self { work: Some(Box::new(Work { caller, space, goal, body, ceiling, hasher })) }
+        Self { work: Some(Box::new(Work { caller, space, goal, body, ceiling, hasher, remark: "" })) }
     }
 
     /// Takes the next bytes.
@@ -228,6 +229,13 @@ impl Upload {
             hasher.update(&chunk);
         }
         work.body.push(chunk, &work.space).await
+    }
+
+    /// A detail for the history line of its commit.
+    pub fn remark(&mut self, what: &'static str) {
+        if let Some(work) = &mut self.work {
+            work.remark = what;
+        }
     }
 
     /// Bytes it will hold so far, with what it resumed or appends to.
@@ -319,7 +327,7 @@ impl Work {
             folders: options.folders,
             tokens: options.tokens.clone(),
             verb: None,
-            detail: String::new(),
+            detail: self.remark.to_owned(),
         })
     }
 

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::TcpListener;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 const STRANGERS: usize = 64;
 
 static PORTS: OnceLock<Mutex<Vec<TcpListener>>> = OnceLock::new();
+static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 /// A port on loan; it goes back when this is dropped.
 pub(super) struct Lent {
@@ -24,9 +26,16 @@ pub fn offer(listeners: Vec<TcpListener>) {
     if listeners.is_empty() {
         return;
     }
-    if PORTS.set(Mutex::new(listeners)).is_err() {
-        tracing::warn!("passive data ports were offered twice; the first offer stands");
+    let count = listeners.len();
+    match PORTS.set(Mutex::new(listeners)) {
+        Ok(()) => COUNT.store(count, Ordering::Relaxed),
+        Err(_) => tracing::warn!("passive data ports were offered twice; the first offer stands"),
     }
+}
+
+/// Ports that were ever offered.
+pub(super) fn count() -> usize {
+    COUNT.load(Ordering::Relaxed)
 }
 
 /// A free port; `None` when none was ever offered, an error when all are lent.

@@ -6,13 +6,16 @@
 pub mod accept;
 pub mod drain;
 mod expiry;
+mod kin;
 mod lasting;
 pub mod lent;
 pub mod limit;
 pub mod listen;
+pub mod outside;
 mod pair;
 pub mod pour;
 pub mod proxy;
+pub mod rate;
 pub mod side;
 pub mod stream;
 pub mod tls;
@@ -61,7 +64,7 @@ impl Link {
         };
         let plain = std::mem::replace(&mut self.stream, Stream::Closed);
         let deadline: Duration = self.limits.handshake.0;
-        self.stream = tls.accept(plain, deadline).await?;
+        self.stream = tls.accept(plain, deadline, self.origin.link).await?;
         self.origin.secure = true;
         Ok(())
     }

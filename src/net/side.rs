@@ -2,85 +2,223 @@
 //!
 //! Only the peer of the control connection is taken: a stranger who finds the port first is dropped, and the wait goes on.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
+use ipnet::IpNet;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::lent::{self, Lent};
+use super::rate::Rates;
 use super::{Stream, Tls};
 use crate::origin::Origin;
+use crate::telemetry::{Seldom, metric};
 
 /// Connections that may wait in the kernel: the peer's own and a few strangers'.
 const BACKLOG: u32 = 8;
 /// Ports of a range tried before it counts as used up.
 const TRIES: u16 = 1_000;
+/// What a flood makes the log say is said once in this time.
+const SELDOM: Duration = Duration::from_mins(1);
+/// A relaxed peer may come from the same network of this size.
+const NEIGHBOURS: (u8, u8) = (24, 64);
 
-/// A name behind which we can be reached is looked up this long.
-const LOOKUP: Duration = Duration::from_secs(5);
+static UNPROVED: Seldom = Seldom::new(SELDOM);
+static STRANGER: Seldom = Seldom::new(SELDOM);
+/// Ports of a range that wait now, by the address they wait for.
+static WAITING: LazyLock<Mutex<HashMap<IpAddr, usize>>> = LazyLock::new(Mutex::default);
+
+/// From where a data connection is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Peer {
+    /// From anywhere: whoever finds the port first has it.
+    Any,
+    /// From the network of the control connection's address (/24, IPv6 /64): clients with several lines.
+    Network,
+    /// From the address of the control connection only.
+    #[default]
+    Same,
+}
+
+impl Peer {
+    fn takes(self, control: IpAddr, from: IpAddr) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Same => control == from,
+            Self::Network => {
+                let size = if control.is_ipv4() { NEIGHBOURS.0 } else { NEIGHBOURS.1 };
+                IpNet::new(control, size).is_ok_and(|network| network.contains(&from))
+            }
+        }
+    }
+}
+
+/// What a data connection under TLS has to prove (RFC 4217 §10.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reuse {
+    /// Nothing.
+    Off,
+    /// Nothing, but the log says who did not resume the control connection's session.
+    #[default]
+    Prefer,
+    /// That it is the control connection's own client: it resumes that session, or is refused.
+    Require,
+}
+
+/// Why a client was not taken: its TLS session is not the control connection's.
+#[derive(Debug)]
+pub struct NotResumed;
+
+impl std::fmt::Display for NotResumed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the data connection did not resume the TLS session of its control connection")
+    }
+}
+
+impl std::error::Error for NotResumed {}
 
 /// A listener waiting for the data connection of one control connection.
 pub struct Passive {
     /// The port it waits on.
     pub port: u16,
     listener: TcpListener,
-    peer: IpAddr,
+    control: IpAddr,
+    peer: Peer,
+    since: Instant,
     /// The port goes back when the transfer has its connection.
     _lent: Option<Lent>,
+    _turn: Turn,
 }
 
-/// Where the data connection comes from, and whether it speaks TLS. Opened by the driver when the transfer starts.
-pub enum Lane {
-    /// We connect to the peer (PORT/EPRT; already checked to be the control peer).
+/// Where the data connection comes from, whether it speaks TLS and how fast it may be. Opened by the driver when the transfer starts.
+pub struct Lane {
+    /// Who connects to whom.
+    pub way: Way,
+    /// Speak TLS (we are the server side of it).
+    pub secured: Option<Secured>,
+    /// What its bytes are drawn from.
+    pub rates: Rates,
+    /// How long its peer may take to be there, and again to finish a TLS handshake.
+    pub wait: Duration,
+    /// Under TLS the end of an upload must be said, not only come.
+    pub strict: bool,
+}
+
+/// Who connects to whom.
+pub enum Way {
+    /// We connect to the peer (PORT/EPRT; already checked to be the control peer), from our address on the control connection.
     Active {
         /// Where to.
         to: SocketAddr,
-        /// Speak TLS (we are the server side of it).
-        tls: Option<Arc<Tls>>,
+        /// Where from.
+        from: IpAddr,
     },
     /// The peer connects to us.
-    Passive {
-        /// Who waits.
-        listener: Passive,
-        /// Speak TLS.
-        tls: Option<Arc<Tls>>,
-    },
+    Passive(Passive),
+}
+
+/// The TLS of a lane.
+pub struct Secured {
+    /// Certificates and tickets.
+    pub tls: Arc<Tls>,
+    /// Number of the control connection.
+    pub link: u64,
+    /// What the client has to prove.
+    pub reuse: Reuse,
+    /// Only the client has something to say.
+    pub uploads: bool,
+}
+
+/// One address holds at most half of a range's ports, so that it cannot keep everybody else out.
+struct Turn(Option<IpAddr>);
+
+impl Turn {
+    fn take(address: IpAddr, ports: usize) -> io::Result<Self> {
+        let mut waiting = WAITING.lock();
+        let count = waiting.entry(address).or_default();
+        if *count >= ports.div_ceil(2) {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "this address holds half of the ports already"));
+        }
+        *count += 1;
+        Ok(Self(Some(address)))
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(address) = self.0 else { return };
+        let mut waiting = WAITING.lock();
+        if let Some(count) = waiting.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                waiting.remove(&address);
+            }
+        }
+    }
 }
 
 impl Passive {
-    /// Takes a port systemd passed, or binds a random free port of the range on the address the control connection came in on; a range that starts with 0 means any port.
-    /// Only a peer with the control peer's address is taken.
+    /// Takes a port systemd passed, or binds a random free port of the range on the address the control connection came in on; a range that
+    /// starts with 0 means any port.
     ///
     /// # Errors
-    /// When every port of the range is taken.
-    pub fn bind(origin: &Origin, ports: RangeInclusive<u16>) -> io::Result<Self> {
-        let peer = origin.peer.ip().to_canonical();
-        if let Some(lent) = lent::lend() {
-            let lent = lent?;
-            let listener = lent.handle()?;
-            return Ok(Self { port: listener.local_addr()?.port(), listener, peer, _lent: Some(lent) });
+    /// `AddrInUse`: every port of the range is taken, or half of them by this client's address.
+    pub fn bind(origin: &Origin, ports: RangeInclusive<u16>, peer: Peer) -> io::Result<Self> {
+        let bound = Self::bound(origin, &ports, peer);
+        if bound.is_err() {
+            metric::data_connection_failed("ports");
         }
-        let local = origin.local.ip().to_canonical();
-        let listener = match listen_in(local, &ports) {
-            // Behind a PROXY header our own address is the balancer's.
-            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => listen_in(any(local), &ports)?,
-            other => other?,
+        bound
+    }
+
+    fn bound(origin: &Origin, ports: &RangeInclusive<u16>, peer: Peer) -> io::Result<Self> {
+        let control = origin.peer.ip().to_canonical();
+        let turn = match (lent::count(), *ports.start()) {
+            (0, 0) => Turn(None),
+            (0, _) => Turn::take(control, ports.len())?,
+            (lent, _) => Turn::take(control, lent)?,
         };
-        Ok(Self { port: listener.local_addr()?.port(), listener, peer, _lent: None })
+        let (listener, lent) = match lent::lend() {
+            Some(lent) => {
+                let lent = lent?;
+                (lent.handle()?, Some(lent))
+            }
+            None => (listen_near(origin.local.ip().to_canonical(), ports)?, None),
+        };
+        let port = listener.local_addr()?.port();
+        Ok(Self { port, listener, control, peer, since: Instant::now(), _lent: lent, _turn: turn })
     }
 
     async fn accept(self) -> io::Result<TcpStream> {
         loop {
             let (stream, from) = self.listener.accept().await?;
-            if from.ip().to_canonical() == self.peer {
+            if self.peer.takes(self.control, from.ip().to_canonical()) {
                 return Ok(stream);
             }
-            tracing::warn!(stranger = %from, peer = %self.peer, port = self.port, "data connection from another address dropped");
+            metric::data_connection_failed("stranger");
+            if let Some(times) = STRANGER.now() {
+                tracing::warn!(
+                    stranger = %from, client = %self.control, port = self.port, times,
+                    "data connection from another address dropped; a client behind several addresses needs `data_peer` in [ftp]"
+                );
+            }
         }
+    }
+
+    /// It has waited this long, and nobody ever came.
+    #[must_use]
+    pub fn in_vain_for(&self) -> Option<Duration> {
+        let waiting = rustix::net::accept(&self.listener);
+        waiting.is_err_and(|error| error == rustix::io::Errno::AGAIN).then(|| self.since.elapsed())
     }
 }
 
@@ -88,44 +226,70 @@ impl Lane {
     /// Waits for, or makes, the data connection, with its TLS handshake.
     ///
     /// # Errors
-    /// `TimedOut` after `deadline`; the socket's; the handshake's.
-    pub async fn open(self, deadline: Duration) -> io::Result<Stream> {
-        let (connected, tls) = match self {
-            Self::Active { to, tls } => (timeout(deadline, TcpStream::connect(to)).await, tls),
-            Self::Passive { listener, tls } => (timeout(deadline, listener.accept()).await, tls),
+    /// `TimedOut` after `wait`; the socket's; the handshake's; [`NotResumed`].
+    pub async fn open(self) -> io::Result<Stream> {
+        let wait = self.wait;
+        let connected = match self.way {
+            Way::Active { to, from } => timeout(wait, connect(from, to)).await,
+            Way::Passive(listener) => timeout(wait, listener.accept()).await,
         };
-        let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-        stream.set_nodelay(true)?;
-        match tls {
-            None => Ok(Stream::Tcp(stream)),
-            Some(tls) => tls.accept(Stream::Tcp(stream), deadline).await,
-        }
+        let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let tcp = connected.inspect_err(|error| {
+            metric::data_connection_failed(match error.kind() {
+                io::ErrorKind::TimedOut => "nobody",
+                io::ErrorKind::ConnectionRefused => "refused",
+                _ => "other",
+            });
+        })?;
+        tcp.set_nodelay(true)?;
+        let Some(secured) = self.secured else { return Ok(Stream::Tcp(tcp)) };
+        secured.shake(Stream::Tcp(tcp), wait).await
     }
 }
 
-/// The IPv4 address a client is told to connect to: `configured` (an address or a name) or, when that is empty, the one it connected to.
-/// A client on this very machine is always told the latter.
-///
-/// # Errors
-/// When there is no IPv4 address, or the name has none.
-pub async fn announced(configured: &str, origin: &Origin) -> io::Result<Ipv4Addr> {
-    let here = origin.local.ip().to_canonical();
-    if configured.is_empty() || origin.peer.ip().to_canonical().is_loopback() {
-        return match here {
-            IpAddr::V4(address) => Ok(address),
-            IpAddr::V6(_) => Err(io::Error::new(io::ErrorKind::AddrNotAvailable, "the connection uses IPv6")),
-        };
+impl Secured {
+    async fn shake(self, tcp: Stream, wait: Duration) -> io::Result<Stream> {
+        let shaken = self.tls.accept_beside(tcp, wait, self.link, self.uploads).await;
+        let (stream, proved) = shaken.map_err(|error| {
+            metric::data_connection_failed("tls");
+            io::Error::new(io::ErrorKind::InvalidData, error)
+        })?;
+        match self.reuse {
+            Reuse::Prefer if !proved => {
+                if let Some(times) = UNPROVED.now() {
+                    tracing::info!(
+                        link = self.link,
+                        times,
+                        "{NotResumed}; [ftp] require_reuse = \"require\" would refuse it"
+                    );
+                }
+            }
+            Reuse::Require if !proved => {
+                metric::data_connection_failed("not_resumed");
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, NotResumed));
+            }
+            Reuse::Off | Reuse::Prefer | Reuse::Require => {}
+        }
+        Ok(stream)
     }
-    if let Ok(address) = configured.parse() {
-        return Ok(address);
+}
+
+/// From the address the client knows us by. Behind a PROXY header that is not ours: then from any.
+async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    match socket.bind(SocketAddr::new(from, 0)) {
+        Err(error) if error.kind() != io::ErrorKind::AddrNotAvailable => return Err(error),
+        Ok(()) | Err(_) => {}
     }
-    let looked_up = timeout(LOOKUP, tokio::net::lookup_host((configured, 0)));
-    let mut found = looked_up.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let first = found.find_map(|address| match address.ip().to_canonical() {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
-    });
-    first.ok_or_else(|| io::Error::new(io::ErrorKind::AddrNotAvailable, "the name has no IPv4 address"))
+    socket.connect(to).await
+}
+
+fn listen_near(local: IpAddr, ports: &RangeInclusive<u16>) -> io::Result<TcpListener> {
+    match listen_in(local, ports) {
+        // Behind a PROXY header our own address is the balancer's.
+        Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => listen_in(any(local), ports),
+        other => other,
+    }
 }
 
 fn any(like: IpAddr) -> IpAddr {
@@ -179,18 +343,49 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_of_the_range_is_taken_until_none_is_left() {
-        let first = Passive::bind(&origin([127, 0, 0, 1]), 0..=0).unwrap();
+        let bind = |peer, ports| Passive::bind(&origin(peer), ports, Peer::Same);
+        let first = bind([127, 0, 0, 1], 0..=0).unwrap();
         let only = first.port..=first.port;
-        assert!(Passive::bind(&origin([127, 0, 0, 1]), only.clone()).is_err());
+        assert!(bind([127, 0, 0, 1], only.clone()).is_err());
         drop(first);
-        assert_eq!(Passive::bind(&origin([127, 0, 0, 1]), only.clone()).unwrap().port, *only.start());
+        assert_eq!(bind([127, 0, 0, 1], only.clone()).unwrap().port, *only.start());
+    }
+
+    #[test]
+    fn one_address_holds_half_of_a_range_at_most() {
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let held: Vec<Turn> = (0..3).map(|_| Turn::take(one, 5).unwrap()).collect();
+        assert!(Turn::take(one, 5).is_err());
+        drop(Turn::take(other, 5).unwrap());
+        drop(held);
+        drop(Turn::take(one, 1).unwrap());
+    }
+
+    #[test]
+    fn who_is_a_stranger_is_a_choice() {
+        let [control, near, far]: [IpAddr; 3] = [[10, 0, 0, 7].into(), [10, 0, 0, 8].into(), [10, 0, 1, 7].into()];
+        assert!(Peer::Same.takes(control, control) && !Peer::Same.takes(control, near));
+        assert!(Peer::Network.takes(control, near) && !Peer::Network.takes(control, far));
+        assert!(Peer::Any.takes(control, far));
+    }
+
+    #[tokio::test]
+    async fn a_port_knows_whether_somebody_came() {
+        let waiting = Passive::bind(&origin([127, 0, 0, 1]), 0..=0, Peer::Same).unwrap();
+        assert!(waiting.in_vain_for().is_some());
+        let _client = TcpStream::connect(("127.0.0.1", waiting.port)).await.unwrap();
+        assert!(waiting.in_vain_for().is_none());
+    }
+
+    fn plain(listener: Passive, wait: Duration) -> Lane {
+        Lane { way: Way::Passive(listener), secured: None, rates: Rates::default(), wait, strict: false }
     }
 
     #[tokio::test]
     async fn a_stranger_is_dropped_and_the_peer_still_served() {
-        let listener = Passive::bind(&origin([127, 0, 0, 2]), 0..=0).unwrap();
+        let listener = Passive::bind(&origin([127, 0, 0, 2]), 0..=0, Peer::Same).unwrap();
         let to = SocketAddr::new([127, 0, 0, 1].into(), listener.port);
-        let opening = tokio::spawn(Lane::Passive { listener, tls: None }.open(Duration::from_secs(10)));
+        let opening = tokio::spawn(plain(listener, Duration::from_secs(20)).open());
         let mut stranger = TcpStream::connect(to).await.unwrap();
         assert_eq!(stranger.read(&mut [0; 8]).await.unwrap_or(0), 0);
         let socket = TcpSocket::new_v4().unwrap();
@@ -203,8 +398,8 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_coming_ends_at_the_deadline() {
-        let listener = Passive::bind(&origin([127, 0, 0, 1]), 0..=0).unwrap();
-        let opened = Lane::Passive { listener, tls: None }.open(Duration::from_millis(20)).await;
+        let listener = Passive::bind(&origin([127, 0, 0, 1]), 0..=0, Peer::Same).unwrap();
+        let opened = plain(listener, Duration::from_millis(20)).open().await;
         assert_eq!(opened.err().map(|error| error.kind()), Some(io::ErrorKind::TimedOut));
     }
 }

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{HandshakeKind, ServerConfig};
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::kin::Kin;
 use super::lasting::Lasting;
 use super::{Stream, pair};
 use crate::error::{Error, Result};
@@ -75,17 +77,6 @@ impl Tls {
         Ok(Arc::new(Self { config: Arc::new(config), live }))
     }
 
-    /// The same without session tickets, for a connection on which only the client has something to say.
-    ///
-    /// A client that uploads reads nothing: tickets it never fetched make its kernel answer its own close with RST, and what
-    /// it had sent last is lost on the way.
-    #[must_use]
-    pub fn silent(&self) -> Arc<Self> {
-        let mut config = ServerConfig::clone(&self.config);
-        config.send_tls13_tickets = 0;
-        Arc::new(Self { config: Arc::new(config), live: Arc::clone(&self.live) })
-    }
-
     /// The same certificates, tickets and reload with these ALPN protocols.
     #[must_use]
     pub fn with_alpn(self: &Arc<Self>, alpn: &[&[u8]]) -> Arc<Self> {
@@ -106,24 +97,55 @@ impl Tls {
         Ok(())
     }
 
-    /// The server side of a handshake.
+    /// The server side of a handshake. Its tickets say that they are of connection number `link`.
     ///
     /// # Errors
     /// The handshake's; `TimedOut`.
-    pub async fn accept(&self, plain: Stream, deadline: Duration) -> io::Result<Stream> {
+    pub async fn accept(&self, plain: Stream, deadline: Duration, link: u64) -> io::Result<Stream> {
+        Ok(self.shake(plain, deadline, link, Lasting::new).await?.0)
+    }
+
+    /// The same on a side lane of connection number `link`; true when the client proved to be that connection's own by resuming its session.
+    /// A client that only uploads gets its tickets when it has said everything.
+    ///
+    /// # Errors
+    /// The handshake's; `TimedOut`.
+    pub async fn accept_beside(
+        &self,
+        plain: Stream,
+        deadline: Duration,
+        link: u64,
+        uploads: bool,
+    ) -> io::Result<(Stream, bool)> {
+        self.shake(plain, deadline, link, if uploads { Lasting::quiet } else { Lasting::new }).await
+    }
+
+    async fn shake(
+        &self,
+        plain: Stream,
+        deadline: Duration,
+        link: u64,
+        below: fn(TcpStream) -> Lasting,
+    ) -> io::Result<(Stream, bool)> {
         let Stream::Tcp(tcp) = plain else {
             return Err(io::Error::other("TLS starts once, on a plain TCP connection"));
         };
-        let acceptor = TlsAcceptor::from(Arc::clone(&self.config));
+        let kin = Kin::new(Arc::clone(&self.config.ticketer), link);
+        let mut config = ServerConfig::clone(&self.config);
+        config.ticketer = Arc::clone(&kin) as Arc<dyn ProducesTickets>;
+        let acceptor = TlsAcceptor::from(Arc::new(config));
         // Boxed: the handshake's state is large and over before the connection's long life begins.
         let handshake =
-            Box::pin(acceptor.accept_with(Lasting::new(tcp), |session| session.set_buffer_limit(Some(BUFFER_LIMIT))));
+            Box::pin(acceptor.accept_with(below(tcp), |session| session.set_buffer_limit(Some(BUFFER_LIMIT))));
         let result = match tokio::time::timeout(deadline, handshake).await {
             Ok(result) => result.map_err(in_words),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake took too long")),
         };
         match result {
-            Ok(session) => Ok(Stream::Tls(Box::new(session))),
+            Ok(session) => {
+                let resumed = session.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
+                Ok((Stream::Tls(Box::new(session)), resumed && kin.proved()))
+            }
             Err(error) => {
                 metric::tls_failed();
                 Err(error)

@@ -7,13 +7,14 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::dialogue::{Framing, Intake, Source};
 use super::framing::{Frame, Unframe};
 use crate::error::{Error, Kind, Result};
+use crate::net::rate::Rates;
 use crate::net::{Limits, Stream, pour};
 
 /// First room for a body; a small one needs no more.
@@ -35,12 +36,24 @@ pub(super) struct Pace {
     waited: Duration,
     moved: u64,
     in_all: u64,
+    rates: Rates,
 }
 
 impl Pace {
     /// `until`: the end of the connection's total time.
     pub(super) fn new(limits: &Limits, until: Option<Instant>) -> Self {
-        Self { stall: limits.stall.0, slowest: limits.slowest.0, until, waited: Duration::ZERO, moved: 0, in_all: 0 }
+        let (stall, slowest, rates) = (limits.stall.0, limits.slowest.0, Rates::default());
+        Self { stall, slowest, until, waited: Duration::ZERO, moved: 0, in_all: 0, rates }
+    }
+
+    /// What this body's bytes are drawn from.
+    pub(super) fn limit(&mut self, rates: Rates) {
+        self.rates = rates;
+    }
+
+    /// Bytes to move at once under a limit of bandwidth; else all there are.
+    fn step(&self) -> usize {
+        self.rates.step().map_or(usize::MAX, |step| usize::try_from(step).unwrap_or(usize::MAX))
     }
 
     /// Bytes since the beginning.
@@ -60,6 +73,9 @@ impl Pace {
         if !self.stall.is_zero() && self.waited >= self.stall {
             self.judge(self.moved, self.waited)?;
             (self.waited, self.moved) = (Duration::ZERO, 0);
+        }
+        if !self.rates.is_free() {
+            self.rates.spend(moved as u64).await;
         }
         Ok(moved)
     }
@@ -91,7 +107,8 @@ impl Pace {
     /// Writes all, each step watched.
     async fn write(&mut self, stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
-            let sent = self.wait(stream.write(bytes)).await?;
+            let piece = bytes.get(..self.step()).unwrap_or(bytes);
+            let sent = self.wait(stream.write(piece)).await?;
             if sent == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -156,7 +173,8 @@ async fn raw_in(stream: &mut Stream, mut buffer: BytesMut, intake: &mut dyn Inta
             buffer.reserve(room);
         }
         reads += 1;
-        let read = pace.wait(stream.read_buf(&mut buffer)).await;
+        let step = pace.step();
+        let read = pace.wait(stream.read_buf(&mut (&mut buffer).limit(step))).await;
         if matches!(read, Ok(more) if more > 0) {
             continue;
         }
@@ -195,7 +213,8 @@ impl<'a> Framed<'a> {
                 return self.end(true);
             }
             self.input.reserve(room);
-            let read = pace.wait(stream.read_buf(&mut self.input)).await;
+            let step = pace.step();
+            let read = pace.wait(stream.read_buf(&mut (&mut self.input).limit(step))).await;
             if self.input.len() >= room {
                 room = FIRST;
             }
@@ -269,17 +288,23 @@ pub(super) async fn give_out(stream: &mut Stream, source: Source, framing: Frami
     match source {
         Source::File(download, range) if frame.is_plain() => {
             let length = range.end.saturating_sub(range.start);
-            let moved = AtomicU64::new(0);
-            let mut note = |more: u64| {
-                moved.fetch_add(more, Ordering::Relaxed);
-            };
-            let sending = pour::send_file(stream, download.file(), range.start, length, &mut note);
-            tokio::select! {
-                biased;
-                done = sending => done.map_err(broken)?,
-                slow = pace.watch(&moved) => return Err(broken(slow)),
+            while sent < length {
+                let piece = (length - sent).min(pace.rates.step().unwrap_or(u64::MAX));
+                let moved = AtomicU64::new(0);
+                let mut note = |more: u64| {
+                    moved.fetch_add(more, Ordering::Relaxed);
+                };
+                let sending = pour::send_file(stream, download.file(), range.start + sent, piece, &mut note);
+                tokio::select! {
+                    biased;
+                    done = sending => done.map_err(broken)?,
+                    slow = pace.watch(&moved) => return Err(broken(slow)),
+                }
+                sent += piece;
+                if !pace.rates.is_free() {
+                    pace.rates.spend(piece).await;
+                }
             }
-            sent = length;
         }
         Source::File(download, range) => {
             while range.start + sent < range.end {

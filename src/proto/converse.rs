@@ -33,6 +33,8 @@ const LINGER: Duration = Duration::from_secs(1);
 const LARGE_BODY: u64 = 64 << 10;
 /// How long after a large body the end of the command connection is waited for.
 const HANGUP: Duration = Duration::from_millis(10);
+/// What the history says of an upload under TLS whose end came without close_notify.
+const UNSAID: &str = "no close_notify";
 /// How far a deadline of "never" lies ahead.
 const NEVER: Duration = Duration::from_hours(24 * 365);
 
@@ -291,8 +293,7 @@ impl<D: Dialogue> Drive<D> {
                 (taken.outcome, taken.lost)
             }
             Lane::Side(lane) => {
-                let wait = self.patience();
-                let body = take_beside(lane, wait, framing, &mut *intake, &mut pace);
+                let body = take_beside(lane, framing, &mut *intake, &mut pace);
                 let outcome = self.beside(Box::pin(body)).await?;
                 if outcome.is_ok() {
                     self.look(pace.moved_in_all()).await;
@@ -331,8 +332,7 @@ impl<D: Dialogue> Drive<D> {
                 Ok((Event::Sent(sent), lost))
             }
             Lane::Side(lane) => {
-                let wait = self.patience();
-                let body = give_beside(lane, wait, source, framing, &mut pace);
+                let body = give_beside(lane, source, framing, &mut pace);
                 let sent = self.beside(Box::pin(body)).await?;
                 Ok((Event::Sent(sent), false))
             }
@@ -405,29 +405,30 @@ impl<D: Dialogue> Drive<D> {
     }
 }
 
-async fn take_beside(
-    lane: side::Lane,
-    wait: Duration,
-    framing: Framing,
-    intake: &mut dyn Intake,
-    pace: &mut Pace,
-) -> Result<()> {
-    let mut stream = lane.open(wait).await.map_err(no_lane)?;
-    let taken = carry::take_in(&mut stream, BytesMut::new(), framing, intake, pace).await;
+async fn take_beside(mut lane: side::Lane, framing: Framing, intake: &mut dyn Intake, pace: &mut Pace) -> Result<()> {
+    pace.limit(std::mem::take(&mut lane.rates));
+    let strict = lane.strict;
+    let mut stream = lane.open().await.map_err(no_lane)?;
+    let mut taken = carry::take_in(&mut stream, BytesMut::new(), framing, intake, pace).await;
+    if !strict && taken.outcome.as_ref().is_err_and(|error| ended_unsaid(&stream, error)) {
+        intake.remark(UNSAID);
+        taken.outcome = Ok(());
+    }
     if taken.outcome.is_ok() {
         let _ = timeout(LINGER, stream.shutdown()).await;
     }
     taken.outcome
 }
 
-async fn give_beside(
-    lane: side::Lane,
-    wait: Duration,
-    source: Source,
-    framing: Framing,
-    pace: &mut Pace,
-) -> Result<u64> {
-    let mut stream = lane.open(wait).await.map_err(no_lane)?;
+/// The connection ended, and TLS had not said that it would: many devices simply close, and so does who cuts the line.
+fn ended_unsaid(stream: &Stream, error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    stream.as_tcp().is_none() && source.is_some_and(|source| source.kind() == io::ErrorKind::UnexpectedEof)
+}
+
+async fn give_beside(mut lane: side::Lane, source: Source, framing: Framing, pace: &mut Pace) -> Result<u64> {
+    pace.limit(std::mem::take(&mut lane.rates));
+    let mut stream = lane.open().await.map_err(no_lane)?;
     let sent = carry::give_out(&mut stream, source, framing, pace).await?;
     // TLS says that this is the end; a peer that does not listen any more has all bytes already.
     let _ = timeout(LINGER, stream.shutdown()).await;
@@ -438,6 +439,10 @@ fn no_lane(error: io::Error) -> Error {
     let words = match error.kind() {
         io::ErrorKind::TimedOut => "no data connection came: check the firewall and the passive ports and address",
         io::ErrorKind::ConnectionRefused => "the data connection was refused",
+        io::ErrorKind::InvalidData => "the TLS handshake of the data connection failed",
+        _ if error.get_ref().is_some_and(|inner| inner.is::<side::NotResumed>()) => {
+            "the data connection must resume the TLS session of this connection"
+        }
         _ => "the data connection could not be opened",
     };
     Error::new(Kind::Unavailable, words).with(NoLane(error))

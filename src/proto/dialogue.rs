@@ -149,6 +149,8 @@ pub trait Feed: Send {
 pub trait Intake: Send {
     /// The next bytes, already unframed.
     async fn push(&mut self, chunk: Bytes) -> Result<()>;
+    /// Something about the transfer that belongs into the history.
+    fn remark(&mut self, _what: &'static str) {}
     /// All came: make it durable.
     async fn commit(self: Box<Self>) -> Result<Receipt>;
     /// The transfer broke.
@@ -159,6 +161,10 @@ pub trait Intake: Send {
 impl Intake for Upload {
     async fn push(&mut self, chunk: Bytes) -> Result<()> {
         Upload::push(self, chunk).await
+    }
+
+    fn remark(&mut self, what: &'static str) {
+        Upload::remark(self, what);
     }
 
     async fn commit(self: Box<Self>) -> Result<Receipt> {

@@ -24,6 +24,8 @@ const DOORS: [&str; 11] =
 const RESULTS: [&str; 7] = ["ok", "1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 /// Ways a sign-in ends.
 const LOGINS: [&str; 5] = ["ok", "refused", "throttled", "unavailable", "other"];
+/// Reasons a data connection (FTP) did not come to be.
+const DATA_FAILURES: [&str; 7] = ["nobody", "not_resumed", "ports", "refused", "stranger", "tls", "other"];
 /// Reasons a connection got no place.
 const REFUSALS: [&str; 5] = ["account", "address", "descriptors", "total", "other"];
 
@@ -45,6 +47,7 @@ struct Metrics {
     registry: Registry,
     doors: [Door; DOORS.len()],
     logins: [Counter; LOGINS.len()],
+    data_failures: [Counter; DATA_FAILURES.len()],
     tls_failed: Counter,
     certificate_expiry: Gauge,
     commits: [Counter; 2],
@@ -101,6 +104,8 @@ impl Metrics {
         let r = &mut registry;
         let doors = doors(r);
         let logins = rows(r, "logins", "Sign-ins by result", "result", LOGINS);
+        let data_help = "Data connections that did not come to be";
+        let data_failures = rows(r, "data_connections_failed", data_help, "reason", DATA_FAILURES);
         let commits = rows(r, "commits", "Commits of the catalog by result", "result", ["ok", "failed"]);
         let reloads = rows(r, "reloads", "Configuration reloads by result", "result", ["ok", "failed"]);
         let tls_failed = Counter::default();
@@ -134,6 +139,7 @@ impl Metrics {
             registry,
             doors,
             logins,
+            data_failures,
             tls_failed,
             certificate_expiry,
             commits,
@@ -215,6 +221,11 @@ pub fn sent(door: &str, bytes: u64) {
 /// A sign-in ended: `ok`, `refused`, `throttled` or `unavailable`.
 pub fn login(result: &str) {
     count(pick(&LOGINS, &METRICS.logins, result));
+}
+
+/// A data connection did not come to be: `nobody` came, no `ports` were left, a `stranger` came, …
+pub fn data_connection_failed(reason: &str) {
+    count(pick(&DATA_FAILURES, &METRICS.data_failures, reason));
 }
 
 /// A TLS handshake failed.

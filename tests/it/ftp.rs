@@ -22,15 +22,15 @@ use crate::smtp::Anyone;
 use crate::world::World;
 
 /// Whatever a client does on this machine is done in this time.
-const PATIENCE: Duration = Duration::from_mins(1);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Connections of one account.
 const ACCOUNT: usize = 8;
 
 /// The door on a free port of the loopback.
-struct Server {
-    world: World,
-    address: SocketAddr,
+pub struct Server {
+    pub world: World,
+    pub address: SocketAddr,
     stop: CancellationToken,
     sessions: TaskTracker,
 }
@@ -42,11 +42,11 @@ impl Drop for Server {
 }
 
 impl Server {
-    async fn start(mode: TlsMode, section: &str) -> Self {
+    pub async fn start(mode: TlsMode, section: &str) -> Self {
         Self::with(mode, section, |_| {}).await
     }
 
-    async fn with(mode: TlsMode, section: &str, change: impl FnOnce(&mut Settings)) -> Self {
+    pub async fn with(mode: TlsMode, section: &str, change: impl FnOnce(&mut Settings)) -> Self {
         let world = World::with(change).await;
         let handler = world.door("ftp", &section.parse().expect("TOML"));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -63,19 +63,19 @@ impl Server {
     }
 
     /// Every session has ended.
-    async fn quiet(&self) {
+    pub async fn quiet(&self) {
         self.sessions.close();
         timeout(PATIENCE, self.sessions.wait()).await.expect("the sessions end");
         self.sessions.reopen();
     }
 
-    async fn connect(&self) -> Client<TcpStream> {
+    pub async fn connect(&self) -> Client<TcpStream> {
         let mut client = Client(BufReader::new(TcpStream::connect(self.address).await.expect("a connection")));
         assert!(client.reply().await.starts_with("220"));
         client
     }
 
-    async fn sign_in(&self) -> Client<TcpStream> {
+    pub async fn sign_in(&self) -> Client<TcpStream> {
         let mut client = self.connect().await;
         client.expect("USER alice", "331").await;
         client.expect("PASS wonder", "230").await;
@@ -131,16 +131,16 @@ impl Accepting {
 }
 
 /// Speaks lines.
-struct Client<S>(BufReader<S>);
+pub struct Client<S>(pub BufReader<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
-    async fn send(&mut self, text: &str) {
+    pub async fn send(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).await.expect("written");
         self.0.flush().await.expect("flushed");
     }
 
     /// One reply, all its lines.
-    async fn reply(&mut self) -> String {
+    pub async fn reply(&mut self) -> String {
         let mut reply = String::new();
         loop {
             let mut line = String::new();
@@ -153,26 +153,26 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    async fn ask(&mut self, line: &str) -> String {
+    pub async fn ask(&mut self, line: &str) -> String {
         self.send(&format!("{line}\r\n")).await;
         self.reply().await
     }
 
-    async fn expect(&mut self, line: &str, start: &str) -> String {
+    pub async fn expect(&mut self, line: &str, start: &str) -> String {
         let reply = self.ask(line).await;
         assert!(reply.starts_with(start), "{line} → {reply}");
         reply
     }
 
     /// EPSV, and the connection to the port it tells.
-    async fn lane(&mut self) -> TcpStream {
+    pub async fn lane(&mut self) -> TcpStream {
         let reply = self.expect("EPSV", "229").await;
         let port = reply.split('|').nth(3).and_then(|port| port.parse().ok()).expect("a port");
         TcpStream::connect(("127.0.0.1", port)).await.expect("a data connection")
     }
 }
 
-fn connector() -> TlsConnector {
+pub fn connector() -> TlsConnector {
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let config = rustls::ClientConfig::builder_with_provider(Arc::new(provider.clone()))
         .with_safe_default_protocol_versions()
@@ -183,17 +183,17 @@ fn connector() -> TlsConnector {
     TlsConnector::from(Arc::new(config))
 }
 
-async fn secure(stream: TcpStream) -> TlsStream<TcpStream> {
+pub async fn secure(stream: TcpStream) -> TlsStream<TcpStream> {
     let name = "localhost".try_into().expect("a name");
     connector().connect(name, stream).await.expect("a handshake")
 }
 
-async fn run(program: &str, arguments: &[&str]) -> Output {
+pub async fn run(program: &str, arguments: &[&str]) -> Output {
     let command = Command::new(program).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
     timeout(PATIENCE, command).await.expect("the client ends").unwrap_or_else(|error| panic!("{program}: {error}"))
 }
 
-async fn must(program: &str, arguments: &[&str]) -> String {
+pub async fn must(program: &str, arguments: &[&str]) -> String {
     let output = run(program, arguments).await;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
@@ -206,7 +206,7 @@ async fn must(program: &str, arguments: &[&str]) -> String {
 }
 
 /// Bytes that are no pattern a mistake could hide in.
-fn bytes(count: usize) -> Vec<u8> {
+pub fn bytes(count: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_u32;
     std::iter::repeat_with(|| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -378,8 +378,8 @@ async fn what_was_slipped_in_behind_auth_tls_is_not_heard() {
 }
 
 #[tokio::test]
-async fn a_cut_tls_upload_is_not_taken_for_a_whole_one() {
-    let server = Server::start(TlsMode::Implicit, "").await;
+async fn a_cut_tls_upload_is_not_taken_for_a_whole_one_where_that_is_asked_for() {
+    let server = Server::start(TlsMode::Implicit, "close_notify = \"strict\"").await;
     let stream = TcpStream::connect(server.address).await.unwrap();
     let mut client = Client(BufReader::new(secure(stream).await));
     assert!(client.reply().await.starts_with("220"));

@@ -62,8 +62,8 @@ pub enum Command {
     NotHere,
     /// Which facts MLSD shows.
     OptsMlst(String),
-    /// UTF-8 is always on.
-    OptsUtf8,
+    /// UTF-8, or the account's code page (OFF).
+    OptsUtf8(bool),
     /// An option nobody has.
     OptsUnknown,
     /// The password.
@@ -392,7 +392,7 @@ fn options(rest: &[u8]) -> Command {
     let (name, value) = whole.split_once(' ').unwrap_or((&whole, ""));
     match name {
         "MLST" => Command::OptsMlst(value.trim().to_owned()),
-        "UTF8" | "UTF-8" => Command::OptsUtf8,
+        "UTF8" | "UTF-8" => Command::OptsUtf8(value.trim() != "OFF"),
         _ => Command::OptsUnknown,
     }
 }

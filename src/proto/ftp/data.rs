@@ -1,20 +1,32 @@
 //! Data connections and what travels on them: PASV, EPSV, PORT, EPRT, PROT; RETR, STOR, APPE, STOU.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
+use super::CloseNotify;
 use super::command::Epsv;
+use super::hint::{self, Told};
 use super::reply::Reply;
 use super::session::{Running, Session, Turn, log_fault, say};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 use crate::hub::{Caller, Receipt, TreePath, WriteMode, WriteOptions};
 use crate::net::side;
-use crate::proto::dialogue::{Lane, Source};
+use crate::proto::dialogue::{Lane, NoLane, Source};
 
 /// How the next data connection is made.
 pub(super) enum Data {
     Active(SocketAddr),
-    Passive(side::Passive),
+    /// With the address that PASV told.
+    Passive(side::Passive, Option<Ipv4Addr>),
+}
+
+impl Data {
+    fn told(&self) -> Told {
+        match self {
+            Self::Active(to) => Told::Active(*to),
+            Self::Passive(listener, address) => Told::Passive(*address, listener.port),
+        }
+    }
 }
 
 /// Which way the bytes of a data connection go.
@@ -28,63 +40,80 @@ pub(super) enum Way {
 const FIRST_CLIENT_PORT: u16 = 1_024;
 
 impl Session {
-    fn wait_for_peer(&mut self) -> Result<u16> {
-        self.data = None;
-        let listener = side::Passive::bind(&self.origin, self.door.ports.clone()).map_err(|error| {
-            tracing::error!(%error, ports = self.door.settings.passive_ports, "no port for a data connection");
-            Error::new(Kind::Unavailable, "no port is free for a data connection; try again")
+    /// Another way is chosen, or none any more. That nobody came until now is worth a word.
+    pub(super) fn forget_data(&mut self) {
+        let Some(data) = self.data.take() else { return };
+        let told = data.told();
+        if let Data::Passive(listener, _) = data
+            && let Some(waited) = listener.in_vain_for()
+        {
+            hint::in_vain(&self.door, &self.origin, told, waited);
+        }
+    }
+
+    fn wait_for_peer(&mut self, address: Option<Ipv4Addr>) -> std::result::Result<u16, Reply> {
+        self.forget_data();
+        let bound = side::Passive::bind(&self.origin, self.door.ports.clone(), self.door.settings.data_peer);
+        let listener = bound.map_err(|error| {
+            hint::no_port(&self.door, &self.origin, &error);
+            Reply::new(425, "no port is free for a data connection; try again")
         })?;
         let port = listener.port;
-        self.data = Some(Data::Passive(listener));
+        self.data = Some(Data::Passive(listener, address));
         Ok(port)
     }
 
-    pub(super) async fn passive(&mut self) -> Result<Turn> {
+    pub(super) async fn passive(&mut self) -> Turn {
         if self.only_epsv {
-            return Ok(say(501, "EPSV ALL was said: only EPSV from now on"));
+            return say(501, "EPSV ALL was said: only EPSV from now on");
         }
-        let address = match side::announced(&self.door.settings.passive_address, &self.origin).await {
+        let address = match self.door.outside(&self.origin).address(&self.origin).await {
             Ok(address) => address,
             Err(error) => {
-                tracing::warn!(%error, name = self.door.settings.passive_address, "ftp: no address for PASV");
-                return Ok(say(425, "PASV is for IPv4; use EPSV"));
+                hint::no_address(&self.door, &self.origin, &error);
+                return say(425, "PASV is for IPv4; use EPSV");
             }
         };
-        let port = self.wait_for_peer()?;
+        let port = match self.wait_for_peer(Some(address)) {
+            Ok(port) => port,
+            Err(reply) => return Turn::Say(reply),
+        };
         let [a, b, c, d] = address.octets();
         let [high, low] = port.to_be_bytes();
         // Exactly this text: devices scan for the bracket and the commas.
-        Ok(say(227, format!("Entering Passive Mode ({a},{b},{c},{d},{high},{low})")))
+        say(227, format!("Entering Passive Mode ({a},{b},{c},{d},{high},{low})"))
     }
 
-    pub(super) fn extended_passive(&mut self, asked: Epsv) -> Result<Turn> {
+    pub(super) fn extended_passive(&mut self, asked: Epsv) -> Turn {
         let ours = if self.origin.local.ip().to_canonical().is_ipv4() { 1 } else { 2 };
         match asked {
             Epsv::All => {
                 self.only_epsv = true;
-                return Ok(say(200, "EPSV ALL it is"));
+                return say(200, "EPSV ALL it is");
             }
             Epsv::Family(family) if family != ours => {
-                return Ok(say(522, format!("network protocol not supported, use ({ours})")));
+                return say(522, format!("network protocol not supported, use ({ours})"));
             }
             Epsv::Any | Epsv::Family(_) => {}
         }
-        let port = self.wait_for_peer()?;
-        Ok(say(229, format!("Entering Extended Passive Mode (|||{port}|)")))
+        match self.wait_for_peer(None) {
+            Ok(port) => say(229, format!("Entering Extended Passive Mode (|||{port}|)")),
+            Err(reply) => Turn::Say(reply),
+        }
     }
 
     /// RFC 2577: only to the client itself and never to a service port, checked before anything is connected.
     pub(super) fn active(&mut self, to: SocketAddr, extended: bool) -> Turn {
-        self.data = None;
+        self.forget_data();
         let to = SocketAddr::new(to.ip().to_canonical(), to.port());
         if self.only_epsv {
             return say(501, "EPSV ALL was said: only EPSV from now on");
         }
-        if !self.door.settings.active {
+        if !self.policy.active {
             return say(502, "active mode is off here; use EPSV or PASV");
         }
         if to.ip() != self.origin.peer.ip().to_canonical() || to.port() < FIRST_CLIENT_PORT {
-            tracing::warn!(peer = %self.origin.peer, asked = %to, link = self.origin.link, "ftp: bounce refused");
+            hint::bounce(&self.origin, to);
             return say(504, "only to your own address and a port from 1024");
         }
         self.data = Some(Data::Active(to));
@@ -96,7 +125,7 @@ impl Session {
             return say(503, "AUTH TLS first");
         }
         match level {
-            b'C' if !self.door.plain_is_fine(self.origin.peer.ip()) => say(534, "data must be protected here"),
+            b'C' if !self.policy.plain_is_fine(self.origin.peer.ip()) => say(534, "data must be protected here"),
             b'C' => {
                 self.protected = false;
                 say(200, "data in the clear")
@@ -115,21 +144,35 @@ impl Session {
         let Some(data) = self.data.take() else {
             return Err(Reply::new(425, "no data connection: send EPSV or PASV first"));
         };
-        if !self.protected && !self.door.plain_is_fine(self.origin.peer.ip()) {
+        if !self.protected && !self.policy.plain_is_fine(self.origin.peer.ip()) {
             return Err(Reply::new(521, "data must be protected here: send PROT P first"));
         }
         let tls = if self.protected { self.tls.clone() } else { None };
         if self.protected && tls.is_none() {
             return Err(Reply::new(425, "TLS is not offered for data on this port"));
         }
-        let tls = match way {
-            Way::In => tls.map(|tls| tls.silent()),
-            Way::Out => tls,
-        };
-        Ok(Lane::Side(match data {
-            Data::Active(to) => side::Lane::Active { to, tls },
-            Data::Passive(listener) => side::Lane::Passive { listener, tls },
+        let settings = &self.door.settings;
+        let (link, reuse, uploads) = (self.origin.link, settings.require_reuse, matches!(way, Way::In));
+        self.told = Some(data.told());
+        let from = self.origin.local.ip().to_canonical();
+        Ok(Lane::Side(side::Lane {
+            way: match data {
+                Data::Active(to) => side::Way::Active { to, from },
+                Data::Passive(listener, _) => side::Way::Passive(listener),
+            },
+            secured: tls.map(|tls| side::Secured { tls, link, reuse, uploads }),
+            rates: self.policy.rates(way),
+            wait: settings.data_wait.0,
+            strict: settings.close_notify == CloseNotify::Strict,
         }))
+    }
+
+    /// Tells the log why a transfer had no data connection.
+    fn hint(&mut self, error: &Error) {
+        let no_lane = std::error::Error::source(error).and_then(|source| source.downcast_ref::<NoLane>());
+        if let (Some(told), Some(NoLane(error))) = (self.told.take(), no_lane) {
+            hint::failed(&self.door, &self.origin, told, error);
+        }
     }
 
     pub(super) async fn retrieve(&mut self, caller: &Caller, name: &str) -> Result<Turn> {
@@ -235,6 +278,7 @@ impl Session {
             }
             Err(error) => {
                 log_fault(&error);
+                self.hint(&error);
                 self.noted(running.verb, &running.path, 0, running.begun, Reply::from(&error))
             }
         }
@@ -247,6 +291,7 @@ impl Session {
             Ok(bytes) => (bytes, Reply::new(226, format!("sent, {bytes} bytes"))),
             Err(error) => {
                 log_fault(&error);
+                self.hint(&error);
                 (0, Reply::from(&error))
             }
         };

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::command::{Command, Style};
 use super::data::Way;
 use super::listing::{Lines, Look, Once, long, stamp};
+use super::page::InPage;
 use super::reply::{Reply, quoted};
 use super::session::{Running, Session, Turn, log_fault, say};
 use crate::error::{Error, Kind, Result};
@@ -183,6 +184,10 @@ impl Session {
             Style::Names => "NLST",
         };
         self.running = Some(Running { verb, path, begun });
+        let source = match (source, self.page()) {
+            (Source::Feed(feed), Some(page)) => Source::Feed(Box::new(InPage { feed, page })),
+            (source, _) => source,
+        };
         Ok(Turn::Give { prompt: Some(Reply::new(150, "here comes the listing")), source, framing: Framing::Raw, lane })
     }
 

@@ -6,13 +6,17 @@
 mod command;
 mod data;
 mod files;
+mod hint;
 mod listing;
+mod page;
+mod policy;
 mod reply;
 mod session;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use ipnet::IpNet;
@@ -22,7 +26,12 @@ use super::converse::converse;
 use super::{Protocol, Section, Tools};
 use crate::error::{Error, Kind, Result};
 use crate::hub::Hub;
+use crate::net::outside::Outside;
+use crate::net::side::{Peer, Reuse};
 use crate::net::{Handler, Link};
+use crate::origin::Origin;
+use crate::units::{ByteSize, Span};
+use policy::{AccountSettings, Policies};
 use session::Session;
 
 /// The language.
@@ -36,8 +45,14 @@ pub struct Settings {
     pub banner: String,
     /// Ports for data connections, `40000-40999`; `0`: any free port.
     pub passive_ports: String,
-    /// IPv4 address or name that PASV tells clients, for a server behind NAT; empty: the address they connected to.
+    /// What PASV tells clients: `auto` (the address they connected to), or an IPv4 address or a name, for a server behind NAT.
     pub passive_address: String,
+    /// The same for clients of some networks, the narrowest that holds the client first.
+    pub passive_addresses: Vec<AddressFor>,
+    /// From where a data connection is taken: `same`, `network` or `any`.
+    pub data_peer: Peer,
+    /// How long a data connection is waited for.
+    pub data_wait: Span,
     /// Let clients ask for connections to themselves (PORT, EPRT): only to their own address and ports from 1024.
     pub active: bool,
     /// In TYPE A: `keep` the bytes of files as they are, or `convert` line ends.
@@ -46,10 +61,43 @@ pub struct Settings {
     pub require_tls: bool,
     /// Networks that may go without TLS although it is required, such as that of old cameras.
     pub plain_from: Vec<String>,
+    /// Must a data connection resume the TLS session of its control connection? `off`, `prefer` or `require`.
+    pub require_reuse: Reuse,
+    /// An upload under TLS whose end was not said by close_notify: `lenient` takes it, `strict` refuses it.
+    pub close_notify: CloseNotify,
+    /// Code page of names, until the client asks for UTF-8.
+    pub encoding: String,
+    /// Bytes a second that all uploads here share; 0: no limit.
+    pub upload_rate: ByteSize,
+    /// Bytes a second that all downloads here share; 0: no limit.
+    pub download_rate: ByteSize,
+    /// What differs for some accounts.
+    pub accounts: Vec<AccountSettings>,
     /// Let `anonymous` and `ftp` in as someone not signed in: what is granted to `everyone`.
     pub anonymous: bool,
     /// A broken upload stays invisible and can be resumed for a while.
     pub keep_partial: bool,
+}
+
+/// What PASV tells the clients of one network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddressFor {
+    /// Where the client is.
+    pub network: String,
+    /// `auto`, an IPv4 address or a name.
+    pub address: String,
+}
+
+/// What becomes of an upload under TLS that ends without close_notify.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CloseNotify {
+    /// It is taken, and the history says so: many devices simply close.
+    #[default]
+    Lenient,
+    /// It is refused: somebody may have cut the line.
+    Strict,
 }
 
 /// What TYPE A does to file contents.
@@ -68,11 +116,20 @@ impl Default for Settings {
         Self {
             banner: "Stoa ready".into(),
             passive_ports: "0".into(),
-            passive_address: String::new(),
+            passive_address: "auto".into(),
+            passive_addresses: Vec::new(),
+            data_peer: Peer::Same,
+            data_wait: Span(Duration::from_secs(30)),
             active: false,
             ascii: Ascii::Keep,
             require_tls: false,
             plain_from: Vec::new(),
+            require_reuse: Reuse::Prefer,
+            close_notify: CloseNotify::Lenient,
+            encoding: "utf-8".into(),
+            upload_rate: ByteSize(0),
+            download_rate: ByteSize(0),
+            accounts: Vec::new(),
             anonymous: true,
             keep_partial: true,
         }
@@ -99,7 +156,10 @@ struct Door {
     hub: Hub,
     settings: Settings,
     ports: RangeInclusive<u16>,
-    plain_from: Vec<IpNet>,
+    outside: Outside,
+    /// Narrowest first.
+    outsides: Vec<(IpNet, Outside)>,
+    policies: Policies,
 }
 
 struct Handle(Arc<Door>);
@@ -118,17 +178,37 @@ impl Handler for Handle {
 impl Door {
     fn new(settings: Settings, hub: Hub) -> Result<Self> {
         let ports = ports(&settings.passive_ports)?;
-        let plain_from = settings.plain_from.iter().map(|text| network(text)).collect::<Result<_>>()?;
+        let policies = Policies::new(&settings)?;
+        let outside = outside("passive_address", &settings.passive_address)?;
+        let mut outsides = Vec::with_capacity(settings.passive_addresses.len());
+        for (number, one) in settings.passive_addresses.iter().enumerate() {
+            let key = format!("passive_addresses[{number}]");
+            let network = network(&format!("{key}.network"), &one.network)?;
+            outsides.push((network, self::outside(&format!("{key}.address"), &one.address)?));
+        }
+        outsides.sort_by_key(|(network, _)| std::cmp::Reverse(network.prefix_len()));
+        if settings.data_wait.0.is_zero() {
+            return Err(Error::new(Kind::Invalid, "[ftp] data_wait: no time at all; write a span such as 30s"));
+        }
         if settings.banner.contains(['\r', '\n']) {
             return Err(Error::new(Kind::Invalid, "[ftp] banner: must be one line"));
         }
-        Ok(Self { hub, settings, ports, plain_from })
+        Ok(Self { hub, settings, ports, outside, outsides, policies })
     }
 
-    /// May this peer go without TLS?
-    fn plain_is_fine(&self, peer: IpAddr) -> bool {
-        !self.settings.require_tls || self.plain_from.iter().any(|network| network.contains(&peer.to_canonical()))
+    /// What PASV tells this client. One on this very machine needs no way around a NAT.
+    fn outside(&self, origin: &Origin) -> &Outside {
+        let peer = origin.peer.ip().to_canonical();
+        match self.outsides.iter().find(|(network, _)| network.contains(&peer)) {
+            Some((_, outside)) => outside,
+            None if peer.is_loopback() => &Outside::Auto,
+            None => &self.outside,
+        }
     }
+}
+
+fn outside(key: &str, text: &str) -> Result<Outside> {
+    Outside::parse(text).map_err(|words| Error::new(Kind::Invalid, format!("[ftp] {key}: {words}")))
 }
 
 /// `0`, `50000` or `40000-40999`.
@@ -143,9 +223,9 @@ fn ports(text: &str) -> Result<RangeInclusive<u16>> {
     }
 }
 
-fn network(text: &str) -> Result<IpNet> {
+fn network(key: &str, text: &str) -> Result<IpNet> {
     text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
-        let words = format!("[ftp] plain_from: `{text}` is no network; write it like `10.0.5.0/24`");
+        let words = format!("[ftp] {key}: `{text}` is no network; write it like `10.0.5.0/24`");
         Error::new(Kind::Invalid, words)
     })
 }

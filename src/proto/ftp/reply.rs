@@ -5,7 +5,9 @@ use std::error::Error as _;
 
 use bytes::{BufMut, BytesMut};
 
+use super::page::Page;
 use crate::error::{Error, Kind};
+use crate::net::side::NotResumed;
 use crate::proto::dialogue::{Encode, NoLane};
 
 /// One reply.
@@ -15,6 +17,8 @@ pub struct Reply {
     text: Cow<'static, str>,
     /// Lines between the first and the last.
     body: Option<Body>,
+    /// Written in this code page; `None`: in UTF-8.
+    page: Option<Page>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +31,28 @@ impl Reply {
     /// A line.
     #[must_use]
     pub fn new(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, text: text.into(), body: None }
+        Self { code, text: text.into(), body: None, page: None }
     }
 
     /// Several lines: `211-first`, the body with a blank before each line (so that none can look like the end), `211 end`.
     #[must_use]
     pub fn many(code: u16, first: impl Into<Cow<'static, str>>, lines: Vec<String>, end: &'static str) -> Self {
-        Self { code, text: first.into(), body: Some(Body { lines, end }) }
+        Self { code, text: first.into(), body: Some(Body { lines, end }), page: None }
+    }
+
+    /// A name could hold anything: nothing in it may end a line.
+    fn put_clean(&self, text: &str, into: &mut BytesMut) {
+        let clean = |byte: u8| if byte < b' ' || byte == 127 { b'?' } else { byte };
+        match self.page {
+            Some(page) => into.extend(page.write(text).iter().copied().map(clean)),
+            None => into.extend(text.bytes().map(clean)),
+        }
+    }
+
+    /// The same in a code page.
+    #[must_use]
+    pub fn in_page(self, page: Page) -> Self {
+        Self { page: Some(page), ..self }
     }
 
     /// Its code.
@@ -50,8 +69,9 @@ impl From<&Error> for Reply {
 }
 
 fn code_of(error: &Error) -> u16 {
-    if error.source().is_some_and(<dyn std::error::Error>::is::<NoLane>) {
-        return 425;
+    if let Some(NoLane(error)) = error.source().and_then(|source| source.downcast_ref::<NoLane>()) {
+        // RFC 4217 §15: 522 when the security of the data connection is not what the server's policy asks for.
+        return if error.get_ref().is_some_and(|inner| inner.is::<NotResumed>()) { 522 } else { 425 };
     }
     match error.kind() {
         Kind::Cancelled => 426,
@@ -69,24 +89,19 @@ impl Encode for Reply {
         let code = self.code.to_string();
         into.extend_from_slice(code.as_bytes());
         into.put_u8(if self.body.is_some() { b'-' } else { b' ' });
-        put_clean(&self.text, into);
+        self.put_clean(&self.text, into);
         into.extend_from_slice(b"\r\n");
         let Some(body) = &self.body else { return };
         for line in &body.lines {
             into.put_u8(b' ');
-            put_clean(line, into);
+            self.put_clean(line, into);
             into.extend_from_slice(b"\r\n");
         }
         into.extend_from_slice(code.as_bytes());
         into.put_u8(b' ');
-        put_clean(body.end, into);
+        self.put_clean(body.end, into);
         into.extend_from_slice(b"\r\n");
     }
-}
-
-/// A name could hold anything: nothing in it may end a line.
-fn put_clean(text: &str, into: &mut BytesMut) {
-    into.extend(text.bytes().map(|byte| if byte < b' ' || byte == 127 { b'?' } else { byte }));
 }
 
 /// RFC 959 appendix II: a path between quotes, its own quotes doubled.

@@ -5,19 +5,24 @@ use std::time::Instant;
 
 use super::command::{self, Command, Type};
 use super::data::Data;
+use super::hint::Told;
 use super::listing::Facts;
+use super::page::Page;
+use super::policy::Policy;
 use super::reply::Reply;
 use super::{Ascii, Door};
 use crate::error::{Error, Kind, Result};
 use crate::hub::{Caller, TreePath};
 use crate::net::{Link, Permit, Tls};
 use crate::origin::Origin;
-use crate::proto::dialogue::{self, Dialogue, Event, Framing, Lines, Malformed, Meanwhile, Why};
+use crate::proto::dialogue::{self, Dialogue, Event, Framing, Lines, Malformed, Meanwhile, NoLane, Why};
 use crate::telemetry::Access;
 
 /// What the wire does next.
 pub(super) type Turn = dialogue::Turn<Reply>;
 
+/// Told to who would sign in, or move data, in the clear.
+const NEEDS_TLS: &str = "sign-in needs TLS here: send AUTH TLS first, or use FTPS in your client";
 /// Wrong passwords before the connection is closed.
 const WRONG_PASSWORDS: u32 = 5;
 
@@ -39,6 +44,12 @@ pub struct Session {
     pub(super) only_epsv: bool,
     /// How the next data connection is made.
     pub(super) data: Option<Data>,
+    /// What was said about the data connection of the transfer that runs.
+    pub(super) told: Option<Told>,
+    /// What holds for who speaks.
+    pub(super) policy: Arc<Policy>,
+    /// OPTS UTF8 ON was said: no code page.
+    utf8: bool,
     /// REST: where the next transfer starts.
     pub(super) offset: u64,
     /// ALLO: size of the next upload.
@@ -65,6 +76,7 @@ pub(super) struct Running {
 impl Session {
     pub(super) fn new(door: Arc<Door>, link: &mut Link) -> Self {
         Self {
+            policy: door.policies.base(),
             door,
             origin: link.origin.clone(),
             tls: link.tls.clone(),
@@ -77,6 +89,8 @@ impl Session {
             protected: link.origin.secure,
             only_epsv: false,
             data: None,
+            told: None,
+            utf8: false,
             offset: 0,
             announced: None,
             renaming: None,
@@ -112,6 +126,16 @@ impl Session {
         }
     }
 
+    /// May a session under this policy go without TLS, or has it TLS?
+    fn may_be_plain(&self, policy: &Policy) -> bool {
+        self.origin.secure || policy.plain_is_fine(self.origin.peer.ip())
+    }
+
+    /// The code page of the names this client reads and writes; `None`: UTF-8.
+    pub(super) fn page(&self) -> Option<Page> {
+        self.policy.page.filter(|_| !self.utf8 && matches!(self.who, Who::Signed(_)))
+    }
+
     fn name(&self) -> &str {
         match &self.who {
             Who::Nobody => "",
@@ -131,7 +155,9 @@ impl Session {
     fn forget(&mut self) {
         self.who = Who::Nobody;
         self.cwd = TreePath::root();
-        self.data = None;
+        self.forget_data();
+        self.policy = self.door.policies.base();
+        self.utf8 = false;
         self.offset = 0;
         self.announced = None;
         self.renaming = None;
@@ -152,7 +178,10 @@ impl Session {
                 say(200, format!("MLST OPTS {}", self.facts.shown()))
             }
             Command::OptsUnknown => say(501, "no such option"),
-            Command::OptsUtf8 => say(200, "UTF-8 is always on"),
+            Command::OptsUtf8(on) => {
+                self.utf8 = on;
+                say(200, if self.page().is_none() { "UTF-8 is on" } else { "UTF-8 is off" })
+            }
             Command::Pass(secret) => self.pass(&secret.0).await,
             Command::Pbsz if self.origin.secure => say(200, "PBSZ=0"),
             Command::Pbsz => say(503, "AUTH TLS first"),
@@ -179,7 +208,7 @@ impl Session {
 
     fn features(&self) -> Turn {
         let secure: &[&str] = if self.tls.is_some() { &["AUTH TLS", "PBSZ", "PROT"] } else { &[] };
-        let active: &[&str] = if self.door.settings.active { &["EPRT"] } else { &[] };
+        let active: &[&str] = if self.policy.active { &["EPRT"] } else { &[] };
         let facts = format!("MLST {}", self.facts.feature());
         let others = ["CLNT", "EPSV", "MDTM", "MFMT", &facts, "PASV", "REST STREAM", "SIZE", "TVFS", "UTF8"];
         let lines = secure.iter().chain(active).chain(&others).map(ToString::to_string).collect();
@@ -188,8 +217,8 @@ impl Session {
 
     fn user(&mut self, name: String) -> Turn {
         self.forget();
-        if !self.origin.secure && !self.door.plain_is_fine(self.origin.peer.ip()) {
-            return say(530, "sign-in needs TLS here: send AUTH TLS first, or use FTPS in your client");
+        if !self.may_be_plain(&self.door.policies.of_name(&name)) {
+            return say(530, NEEDS_TLS);
         }
         self.who = Who::Named(name);
         // The same for everyone, so that names cannot be probed.
@@ -211,13 +240,21 @@ impl Session {
             true => Ok(self.door.hub.guest(self.origin.clone())),
             false => self.door.hub.login(&self.origin, &name, password).await,
         };
-        let counted = outcome.and_then(|caller| match caller.is_guest() {
-            true => Ok(caller),
-            false => self.permit.account(caller.name()).map(|()| caller),
+        let allowed = outcome.and_then(|caller| {
+            let policy = self.door.policies.of_caller(&caller);
+            match self.may_be_plain(&policy) {
+                true => Ok((caller, policy)),
+                false => Err(Error::new(Kind::Denied, NEEDS_TLS)),
+            }
+        });
+        let counted = allowed.and_then(|(caller, policy)| match caller.is_guest() {
+            true => Ok((caller, policy)),
+            false => self.permit.account(caller.name()).map(|()| (caller, policy)),
         });
         let reply = match counted {
-            Ok(caller) => {
+            Ok((caller, policy)) => {
                 self.cwd = caller.start();
+                self.policy = policy;
                 self.who = Who::Signed(caller);
                 Reply::new(230, "signed in")
             }
@@ -227,6 +264,7 @@ impl Session {
                 match error.kind() {
                     Kind::Throttled => Reply::new(421, error.public().to_owned()),
                     Kind::Internal | Kind::Unavailable => Reply::from(&error),
+                    Kind::Denied if error.public() == NEEDS_TLS => Reply::new(530, NEEDS_TLS),
                     _ => Reply::new(530, "name or password is wrong"),
                 }
             }
@@ -251,10 +289,10 @@ impl Session {
                 say(200, "noted")
             }
             Command::Appe(name) => self.append(caller, &name).await?,
-            Command::Epsv(asked) => self.extended_passive(asked)?,
+            Command::Epsv(asked) => self.extended_passive(asked),
             Command::List(style, path) => self.list(caller, style, path.as_deref()).await?,
             Command::Mode(mode) => one_of(mode, b'S', "mode S"),
-            Command::Pasv => self.passive().await?,
+            Command::Pasv => self.passive().await,
             Command::Port(to, extended) => self.active(to, extended),
             Command::PortUnknown => say(522, "network protocol not supported, use (1,2)"),
             Command::Rest(offset) => {
@@ -296,17 +334,30 @@ impl Session {
     }
 }
 
-impl Dialogue for Session {
-    type Command = Command;
-    type Reply = Reply;
-    // Devices send bare LF now and then; a path may be 4096 bytes.
-    const LINES: Lines = Lines { longest: 4_352, bare_lf: true, telnet: true };
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.forget_data();
+    }
+}
 
-    fn parse(&self, line: &[u8]) -> std::result::Result<Command, Malformed> {
-        command::parse(line)
+impl Session {
+    /// In the letters of this client.
+    fn written(&self, turn: Turn) -> Turn {
+        let Some(page) = self.page() else { return turn };
+        match turn {
+            Turn::Say(reply) => Turn::Say(reply.in_page(page)),
+            Turn::Close(reply) => Turn::Close(reply.map(|reply| reply.in_page(page))),
+            Turn::Take { prompt, intake, framing, lane } => {
+                Turn::Take { prompt: prompt.map(|reply| reply.in_page(page)), intake, framing, lane }
+            }
+            Turn::Give { prompt, source, framing, lane } => {
+                Turn::Give { prompt: prompt.map(|reply| reply.in_page(page)), source, framing, lane }
+            }
+            Turn::Secure(_) | Turn::Wait => turn,
+        }
     }
 
-    async fn answer(&mut self, command: Command) -> Turn {
+    async fn decide(&mut self, command: Command) -> Turn {
         let command = match self.greet(command).await {
             Ok(turn) => return turn,
             Err(command) => command,
@@ -319,7 +370,7 @@ impl Dialogue for Session {
         })
     }
 
-    async fn react(&mut self, event: Event) -> Turn {
+    fn respond(&mut self, event: Event) -> Turn {
         match event {
             Event::Opened => say(220, self.door.settings.banner.clone()),
             Event::Malformed(Malformed::Foreign(language)) => {
@@ -344,6 +395,31 @@ impl Dialogue for Session {
             })),
         }
     }
+}
+
+impl Dialogue for Session {
+    type Command = Command;
+    type Reply = Reply;
+    // Devices send bare LF now and then; a path may be 4096 bytes.
+    const LINES: Lines = Lines { longest: 4_352, bare_lf: true, telnet: true };
+
+    fn parse(&self, line: &[u8]) -> std::result::Result<Command, Malformed> {
+        match self.page() {
+            // The replies to USER and PASS are in the clear of any page; a password is bytes, not letters.
+            Some(page) if !line.is_ascii() => command::parse(page.read(line).as_bytes()),
+            _ => command::parse(line),
+        }
+    }
+
+    async fn answer(&mut self, command: Command) -> Turn {
+        let turn = self.decide(command).await;
+        self.written(turn)
+    }
+
+    async fn react(&mut self, event: Event) -> Turn {
+        let turn = self.respond(event);
+        self.written(turn)
+    }
 
     fn during_transfer(&self, command: &Command) -> Meanwhile {
         match command {
@@ -364,7 +440,8 @@ impl Dialogue for Session {
 
 /// What a peer cannot learn from the reply.
 pub(super) fn log_fault(error: &Error) {
-    if matches!(error.kind(), Kind::Corrupt | Kind::Internal | Kind::Unavailable) {
+    let no_lane = std::error::Error::source(error).is_some_and(|source| source.is::<NoLane>());
+    if matches!(error.kind(), Kind::Corrupt | Kind::Internal | Kind::Unavailable) && !no_lane {
         tracing::warn!(detail = error.detail(), "ftp: a command failed");
     }
 }
