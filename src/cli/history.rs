@@ -5,7 +5,7 @@ use std::path::Path;
 use clap::Args;
 
 use super::desk::Desk;
-use super::table::{self, plain};
+use super::table::{self, plain, time};
 use super::{Failure, failure};
 use crate::store::{HistoryFilter, HistoryLine};
 
@@ -94,9 +94,4 @@ fn json(line: &HistoryLine) -> serde_json::Value {
         "address": line.address, "verb": line.verb, "path": line.path, "bytes": line.bytes, "result": line.result,
         "detail": line.detail,
     })
-}
-
-/// RFC 3339 in UTC, to the second.
-fn time(at: i64) -> String {
-    jiff::Timestamp::from_microsecond(at).map_or_else(|_| at.to_string(), |time| time.strftime("%FT%TZ").to_string())
 }

@@ -6,6 +6,7 @@
 #[macro_use]
 mod out;
 mod accounts;
+mod alias;
 mod check;
 mod desk;
 mod failure;
@@ -15,6 +16,7 @@ mod init;
 mod password;
 mod space;
 mod table;
+mod trace;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -63,6 +65,11 @@ enum Command {
     /// Subtrees with their own rules: add, list, remove.
     #[command(subcommand)]
     Space(space::SpaceCommand),
+    /// Addresses that stand for others: set, list, remove.
+    #[command(subcommand)]
+    Alias(alias::AliasCommand),
+    /// What became of a message, by its id or an address.
+    Trace(trace::TraceArgs),
     /// Who did what, when, by which door.
     History(history::HistoryArgs),
     /// Print the version.
@@ -99,6 +106,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Device(command) => accounts::device(file, command),
         Command::Group(command) => groups::run(file, &command),
         Command::Space(command) => space::run(file, command),
+        Command::Alias(command) => alias::run(file, command),
+        Command::Trace(args) => trace::run(file, &args),
         Command::History(args) => history::run(file, &args),
         Command::Version => {
             say!("stoa {}", env!("CARGO_PKG_VERSION"));

@@ -31,3 +31,8 @@ pub fn listed(words: &[String]) -> String {
         words => words.join(","),
     }
 }
+
+/// RFC 3339 in UTC, to the second.
+pub fn time(at: i64) -> String {
+    jiff::Timestamp::from_microsecond(at).map_or_else(|_| at.to_string(), |time| time.strftime("%FT%TZ").to_string())
+}

@@ -21,7 +21,9 @@ pub use origin::{Origins, Place};
 pub use problem::{Problem, Problems};
 
 use crate::hub::Settings;
-use crate::hub::settings::{DeviceSettings, LoginSettings, SpaceSettings, StorageSettings, UserSettings};
+use crate::hub::settings::{
+    AliasSettings, DeviceSettings, LoginSettings, MailSettings, SpaceSettings, StorageSettings, UserSettings,
+};
 use crate::net::{Limits, ListenSettings, TlsMode, TlsSettings};
 use crate::proto::{PROTOCOLS, Section};
 use crate::store::CatalogSettings;
@@ -52,6 +54,10 @@ pub struct Config {
     pub login: LoginSettings,
     /// `[storage]`
     pub storage: StorageSettings,
+    /// `[mail]`
+    pub mail: MailSettings,
+    /// `[[alias]]`
+    pub alias: Vec<AliasSettings>,
     /// `[[user]]`
     pub user: Vec<UserSettings>,
     /// `[[device]]`
@@ -81,6 +87,8 @@ impl Default for Config {
             log: LogSettings::default(),
             login: LoginSettings::default(),
             storage: StorageSettings::default(),
+            mail: MailSettings::default(),
+            alias: Vec::new(),
             user: Vec::new(),
             device: Vec::new(),
             space: Vec::new(),
@@ -102,6 +110,8 @@ impl Config {
             users: self.user.clone(),
             devices: self.device.clone(),
             spaces: self.space.clone(),
+            aliases: self.alias.clone(),
+            mail: self.mail.clone(),
             login: self.login.clone(),
             storage: self.storage.clone(),
         }

@@ -1,11 +1,11 @@
 //! What may be written: every key with its default, as one table to compare with.
 
 use crate::config::Config;
-use crate::hub::settings::{DeviceSettings, SpaceSettings, UserSettings};
+use crate::hub::settings::{AliasSettings, DeviceSettings, SpaceSettings, UserSettings};
 use crate::proto::PROTOCOLS;
 
 /// Lists of tables, which files add to and the environment cannot reach.
-pub const LISTS: [&str; 4] = ["listen", "user", "device", "space"];
+pub const LISTS: [&str; 5] = ["listen", "alias", "user", "device", "space"];
 
 /// Every key at its default; the lists are empty or hold the default listeners.
 #[must_use]
@@ -17,6 +17,7 @@ pub fn defaults() -> toml::Table {
 #[must_use]
 pub fn element(list: &str) -> toml::Table {
     let filled = match list {
+        "alias" => toml::Table::try_from(AliasSettings::default()),
         "device" => toml::Table::try_from(DeviceSettings::default()),
         "listen" => return listen(),
         "space" => toml::Table::try_from(SpaceSettings::default()),

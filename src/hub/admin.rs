@@ -357,7 +357,7 @@ fn row_of(space: &Space) -> SpaceRow {
 }
 
 /// The history line of a command.
-fn line(path: &str, detail: String) -> Edit {
+pub(crate) fn line(path: &str, detail: String) -> Edit {
     Edit::History(HistoryLine {
         at: now(),
         door: "cli".into(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::hub::mail::settings::{AliasSettings, DropSettings, MailSettings, Post, Required};
 use crate::units::{ByteSize, Span};
 
 /// Everything the hub takes from the configuration.
@@ -20,6 +21,10 @@ pub struct Settings {
     pub devices: Vec<DeviceSettings>,
     /// Declared spaces.
     pub spaces: Vec<SpaceSettings>,
+    /// Declared aliases.
+    pub aliases: Vec<AliasSettings>,
+    /// How recipients are found and messages followed.
+    pub mail: MailSettings,
     /// Limits of sign-in.
     pub login: LoginSettings,
     /// Limits of storage.

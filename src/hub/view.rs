@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::Volumes;
 use crate::hub::account::Account;
 use crate::hub::compile::{Draft, Plot, Problems};
+use crate::hub::mail::Aliases;
 use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
 use crate::hub::settings::{Overwrite, Settings};
@@ -167,6 +168,8 @@ pub struct View {
     pub spaces: Vec<Arc<Space>>,
     /// Groups made by command or named by an account, in order.
     pub groups: Vec<String>,
+    /// Addresses that stand for others.
+    pub(crate) aliases: Aliases,
     /// Networks whose addresses are never banned.
     pub(crate) never_ban: Vec<IpNet>,
     /// What was wrong with records of the catalog: those are left out and said in the log.
@@ -225,7 +228,8 @@ impl View {
     ) -> Result<(Self, Vec<String>)> {
         let mut problems = Problems::default();
         let draft = Draft::compile(&settings, &catalog.accounts().await?, &catalog.spaces().await?, &mut problems);
-        let view = Self::assemble(settings, draft, volumes, old, &mut problems);
+        let aliases = Aliases::compile(&settings, &catalog.aliases().await?, &mut problems);
+        let view = Self { aliases, ..Self::assemble(settings, draft, volumes, old, &mut problems) };
         view.lay_folders().await;
         for complaint in &view.complaints {
             if !old.is_some_and(|old| old.complaints.contains(complaint)) {
@@ -248,6 +252,7 @@ impl View {
         plots.sort_by(|a, b| b.path.parts().count().cmp(&a.path.parts().count()).then_with(|| a.path.cmp(&b.path)));
         let mut view = Self {
             settings,
+            aliases: Aliases::default(),
             accounts: draft.accounts,
             spaces: Vec::with_capacity(plots.len()),
             groups: draft.groups.into_iter().collect(),

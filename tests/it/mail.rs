@@ -88,7 +88,7 @@ impl Site {
     async fn ask(&self, address: &str, size: Option<u64>) -> Result<String> {
         let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
         let recipient = self.hub.recipient(&self.caller(), local, domain, None, size).await?;
-        Ok(recipient.target.folder()?.to_string())
+        Ok(recipient.targets[0].folder()?.to_string())
     }
 
     async fn refusal(&self, address: &str) -> Kind {
@@ -194,7 +194,7 @@ async fn a_recipient_is_found_in_the_order_people_expect() {
     }
     let caller = site.caller();
     let caught = site.hub.recipient(&caller, "nobody", "example.org", Some("bob"), None).await.unwrap();
-    assert_eq!(caught.target.folder().unwrap().to_string(), "/mail/bob");
+    assert_eq!(caught.targets[0].folder().unwrap().to_string(), "/mail/bob");
 }
 
 #[tokio::test]
@@ -207,7 +207,7 @@ async fn who_may_not_create_there_may_not_send_there() {
     let copier = site.caller_at("10.9.1.1:99");
     assert_eq!(copier.name(), "copier");
     let recipient = site.hub.recipient(&copier, "closed", "example.org", None, None).await.unwrap();
-    assert_eq!(recipient.target.folder().unwrap().to_string(), "/closed");
+    assert_eq!(recipient.targets[0].folder().unwrap().to_string(), "/closed");
     assert!(site.caller_at("10.10.1.1:99").is_guest());
     let mut origin = Origin::inside("ftp");
     origin.peer = "10.9.1.1:99".parse().unwrap();

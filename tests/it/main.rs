@@ -18,6 +18,7 @@ mod mail;
 mod mailbox;
 mod net;
 mod postgres;
+mod recipients;
 mod replay;
 mod smtp;
 mod spine;

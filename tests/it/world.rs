@@ -187,5 +187,6 @@ fn standard(folder: &TempDir) -> Settings {
             SpaceSettings { overwrite: Overwrite::Refuse, ..space("/once", &[("users", "edit")]) },
             SpaceSettings { overwrite: Overwrite::KeepBoth, ..space("/both", &[("users", "edit")]) },
         ],
+        ..Settings::default()
     }
 }

@@ -111,18 +111,23 @@ impl<'a> Delivery<'a> {
         let mut seen = HashSet::new();
         let envelope = self.envelope;
         for recipient in &envelope.recipients {
-            let folder = recipient.target.folder()?;
-            self.rows.push(trace::stored(envelope, &recipient.address, folder.to_string(), self.size, self.arrived));
-            if !seen.insert(folder.clone()) {
-                continue;
-            }
-            let space = self.space_of(&folder)?;
-            match &recipient.target {
-                Target::Drop { .. } => {
-                    let entry = drops.entry(space.key.clone()).or_insert_with(|| (space, Vec::new()));
-                    entry.1.push((recipient, folder));
+            for (number, target) in (0..).zip(&recipient.targets) {
+                let folder = target.folder()?;
+                self.rows.push(DeliveryRow {
+                    place: trace::place(recipient.place, number),
+                    ..trace::stored(envelope, &recipient.address, folder.to_string(), self.size, self.arrived)
+                });
+                if !seen.insert(folder.clone()) {
+                    continue;
                 }
-                Target::Mailbox { .. } => self.prepare_mailbox(&space, recipient, &folder).await?,
+                let space = self.space_of(&folder)?;
+                match target {
+                    Target::Drop { .. } => {
+                        let entry = drops.entry(space.key.clone()).or_insert_with(|| (space, Vec::new()));
+                        entry.1.push((recipient, folder));
+                    }
+                    Target::Mailbox { .. } => self.prepare_mailbox(&space, recipient, &folder).await?,
+                }
             }
         }
         for (space, folders) in drops.into_values() {
@@ -379,9 +384,7 @@ impl Act for Deliver {
         let Some((path, created)) = first else {
             return Err(Error::new(Kind::Internal, "the message goes nowhere"));
         };
-        for (place, row) in (0_i64..).zip(&self.rows) {
-            batch.push(Edit::Mail(MailEdit::PutDelivery(DeliveryRow { place, ..row.clone() })));
-        }
+        batch.edits.extend(self.rows.iter().map(|row| Edit::Mail(MailEdit::PutDelivery(row.clone()))));
         let receipt = Receipt {
             path,
             bytes: self.size,

@@ -193,7 +193,13 @@ impl Mailbox {
     /// Ends the session and writes down what was fetched.
     pub async fn close(mut self) {
         let fetched = std::mem::take(&mut self.fetched);
-        note_fetched(&self.caller, &self.space.key, fetched).await;
+        note_fetched(&self.caller, &self.target(), fetched).await;
+    }
+
+    /// The folder as deliveries name it.
+    fn target(&self) -> String {
+        let folder = maildir::folder_path(&self.folder).unwrap_or_default();
+        self.space.path.with(&folder).to_string()
     }
 
     fn message(&self, uid: u32) -> Result<&Message> {
@@ -210,7 +216,7 @@ impl Drop for Mailbox {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (caller, target) = (self.caller.clone(), self.space.key.clone());
+            let (caller, target) = (self.caller.clone(), self.target());
             runtime.spawn(async move { note_fetched(&caller, &target, fetched).await });
         }
     }
@@ -220,7 +226,9 @@ impl Drop for Mailbox {
 pub(in crate::hub) fn note_read(caller: &Caller, space: &Space, file: &RelPath) {
     let owner = space.path.name() == caller.name();
     let Some(id) = maildir::id_of(file.name()).filter(|_| owner) else { return };
-    let (caller, target, ids) = (caller.clone(), space.key.clone(), HashSet::from([id.to_owned()]));
+    let folder = file.parent().and_then(|part| part.parent()).unwrap_or_default();
+    let (caller, target) = (caller.clone(), space.path.with(&folder).to_string());
+    let ids = HashSet::from([id.to_owned()]);
     tokio::spawn(async move { note_fetched(&caller, &target, ids).await });
 }
 

@@ -3,6 +3,7 @@
 //! A message is a file like any other: it goes through the same verdict, quota, history and commit as an upload. Nothing
 //! here speaks SMTP, and nothing here ever sends mail elsewhere.
 
+mod alias;
 mod decode;
 mod deliver;
 mod filing;
@@ -11,12 +12,16 @@ mod maildir;
 mod mime;
 mod name;
 mod numbering;
+mod pattern;
 mod recipient;
+pub mod settings;
 mod trace;
 
+pub use alias::AliasView;
 pub use mailbox::Mailbox;
 pub use numbering::Message;
 
+pub(crate) use alias::Aliases;
 pub(super) use deliver::finish;
 pub(super) use mailbox::note_read;
 
@@ -44,6 +49,8 @@ pub enum Target {
     Mailbox {
         /// Whose.
         account: String,
+        /// A folder in it, `.Lists`; empty for the inbox.
+        folder: String,
     },
 }
 
@@ -55,7 +62,7 @@ impl Target {
     pub fn folder(&self) -> Result<TreePath> {
         match self {
             Self::Drop { folder } => Ok(folder.clone()),
-            Self::Mailbox { account } => TreePath::parse(&format!("/mail/{account}")),
+            Self::Mailbox { account, folder } => TreePath::parse(&format!("/mail/{account}/{folder}")),
         }
     }
 }
@@ -65,8 +72,10 @@ impl Target {
 pub struct Recipient {
     /// As the sender wrote it.
     pub address: String,
-    /// Where it goes.
-    pub target: Target,
+    /// Where it goes: more than one place for an alias.
+    pub targets: Vec<Target>,
+    /// Its number in the envelope, set by [`Caller::deliver`].
+    pub place: u32,
 }
 
 /// A message about to arrive.
@@ -88,12 +97,15 @@ impl Caller {
     /// # Errors
     /// `Invalid` without recipients, `NotFound` when the first one's folder is gone since it was accepted.
     #[expect(clippy::unused_async, reason = "every other way to begin an upload has to ask the store first")]
-    pub async fn deliver(&self, envelope: Envelope) -> Result<Upload> {
-        let Some(first) = envelope.recipients.first() else {
+    pub async fn deliver(&self, mut envelope: Envelope) -> Result<Upload> {
+        for (place, recipient) in (0..).zip(&mut envelope.recipients) {
+            recipient.place = place;
+        }
+        let Some(first) = envelope.recipients.iter().find_map(|recipient| recipient.targets.first()) else {
             return Err(Error::new(Kind::Invalid, "a message needs a recipient"));
         };
         let view = self.hub().view();
-        let folder = first.target.folder()?;
+        let folder = first.folder()?;
         let Some((space, _)) = view.space_of(&folder) else {
             return Err(Error::new(Kind::NotFound, "the recipient is gone"));
         };

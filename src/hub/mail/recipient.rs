@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::alias::Alias;
 use super::name::plain_name;
-use super::{Recipient, Target};
+use super::settings::Post;
+use super::{Recipient, Target, maildir};
 use crate::error::{Error, Kind, Result};
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
@@ -15,12 +17,17 @@ use crate::hub::transfer::full;
 use crate::hub::view::{Space, View};
 use crate::hub::{Caller, Hub};
 use crate::origin::Origin;
-use crate::store::AccountKind;
+use crate::store::{AccountKind, NodeKind};
 use crate::units::ByteSize;
 
 /// Of a message, the least part its attachments can be once base64 is undone, in percent: less than this is refused
 /// before it is sent, anything else is decided exactly at the commit.
 const DECODED_AT_LEAST: u64 = 70;
+
+/// Aliases that lead to aliases at most.
+const DEEPEST: usize = 10;
+/// What begins a target that is a group.
+pub(super) const GROUP: &str = "group:";
 
 /// How long an answer about free room on a disk is good for.
 const FRESH: Duration = Duration::from_secs(1);
@@ -97,21 +104,61 @@ impl Hub {
             return Err(relaying(domain));
         }
         let view = self.view();
-        let target = find(&view, local, catch_all).ok_or_else(|| nobody(local, domain))?;
-        let folder = target.folder()?;
-        if let Target::Drop { .. } = &target {
-            caller.allow(Verb::Create, &folder).map_err(|error| explained(&error, local))?;
+        let mut search = Search { view: &view, caller, found: Vec::new(), within: Vec::new() };
+        let domain_asked = domain.strip_suffix('.').unwrap_or(domain).to_lowercase();
+        if !search.follow(local, &domain_asked)?
+            && !search.follow_alias(view.aliases.wild(&local.to_lowercase(), &domain_asked))?
+        {
+            let catch_all = catch_all.filter(|account| !account.is_empty());
+            search.found.extend(catch_all.and_then(|account| mailbox(&view, account, None)));
         }
-        let Some((space, _)) = view.space_of(&folder) else {
+        let mut targets = search.found;
+        for target in &mut targets {
+            self.settle_folder(&view, target).await?;
+            self.take(&view, caller, target, local, size).await?;
+        }
+        if targets.is_empty() {
             return Err(nobody(local, domain));
+        }
+        let address = if domain.is_empty() { local.to_owned() } else { format!("{local}@{domain}") };
+        Ok(Recipient { address, targets, place: 0 })
+    }
+
+    /// `bob+lists` goes into Bob's folder of that name where he has one, else into his inbox.
+    async fn settle_folder(&self, view: &View, target: &mut Target) -> Result<()> {
+        let Target::Mailbox { account, folder } = target else { return Ok(()) };
+        if folder.is_empty() {
+            return Ok(());
+        }
+        let Some(space) = view.space(&format!("/mail/{account}")) else { return Ok(()) };
+        for name in [folder.clone(), folder.to_lowercase()] {
+            match space.volume.stat(&maildir::folder_path(&name)?.join(maildir::CUR)?).await {
+                Ok(node) if node.kind == NodeKind::Folder => {
+                    *folder = name;
+                    return Ok(());
+                }
+                Err(error) if !matches!(error.kind(), Kind::NotFound | Kind::WrongType) => return Err(error),
+                _ => {}
+            }
+        }
+        folder.clear();
+        Ok(())
+    }
+
+    /// The verdict on one target: the right to write there, and room for what comes.
+    async fn take(&self, view: &View, caller: &Caller, target: &Target, local: &str, size: Option<u64>) -> Result<()> {
+        let folder = target.folder()?;
+        let Some((space, _)) = view.space_of(&folder) else {
+            return Err(nobody(local, ""));
         };
         let least = match target {
-            Target::Drop { .. } => size.map(|size| size / 100 * DECODED_AT_LEAST),
+            Target::Drop { .. } => {
+                caller.allow(Verb::Create, &folder).map_err(|error| explained(&error, local))?;
+                size.map(|size| size / 100 * DECODED_AT_LEAST)
+            }
             Target::Mailbox { .. } => size,
         };
-        self.room_for(space, view.settings.storage.keep_free.0, least).await?;
-        let address = if domain.is_empty() { local.to_owned() } else { format!("{local}@{domain}") };
-        Ok(Recipient { address, target })
+        self.room_for(space, view.settings.storage.keep_free.0, least).await
     }
 
     /// Room under the quota and on the disk for at least this many bytes.
@@ -136,20 +183,139 @@ impl Hub {
     }
 }
 
-/// Exact drop address, `drop+sub`, user, `user+tag`, postmaster, catch-all. Without regard to case.
-fn find(view: &View, local: &str, catch_all: Option<&str>) -> Option<Target> {
-    let name = local.to_lowercase();
-    let (base, sub) = match local.split_once('+') {
-        Some((base, sub)) => (base.to_lowercase(), Some(sub)),
-        None => (name.clone(), None),
+/// Everything one address leads to.
+struct Search<'a> {
+    view: &'a View,
+    caller: &'a Caller,
+    found: Vec<Target>,
+    /// Aliases being followed: one that comes back to itself means the user of that name.
+    within: Vec<&'a str>,
+}
+
+impl<'a> Search<'a> {
+    /// Follows an address: drop address, alias, user, `name+tag`, postmaster. Without regard to case. False: nobody.
+    fn follow(&mut self, local: &str, domain: &str) -> Result<bool> {
+        let name = local.to_lowercase();
+        if let Some(target) = drop_address(self.view, &name, None) {
+            return Ok(self.add(target));
+        }
+        if self.follow_alias(self.view.aliases.exact(&name, domain))? {
+            return Ok(true);
+        }
+        if let Some(target) = mailbox(self.view, &name, None) {
+            return Ok(self.add(target));
+        }
+        let delimiter = self.view.settings.mail.delimiter.as_str();
+        if let Some((base, tag)) = local.split_once(|letter| delimiter.contains(letter)) {
+            let base = base.to_lowercase();
+            if let Some(target) = drop_address(self.view, &base, Some(tag)) {
+                return Ok(self.add(target));
+            }
+            if self.follow_alias(self.view.aliases.exact(&base, domain))? {
+                return Ok(true);
+            }
+            if let Some(target) = mailbox(self.view, &base, Some(tag)) {
+                return Ok(self.add(target));
+            }
+        }
+        match postmaster(self.view).filter(|_| name == "postmaster") {
+            Some(target) => Ok(self.add(target)),
+            None => Ok(false),
+        }
+    }
+
+    fn add(&mut self, target: Target) -> bool {
+        if !self.found.contains(&target) {
+            self.found.push(target);
+        }
+        true
+    }
+
+    /// Follows an alias, unless it is being followed already.
+    fn follow_alias(&mut self, alias: Option<&'a Alias>) -> Result<bool> {
+        let Some(alias) = alias.filter(|alias| !self.within.contains(&alias.address.as_str())) else {
+            return Ok(false);
+        };
+        if self.within.len() >= DEEPEST {
+            tracing::error!(alias = alias.address, "aliases lead to aliases more than {DEEPEST} deep");
+            return Err(Error::new(Kind::Unavailable, "this address leads in circles; its owner must mend that"));
+        }
+        self.within.push(&alias.address);
+        let before = std::mem::take(&mut self.found);
+        let outcome = alias.to.iter().try_for_each(|target| self.follow_target(alias, target));
+        self.within.pop();
+        let own = std::mem::replace(&mut self.found, before);
+        outcome?;
+        self.may_post(alias, &own)?;
+        for target in own {
+            self.add(target);
+        }
+        if self.found.len() > self.view.settings.mail.targets {
+            tracing::error!(alias = alias.address, "an alias leads to more than [mail] targets allows");
+            return Err(Error::new(Kind::Unavailable, "this address leads to too many; its owner must mend that"));
+        }
+        Ok(true)
+    }
+
+    fn follow_target(&mut self, alias: &Alias, target: &str) -> Result<()> {
+        if let Some(group) = target.strip_prefix(GROUP) {
+            for name in members(self.view, group) {
+                if let Some(target) = mailbox(self.view, name, None) {
+                    self.add(target);
+                }
+            }
+            return Ok(());
+        }
+        let (local, domain) = target.rsplit_once('@').unwrap_or((target, ""));
+        if !self.follow(local, &domain.to_lowercase())? {
+            tracing::warn!(alias = alias.address, target, "an alias leads to somebody who is not there");
+        }
+        Ok(())
+    }
+
+    /// Only those it is meant for may write to it.
+    fn may_post(&self, alias: &Alias, own: &[Target]) -> Result<()> {
+        let name = self.caller.name();
+        let member = || {
+            let in_group =
+                |group: &str| self.caller.account().is_some_and(|one| one.groups.iter().any(|own| own == group));
+            own.iter().any(|target| matches!(target, Target::Mailbox { account, .. } if account == name))
+                || alias.to.iter().filter_map(|target| target.strip_prefix(GROUP)).any(in_group)
+        };
+        let (may, who) = match alias.post {
+            Post::Anyone => (true, ""),
+            Post::Users => (!self.caller.is_guest(), "users of this server"),
+            Post::Members => (!self.caller.is_guest() && member(), "its members"),
+        };
+        match may {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Denied, format!("only {who} may write to {}: sign in first", alias.address))),
+        }
+    }
+}
+
+/// Users of a group, by name.
+fn members<'a>(view: &'a View, group: &str) -> Vec<&'a str> {
+    let in_group = |account: &&std::sync::Arc<crate::hub::Account>| account.groups.iter().any(|one| one == group);
+    let mut names: Vec<&str> = view.accounts.values().filter(in_group).map(|account| account.name.as_str()).collect();
+    names.sort_unstable();
+    names
+}
+
+/// Is there anybody or anything of this name an alias can lead to?
+pub(super) fn leads_somewhere(view: &View, target: &str) -> bool {
+    if let Some(group) = target.to_lowercase().strip_prefix(GROUP) {
+        return view.groups.iter().any(|one| one == group);
+    }
+    let target = target.to_lowercase();
+    let (local, domain) = target.rsplit_once('@').unwrap_or((&target, ""));
+    let known = |name: &str| {
+        drop_address(view, name, None).is_some()
+            || view.aliases.exact(name, domain).is_some()
+            || mailbox(view, name, None).is_some()
     };
-    let catch_all = || catch_all.filter(|account| !account.is_empty()).and_then(|account| mailbox(view, account));
-    drop_address(view, &name, None)
-        .or_else(|| drop_address(view, &base, sub))
-        .or_else(|| mailbox(view, &name))
-        .or_else(|| mailbox(view, &base))
-        .or_else(|| if base == "postmaster" { postmaster(view) } else { None })
-        .or_else(catch_all)
+    let base = local.split_once(|letter| view.settings.mail.delimiter.contains(letter)).map(|(base, _)| base);
+    known(local) || base.is_some_and(known)
 }
 
 fn drop_address(view: &View, name: &str, sub: Option<&str>) -> Option<Target> {
@@ -163,12 +329,13 @@ fn drop_address(view: &View, name: &str, sub: Option<&str>) -> Option<Target> {
     Some(Target::Drop { folder })
 }
 
-fn mailbox(view: &View, name: &str) -> Option<Target> {
+fn mailbox(view: &View, name: &str, tag: Option<&str>) -> Option<Target> {
     let name = name.to_lowercase();
     let account = view.accounts.get(&name).filter(|account| account.kind == AccountKind::User && !account.disabled)?;
     let folder = TreePath::parse(&format!("/mail/{}", account.name)).ok()?;
     view.space(&folder.to_string())?;
-    Some(Target::Mailbox { account: account.name.clone() })
+    let folder = tag.map(|tag| format!(".{tag}")).filter(|folder| maildir::is_folder(folder)).unwrap_or_default();
+    Some(Target::Mailbox { account: account.name.clone(), folder })
 }
 
 /// RFC 5321 §4.5.1: there is always somebody to write to, as long as there is anybody.
@@ -176,7 +343,7 @@ fn postmaster(view: &View) -> Option<Target> {
     let mut admins: Vec<_> =
         view.accounts.values().filter(|account| account.admin).map(|account| &account.name).collect();
     admins.sort();
-    admins.into_iter().find_map(|name| mailbox(view, name))
+    admins.into_iter().find_map(|name| mailbox(view, name, None))
 }
 
 /// RFC 5321 §4.1.3: `user@[our address]` is us.

@@ -22,6 +22,11 @@ impl Hub {
     }
 }
 
+/// The number of a row: recipients in the envelope's order, each with its targets.
+pub(super) fn place(recipient: u32, target: u32) -> i64 {
+    i64::from(recipient) << 16 | i64::from(target)
+}
+
 /// The row of a recipient whose mail goes into a folder, as it is when the message is stored there.
 pub(super) fn stored(envelope: &Envelope, recipient: &str, target: String, bytes: u64, at: Micros) -> DeliveryRow {
     DeliveryRow {

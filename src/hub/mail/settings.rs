@@ -1,0 +1,112 @@
+//! What mail is told: `[mail]`, `[[alias]]` and the `mail` rules of a space.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::{ByteSize, Span};
+
+/// `[mail]`: how recipients are found and messages followed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MailSettings {
+    /// Signs that part a name from a folder, `+` as in bob+lists; empty: none.
+    pub delimiter: String,
+    /// Most mailboxes and folders that one address may lead to.
+    pub targets: usize,
+    /// The same message sent again within this time is stored once; 0: always stored.
+    pub redelivery: Span,
+    /// Most messages remembered for that.
+    pub redelivery_entries: usize,
+    /// How long what became of a message can be asked for.
+    pub keep_traces: Span,
+    /// Refusals written down a minute; more of them only show in the log.
+    pub refusals: u32,
+}
+
+impl Default for MailSettings {
+    fn default() -> Self {
+        Self {
+            delimiter: "+".into(),
+            targets: 1000,
+            redelivery: Span(Duration::from_hours(24)),
+            redelivery_entries: 250_000,
+            keep_traces: Span(Duration::from_hours(30 * 24)),
+            refusals: 60,
+        }
+    }
+}
+
+/// `[[alias]]`: an address that stands for others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AliasSettings {
+    /// `info`, `info@example.org`, `scan-*@example.org` or `*@example.org`.
+    pub address: String,
+    /// Users, `group:NAME`, drop addresses, other aliases.
+    pub to: Vec<String>,
+    /// Who may write to it.
+    pub post: Post,
+}
+
+/// Who may write to an alias.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Post {
+    /// Anyone at all.
+    #[default]
+    Anyone,
+    /// Whoever it leads to, signed in.
+    Members,
+    /// Whoever is signed in.
+    Users,
+}
+
+impl Post {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Anyone => "anyone",
+            Self::Members => "members",
+            Self::Users => "users",
+        }
+    }
+
+    /// Reads it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Anyone, Self::Members, Self::Users].into_iter().find(|one| one.as_str() == text)
+    }
+}
+
+/// `mail` of a space: what its drop address takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DropSettings {
+    /// Envelope senders it takes mail from, such as `*@example.org`; empty: any.
+    pub senders: Vec<String>,
+    /// Networks it takes mail from; empty: any.
+    pub networks: Vec<String>,
+    /// What must prove the sender of mail from outside.
+    pub proof: Required,
+    /// Largest message; 0: as large as the door takes.
+    pub size: ByteSize,
+    /// Media types (`image/*`) and names (`*.pdf`) of attachments it takes; empty: any.
+    pub types: Vec<String>,
+}
+
+/// What a message from somebody not signed in must prove.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Required {
+    /// The sender's domain signed it (RFC 6376).
+    Dkim,
+    /// The domain it shows as its sender stands by it (RFC 7489).
+    Dmarc,
+    /// Nothing.
+    #[default]
+    None,
+    /// The envelope sender's domain sends from there (RFC 7208).
+    Spf,
+}
