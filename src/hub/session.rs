@@ -123,12 +123,21 @@ impl Hub {
                 row.account
             }
         };
-        let account = self.view().accounts.get(&name).cloned().ok_or_else(ended)?;
+        self.welcome(origin, &name).ok_or_else(ended)
+    }
+
+    /// The caller behind a token that was resumed a moment ago; `None` when it must be looked up.
+    #[must_use]
+    pub fn resume_known(&self, origin: &Origin, token: &str) -> Option<Caller> {
+        let hash = *blake3::hash(token.as_bytes()).as_bytes();
+        let name = self.inner.sessions.find(&hash).ok()?;
+        self.welcome(origin, &name)
+    }
+
+    fn welcome(&self, origin: &Origin, name: &str) -> Option<Caller> {
+        let account = self.view().accounts.get(name).cloned()?;
         let welcome = !account.disabled && account.may_come_from(origin.peer.ip()) && account.may_use(origin.door);
-        match welcome {
-            true => Ok(Caller::new(self.clone(), origin.clone(), Some(account))),
-            false => Err(ended()),
-        }
+        welcome.then(|| Caller::new(self.clone(), origin.clone(), Some(account)))
     }
 
     /// Ends a session; fine when it is unknown.

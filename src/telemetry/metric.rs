@@ -55,6 +55,7 @@ struct Metrics {
     reloads: [Counter; 2],
     last_reload: Gauge,
     log_dropped: Counter,
+    cache_hits: Counter,
     open_files: Gauge,
     resident: Gauge,
 }
@@ -127,6 +128,8 @@ impl Metrics {
         );
         let log_dropped = Counter::default();
         r.register("log_dropped", "Log lines lost because the disk was full or too slow", log_dropped.clone());
+        let cache_hits = Counter::default();
+        r.register("http_cache_hits", "HTTP responses sent as they were kept", cache_hits.clone());
         let open_files = Gauge::default();
         r.register("process_open_fds", "File descriptors in use", open_files.clone());
         let resident = Gauge::default();
@@ -147,6 +150,7 @@ impl Metrics {
             reloads,
             last_reload,
             log_dropped,
+            cache_hits,
             open_files,
             resident,
         }
@@ -231,6 +235,11 @@ pub fn data_connection_failed(reason: &str) {
 /// A TLS handshake failed.
 pub fn tls_failed() {
     METRICS.tls_failed.inc();
+}
+
+/// An HTTP response was sent as it was kept.
+pub fn cache_hit() {
+    METRICS.cache_hits.inc();
 }
 
 /// The certificate in use ends at this second since 1970.

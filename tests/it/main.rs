@@ -9,6 +9,7 @@ mod config;
 mod contract;
 mod daemon;
 mod driver;
+mod express;
 mod ftp;
 mod http;
 mod hub;

@@ -117,6 +117,15 @@ impl Outgoing {
         self
     }
 
+    /// All of its bytes, where they are in memory.
+    pub fn bytes(&self) -> Option<Bytes> {
+        match &self.content {
+            Content::Empty => Some(Bytes::new()),
+            Content::Whole(bytes) => Some(bytes.clone()),
+            Content::Flow(_) | Content::Pulling(_) => None,
+        }
+    }
+
     /// Its length, where that is known.
     pub fn length(&self) -> Option<u64> {
         self.left

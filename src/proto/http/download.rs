@@ -10,8 +10,9 @@ use bytes::Bytes;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode, Version};
 
-use crate::hub::{Download, Node, TreePath};
+use crate::hub::{Download, Mark, Node, TreePath};
 use crate::proto::http::body::{Flow, Outgoing};
+use crate::proto::http::cache::{Audience, Content, Keep};
 use crate::proto::http::condition::{self, Verdict};
 use crate::proto::http::range::{self, Asked};
 use crate::proto::http::reply::{self, Answer, Refusal};
@@ -37,7 +38,7 @@ const VIEWER: &str = "default-src 'none'; img-src 'self' data:; media-src 'self'
 ///
 /// # Errors
 /// 412, 416, what the disk says.
-pub async fn send(visit: &Visit<'_>, path: &TreePath, download: Download) -> Answer {
+pub async fn send(visit: &Visit<'_>, path: &TreePath, download: Download, mark: Option<Mark>) -> Answer {
     let node = download.node().clone();
     match condition::judge(visit.headers(), Some(&node), true) {
         Verdict::Failed => return Err(Refusal::precondition()),
@@ -56,10 +57,28 @@ pub async fn send(visit: &Visit<'_>, path: &TreePath, download: Download) -> Ans
                 None => refusal,
             });
         }
-        Asked::Whole => Response::new(content(visit, download, 0..node.size).await?),
+        Asked::Whole => whole(visit, path, download, mark).await?,
         Asked::Parts(parts) => partial(visit, path, download, &parts).await?,
     };
     describe(visit, path, &node, &mut response);
+    Ok(response)
+}
+
+/// All of it, to be sent again when `mark` says that it may.
+async fn whole(visit: &Visit<'_>, path: &TreePath, download: Download, mark: Option<Mark>) -> Answer {
+    let size = download.node().size;
+    let file = download.clone();
+    let body = content(visit, download, 0..size).await?;
+    let held = mark.and_then(|mark| mark.hold(&file));
+    let mut response = Response::new(body);
+    if let Some(held) = held {
+        let content = match response.body().bytes() {
+            Some(bytes) => Content::Whole(bytes),
+            None => Content::File(file.file(), size),
+        };
+        let audience = if visit.caller.is_guest() { Audience::Guest } else { Audience::Account };
+        response.extensions_mut().insert(Keep::new(held, content, audience, path.to_string()));
+    }
     Ok(response)
 }
 

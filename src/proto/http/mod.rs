@@ -4,11 +4,14 @@
 
 pub mod admin;
 mod body;
+mod cache;
 mod change;
 mod condition;
 mod date;
 mod download;
+mod express;
 mod form;
+mod glance;
 mod listing;
 mod mime;
 mod multipart;
@@ -33,16 +36,25 @@ use serde::{Deserialize, Serialize};
 use super::{Protocol, Section, Tools};
 use crate::error::Result;
 use crate::net::{Handler, Link};
+use crate::units::ByteSize;
 
 /// The language.
 pub struct Http;
 
 /// `[http]`
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Take Basic passwords without TLS from other machines too, for labs.
     pub basic_in_clear: bool,
+    /// Memory for responses that are asked for often; 0: none are kept.
+    pub cache: ByteSize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { basic_in_clear: false, cache: ByteSize(64 << 20) }
+    }
 }
 
 impl Protocol for Http {
@@ -56,7 +68,8 @@ impl Protocol for Http {
 
     fn open(&self, section: &Section, tools: &Tools) -> Result<Arc<dyn Handler>> {
         let settings: Settings = section.settings()?;
-        let site = Arc::new(route::Tree { settings, hub: tools.hub.clone() });
+        let express = express::Express { cache: cache::Cache::new(settings.cache.0), hub: tools.hub.clone() };
+        let site = Arc::new(route::Tree { settings, hub: tools.hub.clone(), express });
         Ok(Arc::new(Door { site }))
     }
 }

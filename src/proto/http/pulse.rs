@@ -100,6 +100,14 @@ impl Pulse {
         Sending(self.clone())
     }
 
+    /// A request that needs no thinking is answered.
+    pub fn answer(self: &Arc<Self>) -> Sending {
+        self.head.store(0, Relaxed);
+        self.begun.store(false, Relaxed);
+        self.served.store(true, Relaxed);
+        self.send()
+    }
+
     /// A request's body was left unread: the connection must not be closed under the peer's reply.
     pub fn leave_unread(&self) {
         self.unread.store(true, Relaxed);

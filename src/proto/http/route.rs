@@ -12,6 +12,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use crate::error::Kind;
 use crate::hub::{Caller, Hub, NodeKind, TreePath};
 use crate::proto::http::body::{Intake, Note, Outgoing};
+use crate::proto::http::cache::Entry;
+use crate::proto::http::express::Express;
 use crate::proto::http::form::{self, Form};
 use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::serve::{Connection, Site};
@@ -23,6 +25,7 @@ use crate::proto::http::{Settings, change, download, listing, page, signin, uplo
 pub struct Tree {
     pub settings: Settings,
     pub hub: Hub,
+    pub express: Express,
 }
 
 const FILE_METHODS: &str = "GET, HEAD, PUT, DELETE, COPY, MOVE, MKCOL, OPTIONS";
@@ -42,11 +45,24 @@ impl Site for Tree {
             let basic = signin::basic_allowed(&connection.origin, self.settings.basic_in_clear);
             reply::render(refusal, &parts, who, basic)
         });
-        visit::finish(response, &parts.method, note)
+        let mut response = visit::finish(response, &parts.method, note);
+        self.keep(&parts, &mut response);
+        response
+    }
+
+    fn express(&self) -> Option<&Express> {
+        self.express.cache.is_on().then_some(&self.express)
     }
 }
 
 impl Tree {
+    /// Keeps a response that may be sent again.
+    fn keep(&self, parts: &Parts, response: &mut Response<Outgoing>) {
+        if let Some((audience, entry)) = Entry::take(response) {
+            self.express.cache.put(audience, parts.uri.path(), entry);
+        }
+    }
+
     async fn route(&self, parts: &Parts, intake: Intake, connection: &Arc<Connection>, note: &mut Note) -> Answer {
         if parts.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > LONGEST_URI) {
             return Err(Refusal::new(StatusCode::URI_TOO_LONG, "the URL is longer than 8 KiB"));
@@ -172,8 +188,9 @@ async fn tree(visit: &mut Visit<'_>, path: &TreePath, folder: bool, note: &mut N
 
 /// A file, or the way to the folder that the URL may have meant.
 async fn file(visit: &Visit<'_>, path: &TreePath) -> Answer {
+    let mark = visit.is_plain().then(|| visit.caller.mark(path)).flatten();
     let error = match visit.caller.open(path).await {
-        Ok(opened) => return download::send(visit, path, opened).await,
+        Ok(opened) => return download::send(visit, path, opened, mark).await,
         Err(error) => error,
     };
     if matches!(error.kind(), Kind::Denied | Kind::NotFound | Kind::WrongType)

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::BytesMut;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response, Version};
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::net::{Limits, Link, Permit, Stream};
 use crate::origin::Origin;
 use crate::proto::http::body::Outgoing;
+use crate::proto::http::express::{self, Express, Outcome};
 use crate::proto::http::pulse::{Pulse, Window};
 use crate::proto::http::sendfile::Lent;
 use crate::proto::http::signin::Proven;
@@ -67,6 +69,11 @@ pub struct Connection {
 pub trait Site: Send + Sync + 'static {
     /// One request, one response; a failure is a response too.
     async fn answer(&self, request: Request<Incoming>, connection: &Arc<Connection>) -> Response<Outgoing>;
+
+    /// What plain requests may be answered from before hyper is asked.
+    fn express(&self) -> Option<&Express> {
+        None
+    }
 }
 
 /// Serves a connection to its end. While it is idle for longer, only its socket is kept.
@@ -82,26 +89,38 @@ pub async fn serve<S: Site>(site: Arc<S>, link: Link) -> io::Result<()> {
         permit: Mutex::new(permit),
     });
     loop {
+        let begun = match site.express().filter(|_| stream.alpn() != Some(b"h2")) {
+            Some(express) => match express::run(express, &connection, &mut stream, &stop).await {
+                Outcome::Closed => return Ok(()),
+                Outcome::Over(begun) => begun,
+            },
+            None if wait(&connection, &stream, &stop).await => BytesMut::new(),
+            None => return Ok(()),
+        };
+        pulse.park(false);
         // Boxed, so that a parked connection's task does not keep the room for it.
-        let end = Box::pin(converse(&site, &connection, stream, &stop)).await;
-        match end {
+        match Box::pin(converse(&site, &connection, stream, begun, &stop)).await {
             End::Closed => return Ok(()),
             End::Parked(parked) => stream = parked,
         }
-        let mut window = Window::default();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                _ = stream.readable() => break,
-                () = tokio::time::sleep(pulse.pause(&limits)) => {
-                    if pulse.is_over(&limits, &mut window) {
-                        return Ok(());
-                    }
+    }
+}
+
+/// Waits for the peer, holding nothing but the socket; false when the connection is over.
+async fn wait(connection: &Connection, stream: &Stream, stop: &CancellationToken) -> bool {
+    let (pulse, limits) = (&connection.pulse, &connection.limits);
+    let mut window = Window::default();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return false,
+            _ = stream.readable() => return true,
+            () = tokio::time::sleep(pulse.pause(limits)) => {
+                if pulse.is_over(limits, &mut window) {
+                    return false;
                 }
             }
         }
-        pulse.park(false);
     }
 }
 
@@ -118,11 +137,12 @@ async fn converse<S: Site>(
     site: &Arc<S>,
     connection: &Arc<Connection>,
     stream: Stream,
+    begun: BytesMut,
     stop: &CancellationToken,
 ) -> End {
     let (pulse, limits) = (&connection.pulse, &connection.limits);
     let shelf = Arc::new(Mutex::new(None));
-    let wire = Wire { stream, connection: connection.clone(), shelf: shelf.clone() };
+    let wire = Wire { stream, begun, connection: connection.clone(), shelf: shelf.clone() };
     let (site, shared) = (site.clone(), connection.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (site, connection) = (site.clone(), shared.clone());
@@ -209,6 +229,8 @@ async fn linger(mut stream: Stream) {
 /// The stream with its pulse taken; given back on the shelf when hyper is done with it.
 struct Wire {
     stream: Stream,
+    /// What was read of the peer's before hyper was asked.
+    begun: BytesMut,
     connection: Arc<Connection>,
     shelf: Arc<Mutex<Option<Stream>>>,
 }
@@ -231,6 +253,12 @@ impl Wire {
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if !this.begun.is_empty() {
+            let count = this.begun.len().min(buf.remaining());
+            buf.put_slice(&this.begun.split_to(count));
+            this.connection.pulse.heard();
+            return Poll::Ready(Ok(()));
+        }
         let before = buf.filled().len();
         let result = Pin::new(&mut this.stream).poll_read(cx, buf);
         let pulse = &this.connection.pulse;

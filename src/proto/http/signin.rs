@@ -96,14 +96,47 @@ pub async fn identify(
     Ok(Asker { caller: hub.guest(origin.clone()), token: None, cookie: false })
 }
 
+/// Who asks, when that can be said without asking anyone: a Basic header that was right on this connection, a session used a
+/// moment ago, nothing at all (`Some(None)`: a guest). `None`: [`identify`] must say it. The values are those of the only header
+/// of each name.
+pub fn known(
+    hub: &Hub,
+    connection: &Connection,
+    authorization: Option<&[u8]>,
+    cookies: Option<&[u8]>,
+) -> Option<Option<Caller>> {
+    let origin = &connection.origin;
+    if let Some(value) = authorization {
+        let (scheme, rest) = std::str::from_utf8(value).ok()?.trim().split_once(' ')?;
+        if scheme.eq_ignore_ascii_case("basic") {
+            return proven(connection, &digest(rest.trim())).map(Some);
+        }
+        let token = Some(rest.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"))?;
+        return hub.resume_known(origin, token).map(Some);
+    }
+    let Some(cookies) = cookies else { return Some(None) };
+    match cookie_in(std::str::from_utf8(cookies).ok()?, cookie_name(origin)) {
+        Some(token) => hub.resume_known(origin, token).map(Some),
+        None => Some(None),
+    }
+}
+
+fn digest(encoded: &str) -> [u8; 32] {
+    *blake3::hash(encoded.as_bytes()).as_bytes()
+}
+
+/// The caller whose Basic header was right on this connection a moment ago.
+fn proven(connection: &Connection, digest: &[u8; 32]) -> Option<Caller> {
+    let proven = connection.proven.lock();
+    let proven = proven.as_ref().filter(|proven| proven.digest == *digest && proven.since.elapsed() < PROVEN)?;
+    Some(proven.caller.clone())
+}
+
 /// Basic (RFC 7617). The last right header of a connection is remembered for a moment.
 async fn basic(hub: &Hub, connection: &Connection, encoded: &str) -> Result<Caller, Refusal> {
-    let digest = *blake3::hash(encoded.as_bytes()).as_bytes();
-    if let Some(proven) = connection.proven.lock().as_ref()
-        && proven.digest == digest
-        && proven.since.elapsed() < PROVEN
-    {
-        return Ok(proven.caller.clone());
+    let digest = digest(encoded);
+    if let Some(caller) = proven(connection, &digest) {
+        return Ok(caller);
     }
     let decoded = STANDARD.decode(encoded).ok();
     let pair = decoded.as_deref().and_then(|bytes| {
@@ -121,11 +154,12 @@ async fn basic(hub: &Hub, connection: &Connection, encoded: &str) -> Result<Call
 
 /// The value of one cookie.
 fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|line| line.split(';'))
+    let lines = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
+    lines.into_iter().find_map(|line| cookie_in(line, name))
+}
+
+fn cookie_in<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    line.split(';')
         .filter_map(|pair| pair.trim().split_once('='))
         .find(|(key, value)| *key == name && !value.is_empty() && value.len() <= LONGEST)
         .map(|(_, value)| value)

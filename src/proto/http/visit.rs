@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
-use hyper::{Method, Response};
+use hyper::{Method, Response, Version};
 
 use crate::hub::Caller;
 use crate::proto::http::body::{Intake, Note, Outgoing};
@@ -44,6 +44,11 @@ impl Visit<'_> {
     /// A switch of the query: `?all`, `?all=1`.
     pub fn flag(&self, key: &str) -> bool {
         self.query(key).is_some_and(|value| matches!(value.as_str(), "" | "1" | "true" | "yes"))
+    }
+
+    /// A `GET` of a whole file in the form that the express lane knows.
+    pub fn is_plain(&self) -> bool {
+        self.is_get() && self.parts.version == Version::HTTP_11 && self.parts.uri.query().is_none()
     }
 
     /// `GET` rather than `HEAD`.

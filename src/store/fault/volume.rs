@@ -186,6 +186,10 @@ impl Volume for FaultyVolume {
     fn watch(&self) -> Option<mpsc::Receiver<Touched>> {
         self.inner.watch()
     }
+
+    fn stamp(&self, path: &RelPath) -> Option<u64> {
+        self.inner.stamp(path)
+    }
 }
 
 struct FaultyStage {

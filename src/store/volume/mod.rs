@@ -198,6 +198,13 @@ pub trait Volume: Send + Sync + 'static {
 
     /// Starts telling what other programs (and we) change; `None` where the platform cannot. Bounded: overflow becomes `Everything`.
     fn watch(&self) -> Option<mpsc::Receiver<Touched>>;
+
+    /// A number that is different once the file at this path was changed, replaced, moved or removed, by whomever; what was read
+    /// between two equal numbers is what a read would give now. `None` where that cannot be known: not watched, a file system that other
+    /// machines write to, or changes that are just being taken in. (Writes through a shared mapping are noticed when the file is closed.)
+    fn stamp(&self, _path: &RelPath) -> Option<u64> {
+        None
+    }
 }
 
 /// Invisible bytes that can be appended to. Dropping it keeps the bytes until `Volume::discard`.

@@ -8,6 +8,7 @@ mod lookup;
 mod publish;
 mod remove;
 mod stage;
+mod stamp;
 mod sync;
 mod tell;
 mod watch;
@@ -31,6 +32,7 @@ use list::Listings;
 pub use lookup::Lookups;
 use lookup::{Root, node_of, readable, refused};
 use stage::{Staging, failed};
+use stamp::Stamps;
 
 /// Where bytes are staged when the staging folder we were given is on another file system.
 const STAGE_INSIDE: &str = ".stoa-stage";
@@ -51,6 +53,7 @@ struct Inner {
     root: Root,
     staging: Arc<Staging>,
     listings: Listings,
+    stamps: Stamps,
 }
 
 impl Directory {
@@ -78,7 +81,8 @@ impl Directory {
         let staging = if device_of(&outside)? == home { outside } else { stage_inside(root, &fd)? };
         let staging = Arc::new(Staging::new(staging));
         remove::clear_leftovers(&staging)?;
-        let inner = Inner { root: Root::new(fd, lookups), staging, listings: Listings::default() };
+        let stamps = Stamps::new(is_local(&fd));
+        let inner = Inner { root: Root::new(fd, lookups), staging, listings: Listings::default(), stamps };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -207,6 +211,11 @@ impl Volume for Directory {
     fn watch(&self) -> Option<mpsc::Receiver<Touched>> {
         watch::start(&self.inner)
     }
+
+    fn stamp(&self, path: &RelPath) -> Option<u64> {
+        // Settled first: what is counted after it can only be newer.
+        watch::is_settled().then(|| self.inner.stamps.of(path)).flatten()
+    }
 }
 
 /// Reads up to `len` bytes: at once when they are in memory, on the pool when the disk is needed.
@@ -237,6 +246,14 @@ pub(super) async fn read_at(file: Arc<File>, offset: u64, len: usize) -> Result<
 fn in_memory(file: &File) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == TMPFS)
 }
+
+/// Nobody else can change these file systems without this kernel knowing: not so with NFS, CIFS, Ceph or FUSE.
+fn is_local(fd: impl AsFd) -> bool {
+    rustix::fs::fstatfs(fd).is_ok_and(|stat| LOCAL.contains(&stat.f_type))
+}
+
+/// statfs(2): btrfs, ext2 to ext4, f2fs, overlayfs, tmpfs, XFS, ZFS.
+const LOCAL: [rustix::fs::FsWord; 7] = [0x9123_683e, 0xef53, 0xf2f5_2010, 0x794c_7630, TMPFS, 0x5846_5342, 0x2fc1_2fc1];
 
 /// statfs(2)
 const TMPFS: rustix::fs::FsWord = 0x0102_1994;

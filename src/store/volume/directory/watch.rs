@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once, OnceLock};
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, Reader, WatchFlags};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
@@ -38,6 +40,7 @@ pub(super) fn start(inner: &Arc<Inner>) -> Option<mpsc::Receiver<Touched>> {
         shared.leave(volume);
         return None;
     }
+    shared.begin(volume);
     runtime.spawn(async move {
         closing.closed().await;
         // Taking a large tree's watches down is work for the pool.
@@ -46,8 +49,16 @@ pub(super) fn start(inner: &Arc<Inner>) -> Option<mpsc::Receiver<Touched>> {
     Some(receiver)
 }
 
+/// True when everything that happened in watched folders before this call has been taken in. The kernel queues an event before
+/// the call that caused it returns, so whoever saw that call end finds it counted.
+pub(super) fn is_settled() -> bool {
+    SHARED.get().and_then(Option::as_ref).is_some_and(|shared| shared.is_settled())
+}
+
 struct Shared {
     fd: OwnedFd,
+    /// The thread holds events that it took out of the queue.
+    busy: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -62,6 +73,8 @@ struct State {
 /// One volume that is watched.
 struct Watched {
     inner: Arc<Inner>,
+    /// The whole tree is watched, so its stamps count.
+    begun: bool,
     teller: Teller,
     /// The watch of each folder, by its path.
     folders: BTreeMap<String, i32>,
@@ -88,25 +101,41 @@ fn wanted() -> WatchFlags {
 impl Shared {
     fn open() -> Option<Arc<Self>> {
         let fd = inotify::init(CreateFlags::CLOEXEC).map_err(explain).ok()?;
-        let shared = Arc::new(Self { fd, state: Mutex::default() });
+        let shared = Arc::new(Self { fd, busy: AtomicBool::new(true), state: Mutex::default() });
         let reading = shared.clone();
         let thread = std::thread::Builder::new().name("stoa-watch".into()).spawn(move || reading.read());
         thread.inspect_err(|error| tracing::warn!(%error, "no thread for the watcher")).ok()?;
         Some(shared)
     }
 
+    /// The queue first: what is no longer in it was taken out by a thread that said before that it is busy.
+    fn is_settled(&self) -> bool {
+        rustix::io::ioctl_fionread(&self.fd) == Ok(0) && !self.busy.load(Ordering::SeqCst)
+    }
+
     fn enter(&self, inner: &Arc<Inner>, sender: mpsc::Sender<Touched>) -> u64 {
         let mut state = self.state.lock();
         state.next += 1;
         let volume = state.next;
-        let watched = Watched { inner: inner.clone(), teller: Teller::new(sender), folders: BTreeMap::new() };
+        let teller = Teller::new(sender);
+        let watched = Watched { inner: inner.clone(), begun: false, teller, folders: BTreeMap::new() };
         state.volumes.insert(volume, watched);
         volume
+    }
+
+    fn begin(&self, volume: u64) {
+        if let Some(watched) = self.state.lock().volumes.get_mut(&volume) {
+            watched.begun = true;
+            watched.inner.stamps.begin();
+        }
     }
 
     fn leave(&self, volume: u64) {
         let mut state = self.state.lock();
         let Some(watched) = state.volumes.remove(&volume) else { return };
+        if watched.begun {
+            watched.inner.stamps.end();
+        }
         for (path, watch) in watched.folders {
             self.forget(&mut state, volume, &path, watch);
         }
@@ -117,7 +146,15 @@ impl Shared {
         let mut folders = vec![top];
         while let Some(folder) = folders.pop() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK;
-            let Ok(fd) = inner.root.open(&folder, flags) else { continue };
+            let fd = match inner.root.open(&folder, flags) {
+                Ok(fd) => fd,
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => continue,
+                Err(_) => {
+                    // There, and not to be watched: files in it may still be open to us.
+                    inner.stamps.give_up();
+                    continue;
+                }
+            };
             if !self.watch_one(volume, &folder, &fd)? {
                 return Ok(());
             }
@@ -183,6 +220,9 @@ impl Shared {
         let mut buffer = vec![MaybeUninit::uninit(); EVENTS];
         let mut reader = Reader::new(&self.fd, &mut buffer);
         loop {
+            if reader.is_buffer_empty() {
+                self.rest();
+            }
             match reader.next() {
                 Ok(event) => {
                     let name = event.file_name().map(std::ffi::CStr::to_bytes);
@@ -191,16 +231,28 @@ impl Shared {
                 Err(Errno::INTR) => {}
                 Err(error) => {
                     tracing::error!(%error, "the watcher ends: changes by other programs are found by comparison only");
+                    // Busy for ever: nothing may be believed unchanged.
                     return;
                 }
             }
         }
     }
 
+    /// Waits for events without taking them.
+    fn rest(&self) {
+        self.busy.store(false, Ordering::SeqCst);
+        // An error here shows again in the read that follows.
+        let _ = rustix::event::poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], None);
+        self.busy.store(true, Ordering::SeqCst);
+    }
+
     fn take(&self, watch: i32, what: ReadFlags, name: Option<&[u8]>) {
         let mut state = self.state.lock();
         if what.contains(ReadFlags::QUEUE_OVERFLOW) {
-            return state.volumes.values_mut().for_each(|watched| watched.teller.tell(Touched::Everything));
+            return state.volumes.values_mut().for_each(|watched| {
+                watched.inner.stamps.touch_all();
+                watched.teller.tell(Touched::Everything);
+            });
         }
         if what.contains(ReadFlags::IGNORED) {
             return state.dropped(watch);
@@ -219,6 +271,12 @@ impl Shared {
             }
             state = self.state.lock();
         }
+        for (volume, path) in &places {
+            if let Some(watched) = state.volumes.get(volume) {
+                // Whatever lies below a folder changed its place with it.
+                if folder { watched.inner.stamps.touch_all() } else { watched.inner.stamps.touch(path) }
+            }
+        }
         let Some(step) = Step::of(what) else { return };
         for (volume, path) in places {
             if let Some(watched) = state.volumes.get_mut(&volume) {
@@ -231,6 +289,7 @@ impl Shared {
     fn follow(&self, volume: u64, path: &RelPath) {
         let Some(inner) = self.state.lock().volumes.get(&volume).map(|watched| watched.inner.clone()) else { return };
         if let Err(error) = self.watch_tree(volume, &inner, path.clone()) {
+            inner.stamps.give_up();
             explain(error);
         }
     }

@@ -1,0 +1,189 @@
+//! Responses ready to be sent: heads and bodies of files asked for lately, exact for as long as they are used.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hyper::Response;
+use hyper::header::CONTENT_LENGTH;
+use parking_lot::RwLock;
+
+use crate::hub::Held;
+use crate::proto::http::body::Outgoing;
+
+/// What an entry takes beside its bytes, roughly.
+const OVERHEAD: usize = 512;
+/// What an open file counts for: descriptors are scarcer than memory.
+const OPEN_FILE: usize = 64 << 10;
+
+/// A body that can be sent many times.
+#[derive(Clone)]
+pub enum Content {
+    /// In memory.
+    Whole(Bytes),
+    /// By the kernel, from an open file of this length.
+    File(Arc<File>, u64),
+}
+
+impl Content {
+    /// Bytes of the body.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Whole(bytes) => bytes.len() as u64,
+            Self::File(_, len) => *len,
+        }
+    }
+
+    fn weight(&self) -> usize {
+        match self {
+            Self::Whole(bytes) => bytes.len(),
+            Self::File(..) => OPEN_FILE,
+        }
+    }
+}
+
+/// A 200 that may be sent again.
+pub struct Entry {
+    held: Held,
+    /// Status line and headers; `Date`, `Connection` and the empty line are the connection's.
+    pub head: Bytes,
+    /// The body.
+    pub content: Content,
+    /// The path for the access line.
+    pub path: String,
+}
+
+/// What a handler leaves on its response when it may be sent again.
+#[derive(Clone)]
+pub struct Keep(Arc<Kept>);
+
+struct Kept {
+    held: Held,
+    content: Content,
+    audience: Audience,
+    path: String,
+}
+
+impl Keep {
+    /// For the extensions of a response with this body.
+    pub fn new(held: Held, content: Content, audience: Audience, path: String) -> Self {
+        Self(Arc::new(Kept { held, content, audience, path }))
+    }
+}
+
+impl Entry {
+    /// Takes what the handler left on a finished response, if it did.
+    pub fn take(response: &mut Response<Outgoing>) -> Option<(Audience, Self)> {
+        let keep = response.extensions_mut().remove::<Keep>()?;
+        let Kept { held, content, audience, path } = Arc::into_inner(keep.0)?;
+        let mut head = Vec::with_capacity(512);
+        head.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        for (name, value) in response.headers().iter().filter(|(name, _)| *name != CONTENT_LENGTH) {
+            head.extend_from_slice(name.as_str().as_bytes());
+            head.extend_from_slice(b": ");
+            head.extend_from_slice(value.as_bytes());
+            head.extend_from_slice(b"\r\n");
+        }
+        head.extend_from_slice(format!("content-length: {}\r\n", content.len()).as_bytes());
+        Some((audience, Self { held, head: head.into(), content, path }))
+    }
+
+    /// What it says of itself.
+    pub fn held(&self) -> &Held {
+        &self.held
+    }
+
+    fn weight(&self) -> usize {
+        self.head.len() + self.path.len() * 2 + self.content.weight() + OVERHEAD
+    }
+}
+
+/// For whom a response was made: headers differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Someone who is not signed in.
+    Guest,
+    /// Someone who is.
+    Account,
+}
+
+/// Entries by request target. Two generations: when the young one has half of the room it becomes the old one, and what was old is
+/// forgotten; what is used stays.
+pub struct Cache {
+    room: usize,
+    shelves: RwLock<Shelves>,
+}
+
+#[derive(Default)]
+struct Shelves {
+    young: [HashMap<Box<str>, Arc<Entry>>; 2],
+    old: [HashMap<Box<str>, Arc<Entry>>; 2],
+    /// Weight of the young ones.
+    weight: usize,
+}
+
+impl Cache {
+    /// Room for about so many bytes; 0: nothing is kept.
+    pub fn new(room: u64) -> Self {
+        Self { room: usize::try_from(room).unwrap_or(usize::MAX), shelves: RwLock::default() }
+    }
+
+    /// Could anything be kept?
+    pub fn is_on(&self) -> bool {
+        self.room > 0
+    }
+
+    /// What is there for a target; whether it still holds is for the caller to ask.
+    pub fn find(&self, audience: Audience, target: &str) -> Option<Arc<Entry>> {
+        let shelf = audience as usize;
+        let shelves = self.shelves.read();
+        if let Some(entry) = shelves.young.get(shelf)?.get(target) {
+            return Some(entry.clone());
+        }
+        let entry = shelves.old.get(shelf)?.get(target)?.clone();
+        drop(shelves);
+        // Not worth waiting for: it is found among the old ones the next time too.
+        if let Some(mut shelves) = self.shelves.try_write() {
+            shelves.put(shelf, target, entry.clone(), self.room / 2);
+        }
+        Some(entry)
+    }
+
+    /// Keeps an entry.
+    pub fn put(&self, audience: Audience, target: &str, entry: Entry) {
+        if entry.weight() <= self.room / 8 {
+            self.shelves.write().put(audience as usize, target, Arc::new(entry), self.room / 2);
+        }
+    }
+
+    /// Forgets an entry that no longer holds, unless a newer one took its place.
+    pub fn forget(&self, audience: Audience, target: &str, entry: &Arc<Entry>) {
+        let mut shelves = self.shelves.write();
+        let Shelves { young, old, weight } = &mut *shelves;
+        for (shelf, counted) in [(young.get_mut(audience as usize), true), (old.get_mut(audience as usize), false)] {
+            let Some(shelf) = shelf else { continue };
+            if shelf.get(target).is_some_and(|there| Arc::ptr_eq(there, entry)) {
+                shelf.remove(target);
+                if counted {
+                    *weight = weight.saturating_sub(entry.weight());
+                }
+            }
+        }
+    }
+}
+
+impl Shelves {
+    fn put(&mut self, shelf: usize, target: &str, entry: Arc<Entry>, half: usize) {
+        if self.weight + entry.weight() > half {
+            self.old = std::mem::take(&mut self.young);
+            self.weight = 0;
+        }
+        if let Some(old) = self.old.get_mut(shelf) {
+            old.remove(target);
+        }
+        self.weight += entry.weight();
+        let replaced = self.young.get_mut(shelf).and_then(|young| young.insert(target.into(), entry));
+        self.weight = self.weight.saturating_sub(replaced.map_or(0, |entry| entry.weight()));
+    }
+}

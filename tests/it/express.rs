@@ -1,0 +1,232 @@
+//! Responses that are kept and sent again: the same as the first time, and never older than the file.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use crate::daemon::{Daemon, until};
+
+const PASSWORD: &str = "wonder-land";
+/// `alice:wonder-land`
+const BASIC: &str = "Authorization: Basic YWxpY2U6d29uZGVyLWxhbmQ=\r\n";
+
+fn daemon(folder: &std::path::Path) -> Daemon {
+    let password = folder.join("password");
+    fs::write(&password, PASSWORD).unwrap();
+    Daemon::start(&format!(
+        r#"
+[http]
+basic_in_clear = true
+[[user]]
+name = "alice"
+password_file = "{}"
+[[space]]
+path = "/pub"
+grants = [ {{ to = "user:alice", allow = "edit" }}, {{ to = "everyone", allow = "view" }} ]
+[[space]]
+path = "/own"
+grants = [ {{ to = "user:alice", allow = "edit" }} ]
+"#,
+        password.display()
+    ))
+}
+
+/// One connection, kept alive.
+struct Client(TcpStream, Vec<u8>);
+
+impl Client {
+    fn new(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self(stream, Vec::new())
+    }
+
+    fn say(&mut self, method: &str, path: &str, headers: &str) {
+        write!(self.0, "{method} {path} HTTP/1.1\r\nHost: stoa\r\n{headers}\r\n").unwrap();
+    }
+
+    /// The next response: its head without the date, and its body.
+    fn hear(&mut self, body: bool) -> (String, Vec<u8>) {
+        let end = loop {
+            match self.1.windows(4).position(|four| four == b"\r\n\r\n") {
+                Some(at) => break at + 4,
+                None => self.more(),
+            }
+        };
+        let head = String::from_utf8(self.1.drain(..end).collect()).unwrap().to_ascii_lowercase();
+        let length =
+            head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+        let length: usize = if body { length } else { 0 };
+        while self.1.len() < length {
+            self.more();
+        }
+        let mut lines: Vec<&str> =
+            head.lines().filter(|line| !line.starts_with("date: ") && !line.is_empty()).collect();
+        lines.sort_unstable();
+        (lines.join("\n"), self.1.drain(..length).collect())
+    }
+
+    fn more(&mut self) {
+        let mut buffer = [0; 64 << 10];
+        let count = self.0.read(&mut buffer).unwrap();
+        assert!(count > 0, "the server closed the connection");
+        self.1.extend_from_slice(&buffer[..count]);
+    }
+
+    fn get(&mut self, path: &str, headers: &str) -> (u16, String, Vec<u8>) {
+        self.say("GET", path, headers);
+        let (head, body) = self.hear(true);
+        let status = head.lines().find_map(|line| line.strip_prefix("http/1.1 ")).unwrap()[..3].parse().unwrap();
+        (status, head, body)
+    }
+}
+
+/// One request on a connection of its own.
+fn get(daemon: &Daemon, path: &str, headers: &str) -> (u16, String, Vec<u8>) {
+    Client::new(daemon.http).get(path, headers)
+}
+
+fn hits(daemon: &Daemon) -> u64 {
+    let (_, _, text) = Client::new(daemon.admin).get("/metrics", "");
+    let text = String::from_utf8(text).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("stoa_http_cache_hits_total "));
+    line.expect("the metric").parse().unwrap()
+}
+
+/// Asks until the response is kept; volumes can say so once they are watched.
+fn warm(daemon: &Daemon, path: &str, headers: &str) {
+    until("the response is kept", || {
+        let before = hits(daemon);
+        // Each on a connection of its own: hyper keeps the one it was given.
+        assert_eq!(get(daemon, path, headers).0, 200);
+        hits(daemon) > before
+    });
+}
+
+#[test]
+fn what_is_kept_is_what_was_sent_the_first_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = daemon(folder.path());
+    for (name, size) in [("small.txt", 1_000), ("empty", 0), ("page.html", 20_000), ("large.bin", 300_000)] {
+        let content: Vec<u8> = (0..size).map(|n: u32| (n % 251) as u8).collect();
+        fs::write(daemon.on_disk(&format!("/pub/{name}")), &content).unwrap();
+        let path = format!("/pub/{name}");
+        let first = get(&daemon, &path, "");
+        assert_eq!((first.0, first.2 == content), (200, true), "{name}");
+        warm(&daemon, &path, "");
+        let before = hits(&daemon);
+        let mut client = Client::new(daemon.http);
+        let again = client.get(&path, "");
+        assert!(again.2 == content, "{name}");
+        assert_eq!(again.1, first.1);
+        // Pipelined, with HEAD between, on the same connection.
+        client.say("GET", &path, "");
+        client.say("HEAD", &path, "");
+        client.say("GET", &path, "");
+        for body in [true, false, true] {
+            let (head, bytes) = client.hear(body);
+            assert_eq!(head, first.1);
+            assert!(!body || bytes == content, "{name}");
+        }
+        assert_eq!(hits(&daemon), before + 4, "{name}");
+        // Something special: hyper answers on the same connection, and goes on with it.
+        let (status, _, part) = client.get(&path, "Range: bytes=0-9\r\n");
+        assert_eq!((status, part.len()), if size == 0 { (416, part.len()) } else { (206, 10) });
+        assert!(client.get(&path, "").2 == content);
+        // One request, then the end.
+        let (_, head, body) = get(&daemon, &path, "Connection: close\r\n");
+        assert!(head.contains("connection: close") && body == content, "{head}");
+    }
+}
+
+#[test]
+fn nothing_kept_is_ever_older_than_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = daemon(folder.path());
+    let file = daemon.on_disk("/pub/a.txt");
+    let other = daemon.on_disk("/pub/b.txt");
+    fs::write(&file, "start").unwrap();
+    warm(&daemon, "/pub/a.txt", "");
+    let before = hits(&daemon);
+    for round in 0..300 {
+        let text = format!("round {round}");
+        match round % 3 {
+            // in place, of the same length or not
+            0 => fs::write(&file, &text).unwrap(),
+            // by another file taking its name
+            1 => {
+                fs::write(&other, &text).unwrap();
+                fs::rename(&other, &file).unwrap();
+            }
+            // by a door
+            _ => {
+                let length = text.len();
+                let mut client = Client::new(daemon.http);
+                client.say("PUT", "/pub/a.txt", &format!("{BASIC}Content-Length: {length}\r\n\r\n{text}"));
+                assert!(client.hear(true).0.contains("http/1.1 204"));
+            }
+        }
+        for _ in 0..3 {
+            let (status, _, body) = get(&daemon, "/pub/a.txt", "");
+            assert_eq!((status, String::from_utf8_lossy(&body).as_ref()), (200, text.as_str()));
+        }
+    }
+    assert!(hits(&daemon) > before, "nothing was ever kept");
+}
+
+#[test]
+fn what_is_kept_goes_with_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = daemon(folder.path());
+    fs::create_dir(daemon.on_disk("/pub/d")).unwrap();
+    fs::write(daemon.on_disk("/pub/d/a.txt"), "one").unwrap();
+    warm(&daemon, "/pub/d/a.txt", "");
+    fs::rename(daemon.on_disk("/pub/d"), daemon.on_disk("/pub/e")).unwrap();
+    assert_eq!(get(&daemon, "/pub/d/a.txt", "").0, 404);
+    fs::create_dir(daemon.on_disk("/pub/d")).unwrap();
+    fs::write(daemon.on_disk("/pub/d/a.txt"), "two").unwrap();
+    assert_eq!(get(&daemon, "/pub/d/a.txt", "").2, b"two");
+    warm(&daemon, "/pub/d/a.txt", "");
+    fs::remove_dir_all(daemon.on_disk("/pub/d")).unwrap();
+    assert_eq!(get(&daemon, "/pub/d/a.txt", "").0, 404);
+}
+
+#[test]
+fn what_is_kept_for_one_is_not_shown_to_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = daemon(folder.path());
+    fs::write(daemon.on_disk("/own/a.txt"), "mine").unwrap();
+    let token = sign_in(&daemon);
+    let cookie = format!("Cookie: stoa={token}\r\n");
+    warm(&daemon, "/own/a.txt", &cookie);
+    assert_eq!(get(&daemon, "/own/a.txt", "").0, 401);
+    assert_eq!(get(&daemon, "/own/a.txt", "Cookie: stoa=nobody\r\n").0, 401);
+    assert_eq!(get(&daemon, "/own/a.txt", "Cookie: other=1\r\n").0, 401);
+    let (_, head, body) = get(&daemon, "/own/a.txt", &cookie);
+    assert!(head.contains("cache-control: private, no-cache") && body == b"mine", "{head}");
+    let (head, _) = {
+        let mut client = Client::new(daemon.http);
+        client.say("POST", "/-/logout", &format!("{cookie}Sec-Fetch-Site: same-origin\r\nContent-Length: 0\r\n"));
+        client.hear(true)
+    };
+    assert!(head.contains("http/1.1 303"), "{head}");
+    assert_eq!(get(&daemon, "/own/a.txt", &cookie).0, 401, "after signing out");
+}
+
+/// Signs alice in; the token as the server gave it.
+fn sign_in(daemon: &Daemon) -> String {
+    let mut stream = TcpStream::connect(daemon.http).unwrap();
+    let form = format!("name=alice&password={PASSWORD}");
+    let length = form.len();
+    write!(
+        stream,
+        "POST /-/login HTTP/1.1\r\nHost: stoa\r\nConnection: close\r\n\
+         Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {length}\r\n\r\n{form}"
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let value = text.split_once("stoa=").expect("a cookie").1;
+    value.split(';').next().unwrap().to_owned()
+}
