@@ -115,21 +115,13 @@ fn what_is_kept_is_what_was_sent_the_first_time() {
         let first = get(&daemon, &path, "");
         assert_eq!((first.0, first.2 == content), (200, true), "{name}");
         warm(&daemon, &path, "");
-        let before = hits(&daemon);
+        // Beside it the watcher may be at work on something else, and hyper answers; that passes.
+        until("every response is a kept one", || {
+            let before = hits(&daemon);
+            sent_again(&daemon, &path, &first.1, &content);
+            hits(&daemon) == before + 4
+        });
         let mut client = Client::new(daemon.http);
-        let again = client.get(&path, "");
-        assert!(again.2 == content, "{name}");
-        assert_eq!(again.1, first.1);
-        // Pipelined, with HEAD between, on the same connection.
-        client.say("GET", &path, "");
-        client.say("HEAD", &path, "");
-        client.say("GET", &path, "");
-        for body in [true, false, true] {
-            let (head, bytes) = client.hear(body);
-            assert_eq!(head, first.1);
-            assert!(!body || bytes == content, "{name}");
-        }
-        assert_eq!(hits(&daemon), before + 4, "{name}");
         // Something special: hyper answers on the same connection, and goes on with it.
         let (status, _, part) = client.get(&path, "Range: bytes=0-9\r\n");
         assert_eq!((status, part.len()), if size == 0 { (416, part.len()) } else { (206, 10) });
@@ -137,6 +129,22 @@ fn what_is_kept_is_what_was_sent_the_first_time() {
         // One request, then the end.
         let (_, head, body) = get(&daemon, &path, "Connection: close\r\n");
         assert!(head.contains("connection: close") && body == content, "{head}");
+    }
+}
+
+/// Four requests on one connection: one alone, then three pipelined with HEAD between.
+fn sent_again(daemon: &Daemon, path: &str, head: &str, content: &[u8]) {
+    let mut client = Client::new(daemon.http);
+    let again = client.get(path, "");
+    assert_eq!(again.1, head);
+    assert!(again.2 == content, "{path}");
+    for method in ["GET", "HEAD", "GET"] {
+        client.say(method, path, "");
+    }
+    for body in [true, false, true] {
+        let (found, bytes) = client.hear(body);
+        assert_eq!(found, head);
+        assert!(!body || bytes == content, "{path}");
     }
 }
 
