@@ -181,6 +181,7 @@ impl Asker<'_> {
         if let Some(caller) = &caller {
             self.connection.permit.lock().account(caller.name()).ok()?;
         }
+        metric::cache_hit();
         Some((entry, caller))
     }
 }
@@ -200,7 +201,6 @@ impl Reply {
             took: self.started.elapsed(),
         };
         access.note();
-        metric::cache_hit();
         result
     }
 
