@@ -10,7 +10,7 @@ use crate::hub::listing::Listing;
 use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
 use crate::hub::settings::Overwrite;
-use crate::hub::transfer::{Base, Download, Goal, Incoming, Upload, WriteMode, WriteOptions, full};
+use crate::hub::transfer::{Base, Download, Goal, Incoming, Upload, WriteMode, WriteOptions};
 use crate::hub::view::{Space, SpaceRole, View};
 use crate::origin::Origin;
 use crate::store::{Node, NodeKind, RelPath};
@@ -240,38 +240,6 @@ impl Caller {
             }
             Err(error) => Err(error),
         }
-    }
-
-    /// Room under the quota (for this one file) and on the disk, checked against the announced size.
-    async fn check_room(
-        &self,
-        view: &View,
-        space: &Space,
-        rel: &RelPath,
-        replaces: bool,
-        size: Option<u64>,
-    ) -> Result<Option<u64>> {
-        let room = space.volume.room().await?;
-        if room.free < view.settings.storage.keep_free.0.saturating_add(size.unwrap_or(0)) {
-            return Err(Error::new(Kind::Unavailable, "the server's disk is full"));
-        }
-        if space.max_bytes.is_none() && space.max_files.is_none() {
-            return Ok(None);
-        }
-        let used = self.hub.catalog().usage(&space.key).await?;
-        if !replaces && space.max_files.is_some_and(|most| used.files >= most) {
-            return Err(Error::new(Kind::OverQuota, full(space)));
-        }
-        let Some(most) = space.max_bytes else { return Ok(None) };
-        let old = match replaces {
-            true => self.hub.catalog().file(&space.key, rel.as_str()).await?.map_or(0, |row| row.size),
-            false => 0,
-        };
-        let left = most.saturating_sub(used.bytes).saturating_add(old);
-        if size.is_some_and(|size| size > left) {
-            return Err(Error::new(Kind::OverQuota, full(space)));
-        }
-        Ok(Some(left))
     }
 
     /// Nothing, the file to append to, or the broken upload to go on with.

@@ -24,6 +24,7 @@ pub mod policy;
 mod put;
 mod recent;
 mod replay;
+pub mod room;
 mod roster;
 pub mod session;
 pub mod settings;
@@ -47,10 +48,11 @@ pub use listing::Listing;
 pub use mail::{Envelope, Mailbox, Message, Recipient};
 pub use path::TreePath;
 pub use policy::{Verb, Verbs};
+pub use room::SpaceRoom;
 pub use settings::Settings;
 pub use transfer::{Download, Receipt, Upload, WriteMode, WriteOptions};
 
-pub use crate::store::{Micros, Node, NodeKind};
+pub use crate::store::{AccountKind, Micros, Node, NodeKind};
 
 use crate::error::Result;
 use crate::origin::Origin;

@@ -11,6 +11,7 @@ use crate::hub::mail::{self, Envelope};
 use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
 use crate::hub::put::{Content, Put, PutFile};
+use crate::hub::room::{does_not_fit, too_large};
 use crate::hub::settings::Overwrite;
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
@@ -418,22 +419,13 @@ impl Ceiling {
         let file_size = caller.hub().view().settings.storage.file_size.0;
         let quota = quota_left.unwrap_or(u64::MAX);
         if file_size > 0 && file_size <= quota {
-            let says = format!("larger than one file may be here: {}", ByteSize(file_size));
-            return Self { bytes: file_size, kind: Kind::TooLarge, says };
+            return Self { bytes: file_size, kind: Kind::TooLarge, says: too_large(file_size) };
         }
-        Self { bytes: quota, kind: Kind::OverQuota, says: full(space) }
+        Self { bytes: quota, kind: Kind::OverQuota, says: does_not_fit(space, quota, 0) }
     }
 
     fn check(&self, bytes: u64) -> Result<()> {
         if bytes > self.bytes { Err(Error::new(self.kind, self.says.clone())) } else { Ok(()) }
-    }
-}
-
-/// What a panel shows when a quota is used up.
-pub(crate) fn full(space: &Space) -> String {
-    match space.max_bytes {
-        Some(most) => format!("{} is full: its quota is {}", space.key, ByteSize(most)),
-        None => format!("{} is full", space.key),
     }
 }
 

@@ -245,6 +245,13 @@ impl Permit {
         self.account = Some(key);
         Ok(())
     }
+
+    /// The connection counts for no account any more: whoever signed in is forgotten.
+    pub fn no_account(&mut self) {
+        if let (Some(gate), Some(old)) = (&self.gate, self.account.take()) {
+            gate.accounts.leave(&old);
+        }
+    }
 }
 
 impl Drop for Permit {

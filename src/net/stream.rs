@@ -1,9 +1,12 @@
 //! The bytes of a connection: plain TCP, TLS over TCP, or an in-memory pipe for tests.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use bytes::BytesMut;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustls::ProtocolVersion;
@@ -12,6 +15,9 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::lasting::Lasting;
+
+/// Reads behind urgent data that are tried at once.
+const MARKS: usize = 4;
 
 /// A duplex byte stream.
 pub enum Stream {
@@ -85,6 +91,53 @@ impl Stream {
         match rustix::net::recv(tcp, &mut [0; 1], flags) {
             Ok((read, _)) => read == 0,
             Err(error) => !matches!(error, Errno::AGAIN | Errno::INTR),
+        }
+    }
+}
+
+/// Tells whether the peer of a stream has ended its side, while someone else still reads what came before.
+pub struct End(OwnedFd);
+
+impl End {
+    /// Nothing more will come than what the kernel holds already.
+    #[must_use]
+    pub fn came(&self) -> bool {
+        let mut asked = [PollFd::new(&self.0, PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut asked, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+}
+
+impl Stream {
+    /// Watches for the end of the connection. It holds the socket open: drop it with the stream.
+    #[must_use]
+    pub fn end(&self) -> Option<End> {
+        let tcp = match self {
+            Self::Tcp(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0.tcp(),
+            Self::Pipe(_) | Self::Closed => return None,
+        };
+        rustix::io::dup(tcp).ok().map(End)
+    }
+
+    /// Reads on behind urgent data: a read stops there although more has come, and the runtime takes a short read for the last one.
+    pub fn read_behind_mark(&self, into: &mut BytesMut) {
+        let Some(tcp) = self.as_tcp() else { return };
+        let mut piece = [0; 256];
+        for _ in 0..MARKS {
+            match rustix::net::recv(tcp, &mut piece, RecvFlags::DONTWAIT) {
+                Ok((read, _)) if read > 0 => into.extend_from_slice(piece.get(..read).unwrap_or_default()),
+                _ => return,
+            }
+        }
+    }
+
+    /// Urgent bytes come in their place among the others (FTP's Synch, RFC 1123 §4.1.2.12), not beside them.
+    pub fn take_urgent_inline(&self) {
+        if let Self::Tcp(tcp) = self
+            && let Err(error) = rustix::net::sockopt::set_socket_oobinline(tcp, true)
+        {
+            tracing::debug!(%error, "urgent bytes stay beside the stream");
         }
     }
 }

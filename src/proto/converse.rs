@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -15,10 +16,11 @@ use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::carry::{self, Pace};
 use super::dialogue::{
-    Dialogue, Encode, Event, Framing, Intake, Lane, Malformed, Meanwhile, NoLane, Source, Turn, Why,
+    Dialogue, Encode, Event, Framing, Intake, Lane, Left, Malformed, Meanwhile, NoLane, Source, Turn, Why,
 };
-use super::line::{Found, LineBuffer};
+use super::line::{Found, IAC, LineBuffer};
 use crate::error::{Error, Kind, Result};
+use crate::net::stream::End;
 use crate::net::{Link, Stream, side};
 
 /// Replies to pipelined commands are sent together up to this many bytes.
@@ -65,6 +67,8 @@ struct Drive<D: Dialogue> {
     waiting: VecDeque<Heard<D::Command>>,
     /// The peer will say nothing more.
     gone: bool,
+    /// It ended this connection before the side lane it was sending on.
+    gone_early: bool,
     errors: u32,
     opened: Instant,
     /// When the last command came.
@@ -83,6 +87,7 @@ impl<D: Dialogue> Drive<D> {
             output: BytesMut::new(),
             waiting: VecDeque::new(),
             gone: false,
+            gone_early: false,
             errors: 0,
             opened: now,
             heard: now,
@@ -122,6 +127,7 @@ impl<D: Dialogue> Drive<D> {
             Turn::Close(reply) => return self.close(reply).await.map(|()| None),
             Turn::Take { prompt, intake, framing, lane } => self.take(prompt, intake, framing, lane).await?,
             Turn::Give { prompt, source, framing, lane } => self.give(prompt, source, framing, lane).await?,
+            Turn::Work { job, cut } => return self.work(job, cut).await.map(Some),
             Turn::Say(_) | Turn::Wait => return Ok(Some(turn)),
         };
         // A body sent in part leaves no place for a reply.
@@ -188,7 +194,7 @@ impl<D: Dialogue> Drive<D> {
             let (deadline, why) = self.deadline();
             tokio::select! {
                 biased;
-                read = read_some(&mut self.link.stream, &mut self.lines) => {
+                read = read_some(&mut self.link.stream, &mut self.lines, D::LINES.telnet) => {
                     self.gone = read? == 0;
                 }
                 () = self.link.stop.cancelled() => {}
@@ -293,12 +299,21 @@ impl<D: Dialogue> Drive<D> {
                 (taken.outcome, taken.lost)
             }
             Lane::Side(lane) => {
-                let body = take_beside(lane, framing, &mut *intake, &mut pace);
-                let outcome = self.beside(Box::pin(body)).await?;
-                if outcome.is_ok() {
-                    self.look(pace.moved_in_all()).await;
-                }
-                (outcome.and_then(|()| self.still_there()), false)
+                let end = Arc::new(OnceLock::new());
+                let body = take_beside(lane, framing, &mut *intake, &mut pace, end.clone());
+                let outcome = self.beside(Box::pin(body), Alone::GoOn, &|| end.get().is_some_and(End::came)).await?;
+                drop(end);
+                let whole = match outcome {
+                    Ok(Ending::Said) => Ok(()),
+                    Ok(Ending::Came) => {
+                        let bytes = pace.moved_in_all();
+                        let before = intake.stands(bytes, Left::Before);
+                        let behind = intake.stands(bytes, Left::Behind);
+                        self.whole(bytes, before, behind).await
+                    }
+                    Err(error) => Err(error),
+                };
+                (whole, false)
             }
         };
         let received = match outcome {
@@ -333,15 +348,38 @@ impl<D: Dialogue> Drive<D> {
             }
             Lane::Side(lane) => {
                 let body = give_beside(lane, source, framing, &mut pace);
-                let sent = self.beside(Box::pin(body)).await?;
+                let sent = self.beside(Box::pin(body), Alone::GoOn, &|| false).await?;
                 Ok((Event::Sent(sent), false))
             }
         }
     }
 
-    /// Lets bytes flow on a side lane while commands are still heard.
-    async fn beside<T>(&mut self, mut body: impl Future<Output = Result<T>> + Unpin) -> io::Result<Result<T>> {
+    /// Does a [`Turn::Work`].
+    async fn work(
+        &mut self,
+        job: Pin<Box<dyn Future<Output = D::Reply> + Send>>,
+        cut: D::Reply,
+    ) -> io::Result<Turn<D::Reply>> {
+        self.flush().await?;
+        let job = bounded(job);
+        let done = self.beside(Box::pin(async { Ok(job.await) }), Alone::Stop, &|| false).await?;
+        match done {
+            Ok(reply) => reply.map(Turn::Say),
+            Err(_) => Ok(Turn::Say(cut)),
+        }
+    }
+
+    /// Lets bytes flow on a side lane, or work go on, while commands are still heard. `at_end`: all the lane will ever bring has come.
+    async fn beside<T>(
+        &mut self,
+        mut body: impl Future<Output = Result<T>> + Unpin,
+        alone: Alone,
+        at_end: &(dyn Fn() -> bool + Sync),
+    ) -> io::Result<Result<T>> {
         loop {
+            if self.gone && alone == Alone::Stop {
+                return Ok(Err(Error::new(Kind::Cancelled, "the client hung up")));
+            }
             while self.waiting.len() < WAITING {
                 let Some(heard) = self.next_line() else { break };
                 match heard {
@@ -369,11 +407,30 @@ impl<D: Dialogue> Drive<D> {
                     self.heard = Instant::now();
                     return Ok(done);
                 }
-                read = read_some(&mut self.link.stream, &mut self.lines), if listen => {
+                read = read_some(&mut self.link.stream, &mut self.lines, D::LINES.telnet), if listen => {
                     self.gone = !matches!(read, Ok(more) if more > 0);
+                    self.gone_early = self.gone && !at_end();
                 }
             }
         }
+    }
+
+    /// An upload over a side lane ends when that lane ends, which is also how it looks when the client was killed: its kernel closes both
+    /// connections. So when the client hung up without a word, the one who took the bytes decides whether they are all.
+    async fn whole(&mut self, bytes: u64, stands_before: bool, stands_behind: bool) -> Result<()> {
+        let stands = match self.gone_early && self.waiting.is_empty() {
+            true => stands_before,
+            // Whatever became of the client, it stands: nothing to wait for.
+            false if stands_behind => return Ok(()),
+            false => {
+                self.look(bytes).await;
+                stands_behind
+            }
+        };
+        if self.gone && self.waiting.is_empty() && !stands {
+            return Err(Error::new(Kind::Cancelled, "the client hung up before the upload was acknowledged"));
+        }
+        Ok(())
     }
 
     /// Learns whether the peer is still there after an upload of so many bytes. A killed client's connections end one after the other,
@@ -387,37 +444,54 @@ impl<D: Dialogue> Drive<D> {
             } else if self.link.stream.has_hung_up() {
                 self.gone = true;
             } else {
-                match timeout_at(until, read_some(&mut self.link.stream, &mut self.lines)).await {
+                match timeout_at(until, read_some(&mut self.link.stream, &mut self.lines, D::LINES.telnet)).await {
                     Ok(read) => self.gone = !matches!(read, Ok(more) if more > 0),
                     Err(_) => return,
                 }
             }
         }
     }
-
-    /// An upload over a side lane ends when that lane ends, which is also how it looks when the client was killed: its kernel
-    /// closes both connections. So an upload whose client hung up without a word is broken, not complete.
-    fn still_there(&self) -> Result<()> {
-        if self.gone && self.waiting.is_empty() {
-            return Err(Error::new(Kind::Cancelled, "the client hung up before the upload was acknowledged"));
-        }
-        Ok(())
-    }
 }
 
-async fn take_beside(mut lane: side::Lane, framing: Framing, intake: &mut dyn Intake, pace: &mut Pace) -> Result<()> {
+/// What becomes of work beside the conversation when the peer has left.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Alone {
+    GoOn,
+    Stop,
+}
+
+/// How a side lane that brought an upload ended.
+enum Ending {
+    /// Its connection ended, as that of a killed program does too.
+    Came,
+    /// The peer's TLS said so, which a killed program's kernel cannot do.
+    Said,
+}
+
+async fn take_beside(
+    mut lane: side::Lane,
+    framing: Framing,
+    intake: &mut dyn Intake,
+    pace: &mut Pace,
+    end: Arc<OnceLock<End>>,
+) -> Result<Ending> {
     pace.limit(std::mem::take(&mut lane.rates));
     let strict = lane.strict;
     let mut stream = lane.open().await.map_err(no_lane)?;
+    if let Some(own) = stream.end() {
+        let _ = end.set(own);
+    }
+    let mut ending = if stream.as_tcp().is_some() { Ending::Came } else { Ending::Said };
     let mut taken = carry::take_in(&mut stream, BytesMut::new(), framing, intake, pace).await;
     if !strict && taken.outcome.as_ref().is_err_and(|error| ended_unsaid(&stream, error)) {
         intake.remark(UNSAID);
         taken.outcome = Ok(());
+        ending = Ending::Came;
     }
     if taken.outcome.is_ok() {
         let _ = timeout(LINGER, stream.shutdown()).await;
     }
-    taken.outcome
+    taken.outcome.map(|()| ending)
 }
 
 /// The connection ended, and TLS had not said that it would: many devices simply close, and so does who cuts the line.
@@ -448,8 +522,13 @@ fn no_lane(error: io::Error) -> Error {
     Error::new(Kind::Unavailable, words).with(NoLane(error))
 }
 
-async fn read_some(stream: &mut Stream, lines: &mut LineBuffer) -> io::Result<usize> {
-    let read = stream.read_buf(lines.room()).await?;
+async fn read_some(stream: &mut Stream, lines: &mut LineBuffer, telnet: bool) -> io::Result<usize> {
+    let room = lines.room();
+    let before = room.len();
+    let read = stream.read_buf(room).await?;
+    if telnet && room.get(before..).is_some_and(|new| new.contains(&IAC)) {
+        stream.read_behind_mark(room);
+    }
     lines.noted();
     Ok(read)
 }

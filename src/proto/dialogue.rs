@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::ops::Range;
+use std::pin::Pin;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -155,6 +156,19 @@ pub trait Intake: Send {
     async fn commit(self: Box<Self>) -> Result<Receipt>;
     /// The transfer broke.
     async fn abandon(self: Box<Self>);
+    /// The peer hung up on every connection without waiting for the reply, after `bytes` that ended in good order: is it whole all the same?
+    fn stands(&self, _bytes: u64, _left: Left) -> bool {
+        false
+    }
+}
+
+/// When a peer hung up that did not wait for its reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// While bytes still came: its kernel sent the rest of what a killed program had written, perhaps not all it wanted to.
+    Before,
+    /// With the last byte or right behind it.
+    Behind,
 }
 
 #[async_trait]
@@ -186,6 +200,13 @@ pub enum Turn<R> {
     Secure(R),
     /// Send a last reply and close.
     Close(Option<R>),
+    /// Work on one command for longer; others are heard meanwhile. When the peer cuts it, `cut` is the reply; when it leaves, the work stops.
+    Work {
+        /// The work, and the reply it ends with.
+        job: Pin<Box<dyn Future<Output = R> + Send>>,
+        /// Said when it was cut.
+        cut: R,
+    },
     /// Send `prompt`, pour what comes into `intake`, commit; then [`Event::Received`].
     Take {
         /// `354`, `150`; `None`: nothing is said first (BDAT).

@@ -12,7 +12,8 @@ pub const SMALL: usize = 512;
 /// Room for the next read after one that filled the buffer: pipelined commands.
 const LARGE: usize = 8 << 10;
 
-const IAC: u8 = 255;
+/// Begins a Telnet sequence (RFC 854).
+pub const IAC: u8 = 255;
 const WILL: u8 = 251;
 const DONT: u8 = 254;
 /// Telnet commands start here (RFC 854); a smaller byte after IAC lost its command to the urgent channel.

@@ -58,7 +58,7 @@ impl Server {
         Self { world, address, stop, sessions }
     }
 
-    fn url(&self, user: &str, path: &str) -> String {
+    pub fn url(&self, user: &str, path: &str) -> String {
         format!("ftp://{user}@127.0.0.1:{}{path}", self.address.port())
     }
 
@@ -135,7 +135,11 @@ pub struct Client<S>(pub BufReader<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     pub async fn send(&mut self, text: &str) {
-        self.0.write_all(text.as_bytes()).await.expect("written");
+        self.send_bytes(text.as_bytes()).await;
+    }
+
+    pub async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.expect("written");
         self.0.flush().await.expect("flushed");
     }
 
@@ -216,7 +220,7 @@ pub fn bytes(count: usize) -> Vec<u8> {
     .collect()
 }
 
-fn text(path: &Path) -> &str {
+pub fn text(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 

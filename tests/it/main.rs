@@ -11,6 +11,7 @@ mod daemon;
 mod driver;
 mod express;
 mod ftp;
+mod ftp_commands;
 mod http;
 mod hub;
 mod kill;

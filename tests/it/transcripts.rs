@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! # why this conversation matters; the rule or the story behind it
-//! @ file /pub/a.txt hello\n      a file that is there before       @ folder /pub/new
+//! @ file /pub/a.txt hello\n      a file that is there before       @ folder /pub/new       @ file "/a b" x
 //! @ set active = true            a key of the door's own section   @ limit errors = 3
 //! @ peer 192.0.2.9:1000          where the client comes from       @ secure   @ tls
 //! C: USER alice                  the client says a line (CRLF is added)
@@ -98,7 +98,7 @@ impl Replay {
             let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
             match verb {
                 "file" => {
-                    let (path, content) = rest.split_once(' ').unwrap_or((rest, ""));
+                    let (path, content) = named(rest);
                     world.put(path, &unescape(content)?);
                 }
                 "folder" => std::fs::create_dir_all(world.disk(rest)).map_err(|error| error.to_string())?,
@@ -178,7 +178,7 @@ impl Replay {
                 if all == wanted { Ok(()) } else { Err(format!("came: {:?}", String::from_utf8_lossy(&all))) }
             }
             "F=" => {
-                let (path, content) = rest.split_once(' ').unwrap_or((rest, ""));
+                let (path, content) = named(rest);
                 let there = std::fs::read(self.world.disk(path)).map_err(|error| error.to_string())?;
                 if there == unescape(content)? {
                     return Ok(());
@@ -336,6 +336,14 @@ fn unescape(text: &str) -> Result<Vec<u8>, String> {
         });
     }
     Ok(bytes)
+}
+
+/// A path, in quotes when it has blanks, and what follows it.
+fn named(text: &str) -> (&str, &str) {
+    match text.strip_prefix('"').and_then(|text| text.split_once('"')) {
+        Some((path, rest)) => (path, rest.strip_prefix(' ').unwrap_or(rest)),
+        None => text.split_once(' ').unwrap_or((text, "")),
+    }
 }
 
 fn table(text: &str) -> Result<toml::Table, String> {

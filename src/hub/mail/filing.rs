@@ -130,6 +130,29 @@ impl Sorter {
     }
 }
 
+/// The files of a whole message that arrives in pieces of `cut` bytes, as a drop address would store them: names and bytes. One that
+/// cannot be taken apart is one file. Nothing is stored; fuzzers and tests look in here.
+#[must_use]
+pub fn dissect(message: &[u8], cut: usize, most: usize) -> Vec<(String, Vec<u8>)> {
+    let (mut sorter, mut sorted) = (Sorter::new(most), Vec::new());
+    for piece in message.chunks(cut.max(1)) {
+        sorter.feed(piece, &mut sorted);
+    }
+    sorter.finish(&mut sorted);
+    if sorter.whole().is_some() {
+        return vec![(sorter.message_name("2026-01-01").text, message.to_vec())];
+    }
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    for event in sorted {
+        match (event, files.last_mut()) {
+            (Sorted::File(name), _) => files.push((name.text, Vec::new())),
+            (Sorted::Bytes(bytes), Some((_, content))) => content.extend_from_slice(&bytes),
+            (Sorted::Bytes(_) | Sorted::End, _) => {}
+        }
+    }
+    files
+}
+
 fn is_file(head: &Head) -> bool {
     head.attached || head.name.is_some() || !(head.media.starts_with("text/") || head.media.starts_with("multipart/"))
 }

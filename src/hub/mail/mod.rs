@@ -23,6 +23,7 @@ pub use numbering::Message;
 
 pub(crate) use alias::Aliases;
 pub(super) use deliver::finish;
+pub use filing::dissect;
 pub(super) use mailbox::note_read;
 
 /// What the hub remembers about mail while it runs.

@@ -13,7 +13,7 @@ use super::{Recipient, Target, maildir};
 use crate::error::{Error, Kind, Result};
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
-use crate::hub::transfer::full;
+use crate::hub::room::full;
 use crate::hub::view::{Space, View};
 use crate::hub::{Caller, Hub};
 use crate::origin::Origin;
@@ -173,7 +173,7 @@ impl Hub {
             let used = self.catalog().usage(&space.key).await?;
             let bytes_full = space.max_bytes.is_some_and(|most| used.bytes.saturating_add(size.max(1)) > most);
             if bytes_full || space.max_files.is_some_and(|most| used.files >= most) {
-                return Err(Error::new(Kind::OverQuota, full(space)));
+                return Err(Error::new(Kind::OverQuota, full(space, used)));
             }
         }
         if self.inner.mail.rooms.free(space).await? < keep_free.saturating_add(size) {

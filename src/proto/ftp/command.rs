@@ -5,15 +5,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
-use nom::bytes::complete::{take_while_m_n, take_while1};
-use nom::character::complete::{char, digit1, one_of};
-use nom::combinator::{all_consuming, map_opt, opt};
-use nom::multi::count;
-use nom::sequence::{preceded, terminated};
-use nom::{IResult, Parser};
+use nom::Parser;
+use nom::character::complete::char;
+use nom::combinator::all_consuming;
+use nom::sequence::terminated;
 
+use super::argument::{
+    Range, host_port, letter, maybe_path, number, path, path_and_range, quoted_word, stamp, syntax, text, trim,
+    without_flags, word,
+};
+use super::checksum::Algorithm;
 use crate::hub::Micros;
 use crate::proto::dialogue::Malformed;
 
@@ -30,10 +31,14 @@ pub enum Command {
     Appe(String),
     /// Begin TLS; false for a mechanism we lack.
     Auth(bool),
+    /// How many bytes would still fit.
+    Avbl(Option<String>),
     /// To the folder above.
     Cdup,
+    /// A checksum of a file, or a part of it.
+    Checksum(Ask, String, Range),
     /// Names the client's software.
-    Clnt,
+    Clnt(String),
     /// To a folder.
     Cwd(String),
     /// Remove a file.
@@ -44,6 +49,10 @@ pub enum Command {
     Feat,
     /// What we understand.
     Help,
+    /// The host the client believes it talks to (RFC 7151).
+    Host(String),
+    /// The language of replies; `None`: the one there is.
+    Lang(Option<String>),
     /// Names and facts over the data connection.
     List(Style, Option<String>),
     /// When was it changed?
@@ -58,8 +67,8 @@ pub enum Command {
     Mode(u8),
     /// Nothing.
     Noop,
-    /// A command FTP has and we do not.
-    NotHere,
+    /// Which checksum HASH computes; `None`: tell.
+    OptsHash(Option<Algorithm>),
     /// Which facts MLSD shows.
     OptsMlst(String),
     /// UTF-8, or the account's code page (OFF).
@@ -82,6 +91,8 @@ pub enum Command {
     Pwd,
     /// The end.
     Quit,
+    /// A command FTP has and we do not, with the code it is refused by.
+    Refused(u16),
     /// Forget who I am.
     Rein,
     /// The next transfer starts there.
@@ -94,10 +105,18 @@ pub enum Command {
     Rnfr(String),
     /// … to that.
     Rnto(String),
-    /// Unix permission bits: accepted and ignored, rights are the server's.
-    SiteChmod,
+    /// Unix permission bits of a path: accepted and ignored, rights are the server's.
+    SiteChmod(String),
+    /// Copy this to that.
+    SiteCopy(String, String),
+    /// Copy this …
+    SiteCpfr(String),
+    /// … to that.
+    SiteCpto(String),
     /// What SITE understands.
     SiteHelp,
+    /// What the space here holds and may hold.
+    SiteQuota,
     /// A SITE command we lack.
     SiteUnknown,
     /// Bytes of a file.
@@ -126,6 +145,17 @@ impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret(…)")
     }
+}
+
+/// Which checksum, and how its reply looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ask {
+    /// HASH: the algorithm chosen by OPTS, told with the range.
+    Chosen,
+    /// MD5 (draft-twine-ftpmd5): told with the path.
+    Md5,
+    /// XCRC, XMD5, XSHA…: the digits alone.
+    Plain(Algorithm),
 }
 
 /// What EPSV was asked.
@@ -190,7 +220,8 @@ fn access(verb: &str, rest: &[u8]) -> Option<Parsed> {
             let mechanism = word(rest);
             Ok(Command::Auth(matches!(mechanism.as_str(), "TLS" | "TLS-C" | "TLS-P" | "SSL")))
         }
-        "CLNT" => Ok(Command::Clnt),
+        "CLNT" => text(trim(rest)).map(Command::Clnt),
+        "HOST" => host(rest),
         "PASS" => Ok(Command::Pass(Secret(rest.to_vec()))),
         "PBSZ" => Ok(Command::Pbsz),
         "PROT" => letter(rest, "PROT takes C or P").map(Command::Prot),
@@ -206,8 +237,12 @@ fn access(verb: &str, rest: &[u8]) -> Option<Parsed> {
 
 /// What is in the tree.
 fn files(verb: &str, rest: &[u8]) -> Option<Parsed> {
+    if let Some(ask) = checksum(verb) {
+        return Some(path_and_range(rest).map(|(path, range)| Command::Checksum(ask, path, range)));
+    }
     Some(match verb {
         "APPE" => path(rest).map(Command::Appe),
+        "AVBL" => maybe_path(rest).map(Command::Avbl),
         "CDUP" | "XCUP" => Ok(Command::Cdup),
         "CWD" | "XCWD" => path(rest).map(Command::Cwd),
         "DELE" => path(rest).map(Command::Dele),
@@ -240,9 +275,10 @@ fn wire(verb: &str, rest: &[u8]) -> Option<Parsed> {
         "EPSV" => epsv(rest),
         "FEAT" => Ok(Command::Feat),
         "HELP" => Ok(Command::Help),
+        "LANG" => maybe_path(rest).map(Command::Lang),
         "MODE" => letter(rest, "MODE takes S").map(Command::Mode),
         "NOOP" => Ok(Command::Noop),
-        "OPTS" => Ok(options(rest)),
+        "OPTS" => options(rest),
         "PASV" => Ok(Command::Pasv),
         "PORT" => match all_consuming(host_port).parse(trim(rest)) {
             Ok((_, to)) => Ok(Command::Port(to, false)),
@@ -260,9 +296,11 @@ fn wire(verb: &str, rest: &[u8]) -> Option<Parsed> {
 fn others(verb: &str) -> Parsed {
     match verb {
         "LPRT" | "LPSV" => Err(syntax("use EPSV or PASV instead")),
-        "ADAT" | "AVBL" | "CCC" | "COMB" | "CONF" | "CPSV" | "CSID" | "DSIZ" | "ENC" | "HASH" | "HOST" | "LANG"
-        | "MD5" | "MFCT" | "MFF" | "MIC" | "PRET" | "RANG" | "RMDA" | "SMNT" | "SSCN" | "THMB" | "XCRC" | "XMD5"
-        | "XRCP" | "XRSQ" | "XSEM" | "XSEN" | "XSHA" | "XSHA1" | "XSHA256" | "XSHA512" => Ok(Command::NotHere),
+        // RFC 4217 §12.3: the control connection stays protected.
+        "CCC" => Ok(Command::Refused(533)),
+        "ADAT" | "COMB" | "CONF" | "CPSV" | "CSID" | "DSIZ" | "ENC" | "ESTA" | "ESTP" | "MAIL" | "MFCT" | "MFF"
+        | "MIC" | "MLFL" | "MRCP" | "MRSQ" | "MSAM" | "MSND" | "MSOM" | "PRET" | "RANG" | "RMDA" | "SMNT" | "SPSV"
+        | "SSCN" | "THMB" | "XRCP" | "XRSQ" | "XSEM" | "XSEN" => Ok(Command::Refused(502)),
         // A browser was talked into posting to us (cross-protocol attack): none of what follows may count as a command.
         "CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE" => {
             Err(Malformed::Foreign("HTTP"))
@@ -272,78 +310,38 @@ fn others(verb: &str) -> Parsed {
     }
 }
 
-fn syntax(words: &'static str) -> Malformed {
-    Malformed::Syntax(words.into())
+fn checksum(verb: &str) -> Option<Ask> {
+    Some(match verb {
+        "HASH" => Ask::Chosen,
+        "MD5" => Ask::Md5,
+        "XCRC" => Ask::Plain(Algorithm::Crc32),
+        "XMD5" => Ask::Plain(Algorithm::Md5),
+        "XSHA" | "XSHA1" => Ask::Plain(Algorithm::Sha1),
+        "XSHA256" => Ask::Plain(Algorithm::Sha256),
+        "XSHA512" => Ask::Plain(Algorithm::Sha512),
+        _ => return None,
+    })
 }
 
-fn trim(bytes: &[u8]) -> &[u8] {
-    bytes.trim_ascii()
-}
-
-fn word(rest: &[u8]) -> String {
-    String::from_utf8_lossy(trim(rest)).to_ascii_uppercase()
-}
-
-/// UTF-8, or else Latin-1 as old devices send it: no file is lost over its name.
-fn text(bytes: &[u8]) -> Result<String, Malformed> {
-    if bytes.iter().any(|byte| matches!(byte, 0 | b'\r' | b'\n')) {
-        return Err(syntax("a name cannot hold NUL, CR or LF"));
-    }
-    Ok(std::str::from_utf8(bytes).map_or_else(|_| bytes.iter().copied().map(char::from).collect(), str::to_owned))
-}
-
-/// A path, exactly as it came: blanks at its ends are part of it.
-fn path(rest: &[u8]) -> Result<String, Malformed> {
-    match rest {
-        [] => Err(syntax("a path is missing")),
-        _ => text(rest),
-    }
-}
-
-fn maybe_path(rest: &[u8]) -> Result<Option<String>, Malformed> {
-    if trim(rest).is_empty() { Ok(None) } else { text(rest).map(Some) }
-}
-
-/// `-la` and the like belong to `ls`; they are never a path.
-fn without_flags(mut rest: &[u8]) -> &[u8] {
-    while rest.first() == Some(&b'-') {
-        let end = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
-        rest = rest.get(end..).unwrap_or_default().trim_ascii_start();
-    }
-    rest
+/// RFC 7151 §3.1: a name, an IPv4 address or an IPv6 address in brackets; never a port.
+fn host(rest: &[u8]) -> Parsed {
+    let wrong = || syntax("HOST takes a name, or an address (an IPv6 one in brackets), without a port");
+    let name = text(trim(rest))?;
+    let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let known = match literal {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => {
+            let fine = |letter: char| {
+                letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_') || !letter.is_ascii()
+            };
+            (1..=255).contains(&name.len()) && name.chars().all(fine)
+        }
+    };
+    if known { Ok(Command::Host(name.to_lowercase())) } else { Err(wrong()) }
 }
 
 fn listing(style: Style, rest: &[u8]) -> Parsed {
     maybe_path(without_flags(rest)).map(|path| Command::List(style, path))
-}
-
-fn letter(rest: &[u8], words: &'static str) -> Result<u8, Malformed> {
-    match trim(rest) {
-        [one] => Ok(one.to_ascii_uppercase()),
-        _ => Err(syntax(words)),
-    }
-}
-
-fn number(rest: &[u8], words: &'static str) -> Result<u64, Malformed> {
-    let mut parser = terminated(decimal, opt((char(' '), take_while1(|_| true))));
-    match all_consuming(|input| parser.parse(input)).parse(trim(rest)) {
-        Ok((_, number)) => Ok(number),
-        Err(_) => Err(syntax(words)),
-    }
-}
-
-fn decimal<T: std::str::FromStr>(input: &[u8]) -> IResult<&[u8], T> {
-    map_opt(digit1, |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse().ok()).parse(input)
-}
-
-/// `h1,h2,h3,h4,p1,p2`, each a byte in decimal.
-fn host_port(input: &[u8]) -> IResult<&[u8], SocketAddr> {
-    map_opt((decimal::<u8>, count(preceded(char(','), decimal::<u8>), 5)), |(first, rest)| {
-        let [b, c, d, high, low] = rest.try_into().ok()?;
-        let address = Ipv4Addr::new(first, b, c, d);
-        Some(SocketAddr::new(address.into(), u16::from_be_bytes([high, low])))
-    })
-    .parse(input)
 }
 
 /// RFC 2428: `|2|2001:db8::1|5282|`, with any delimiter.
@@ -380,21 +378,27 @@ fn epsv(rest: &[u8]) -> Parsed {
 fn representation(rest: &[u8]) -> Parsed {
     let compact: String = word(rest).split_ascii_whitespace().collect();
     Ok(Command::Type(match compact.as_str() {
-        "A" | "AN" => Type::Ascii,
+        // RFC 1123 §4.1.2.2: whoever knows no carriage control takes T for N.
+        "A" | "AN" | "AT" => Type::Ascii,
         "I" | "L8" => Type::Image,
         "" => return Err(syntax("TYPE takes A, I or L 8")),
         _ => Type::Other,
     }))
 }
 
-fn options(rest: &[u8]) -> Command {
+fn options(rest: &[u8]) -> Parsed {
     let whole = word(rest);
     let (name, value) = whole.split_once(' ').unwrap_or((&whole, ""));
-    match name {
-        "MLST" => Command::OptsMlst(value.trim().to_owned()),
-        "UTF8" | "UTF-8" => Command::OptsUtf8(value.trim() != "OFF"),
+    Ok(match (name, value.trim()) {
+        ("HASH", "") => Command::OptsHash(None),
+        ("HASH", algorithm) => match Algorithm::named(algorithm) {
+            Some(algorithm) => Command::OptsHash(Some(algorithm)),
+            None => return Err(syntax("no such checksum; FEAT tells which there are")),
+        },
+        ("MLST", facts) => Command::OptsMlst(facts.to_owned()),
+        ("UTF8" | "UTF-8", value) => Command::OptsUtf8(value != "OFF"),
         _ => Command::OptsUnknown,
-    }
+    })
 }
 
 fn site(rest: &[u8]) -> Parsed {
@@ -403,10 +407,33 @@ fn site(rest: &[u8]) -> Parsed {
     let (verb, rest) = rest.split_at(split);
     let rest = rest.get(1..).unwrap_or_default();
     match word(verb).as_str() {
-        "CHMOD" => Ok(Command::SiteChmod),
+        "CHMOD" => chmod(rest),
+        "COPY" => {
+            let words = text(rest)?;
+            let pair = quoted_word(&words).and_then(|(from, rest)| Some((from, quoted_word(rest)?)));
+            match pair {
+                Some((from, (to, ""))) => Ok(Command::SiteCopy(from, to)),
+                _ => Err(syntax("SITE COPY needs two paths, in quotes when there are blanks in them")),
+            }
+        }
+        "CPFR" => path(rest).map(Command::SiteCpfr),
+        "CPTO" => path(rest).map(Command::SiteCpto),
         "HELP" => Ok(Command::SiteHelp),
+        "QUOTA" => Ok(Command::SiteQuota),
         "UTIME" => utime(rest),
         _ => Ok(Command::SiteUnknown),
+    }
+}
+
+fn chmod(rest: &[u8]) -> Parsed {
+    let split = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
+    let (bits, rest) = rest.split_at(split);
+    match (bits, rest.get(1..).unwrap_or_default()) {
+        ([], _) | (_, []) => Err(syntax("SITE CHMOD needs bits in octal and a path")),
+        (bits, name) if bits.len() <= 4 && bits.iter().all(|bit| matches!(bit, b'0'..=b'7')) => {
+            path(name).map(Command::SiteChmod)
+        }
+        _ => Err(syntax("SITE CHMOD needs bits in octal and a path")),
     }
 }
 
@@ -440,33 +467,6 @@ fn modified(rest: &[u8]) -> Parsed {
     }
 }
 
-/// `yyyymmddhhmm[ss[.f]]` in UTC.
-fn stamp(input: &[u8]) -> IResult<&[u8], Micros> {
-    let seconds = opt((digits(2), opt(preceded(one_of("."), take_while_m_n(1, 9, |byte: u8| byte.is_ascii_digit())))));
-    let parts = (digits(4), digits(2), digits(2), digits(2), digits(2), seconds);
-    map_opt(parts, |(year, month, day, hour, minute, seconds)| {
-        let (second, fraction) = seconds.map_or((0, None), |(second, fraction)| (second, fraction));
-        let small = |number: i16| i8::try_from(number).ok();
-        // A leap second is the last second of its minute here.
-        let second = small(second.min(59))?;
-        let at = DateTime::new(year, small(month)?, small(day)?, small(hour)?, small(minute)?, second, 0).ok()?;
-        let whole = at.to_zoned(TimeZone::UTC).ok()?.timestamp().as_microsecond();
-        Some(whole + fraction.map_or(0, micros))
-    })
-    .parse(input)
-}
-
-fn digits<'a>(how_many: usize) -> impl Parser<&'a [u8], Output = i16, Error = nom::error::Error<&'a [u8]>> {
-    map_opt(take_while_m_n(how_many, how_many, |byte: u8| byte.is_ascii_digit()), |digits: &[u8]| {
-        std::str::from_utf8(digits).ok()?.parse().ok()
-    })
-}
-
-fn micros(fraction: &[u8]) -> Micros {
-    let digits = fraction.iter().chain(std::iter::repeat(&b'0')).take(6);
-    digits.fold(0, |sum, digit| sum * 10 + Micros::from(digit - b'0'))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -487,6 +487,7 @@ mod tests {
         assert_eq!(ok("LIST -la"), Command::List(Style::Long, None));
         assert_eq!(ok("LIST -a -l a dir"), Command::List(Style::Long, Some("a dir".into())));
         assert_eq!(ok("ALLO 10 R 5"), Command::Allo(10));
+        assert_eq!(ok("TYPE A T"), Command::Type(Type::Ascii));
         assert_eq!(ok("XPWD"), Command::Pwd);
         assert_eq!(parse(b"RETR f\xfcr.pdf"), Ok(Command::Retr("für.pdf".into())));
         assert_eq!(ok("USER  alice "), Command::User("alice".into()));

@@ -3,15 +3,18 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Instant;
 
-use super::CloseNotify;
+use async_trait::async_trait;
+use bytes::Bytes;
+
 use super::command::Epsv;
 use super::hint::{self, Told};
 use super::reply::Reply;
 use super::session::{Running, Session, Turn, log_fault, say};
+use super::{CloseNotify, Hangup};
 use crate::error::{Error, Result};
-use crate::hub::{Caller, Receipt, TreePath, WriteMode, WriteOptions};
+use crate::hub::{AccountKind, Caller, Receipt, TreePath, Upload, WriteMode, WriteOptions};
 use crate::net::side;
-use crate::proto::dialogue::{Lane, NoLane, Source};
+use crate::proto::dialogue::{Intake, Lane, Left, NoLane, Source};
 
 /// How the next data connection is made.
 pub(super) enum Data {
@@ -256,7 +259,13 @@ impl Session {
             Ok(upload) => {
                 self.running = Some(Running { verb, path, begun });
                 let prompt = Some(Reply::new(150, prompt));
-                Ok(Turn::Take { prompt, intake: Box::new(upload), framing: self.framing(), lane })
+                let rude = match self.door.settings.hangup {
+                    Hangup::Devices => caller.account().is_some_and(|account| account.kind == AccountKind::Device),
+                    Hangup::Keep => false,
+                    Hangup::Publish => true,
+                };
+                let intake = Box::new(Arriving { upload, announced: size, rude });
+                Ok(Turn::Take { prompt, intake, framing: self.framing(), lane })
             }
             Err(error) => {
                 log_fault(&error);
@@ -288,6 +297,8 @@ impl Session {
     pub(super) fn sent(&mut self, outcome: Result<u64>) -> Turn {
         let Some(running) = self.running.take() else { return Turn::Wait };
         let (bytes, reply) = match outcome {
+            // A listing over the control connection: this is its last line.
+            Ok(bytes) if running.verb == "STAT" => (bytes, Reply::new(213, "End")),
             Ok(bytes) => (bytes, Reply::new(226, format!("sent, {bytes} bytes"))),
             Err(error) => {
                 log_fault(&error);
@@ -296,6 +307,42 @@ impl Session {
             }
         };
         self.noted(running.verb, &running.path, bytes, running.begun, reply)
+    }
+}
+
+/// A file on its way in, with what is known about its sender.
+struct Arriving {
+    upload: Upload,
+    /// ALLO.
+    announced: Option<u64>,
+    /// It may hang up without waiting for the reply although all is sent.
+    rude: bool,
+}
+
+#[async_trait]
+impl Intake for Arriving {
+    async fn push(&mut self, chunk: Bytes) -> Result<()> {
+        self.upload.push(chunk).await
+    }
+
+    fn remark(&mut self, what: &'static str) {
+        self.upload.remark(what);
+    }
+
+    async fn commit(self: Box<Self>) -> Result<Receipt> {
+        self.upload.commit().await
+    }
+
+    async fn abandon(self: Box<Self>) {
+        self.upload.abandon().await;
+    }
+
+    /// docs/decisions/0002-hang-up.md
+    fn stands(&self, bytes: u64, left: Left) -> bool {
+        match self.announced {
+            Some(announced) => bytes == announced || self.upload.len() == announced,
+            None => self.rude && left == Left::Behind,
+        }
     }
 }
 

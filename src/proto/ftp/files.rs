@@ -4,17 +4,15 @@ use std::time::Instant;
 
 use super::command::{Command, Style};
 use super::data::Way;
-use super::listing::{Lines, Look, Once, long, stamp};
+use super::glob::is_pattern;
+use super::listing::{Lines, Look, Once, stamp};
 use super::page::InPage;
 use super::reply::{Reply, quoted};
 use super::session::{Running, Session, Turn, log_fault, say};
 use crate::error::{Error, Kind, Result};
 use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, SetModified};
-use crate::hub::{Caller, Entry, Listing, NodeKind, TreePath, Verb, now};
-use crate::proto::dialogue::{Framing, Source};
-
-/// Entries of a folder shown over the control connection; LIST shows all.
-const STAT_LINES: usize = 500;
+use crate::hub::{Caller, Entry, Listing, NodeKind, TreePath, Verb};
+use crate::proto::dialogue::{Framing, Lane, Source};
 
 impl Session {
     /// Commands on paths that need no data connection.
@@ -140,7 +138,7 @@ impl Session {
             Ok(_) => Ok(Aim::Folder(caller.list(&path).await?, path, None)),
             Err(error) => {
                 let (folder, pattern) = name.rsplit_once('/').unwrap_or(("", name));
-                if error.kind() != Kind::NotFound || !pattern.contains(['*', '?']) {
+                if error.kind() != Kind::NotFound || !is_pattern(pattern) {
                     return Err(error);
                 }
                 let folder = match (folder, name.starts_with('/')) {
@@ -161,8 +159,7 @@ impl Session {
         };
         let begun = Instant::now();
         let aim = self.aim(caller, name.unwrap_or(".")).await?;
-        let mut look =
-            Look { style, facts: self.facts, owner: owner(caller).to_owned(), prefix: String::new(), pattern: None };
+        let mut look = Look { style, ..self.look(caller) };
         let (source, path) = match aim {
             Aim::File(_) if style == Style::Machine => return Ok(say(501, "MLSD is for folders; use MLST")),
             Aim::File(entry) => {
@@ -184,33 +181,41 @@ impl Session {
             Style::Names => "NLST",
         };
         self.running = Some(Running { verb, path, begun });
-        let source = match (source, self.page()) {
-            (Source::Feed(feed), Some(page)) => Source::Feed(Box::new(InPage { feed, page })),
-            (source, _) => source,
-        };
+        let source = self.in_page(source);
         Ok(Turn::Give { prompt: Some(Reply::new(150, "here comes the listing")), source, framing: Framing::Raw, lane })
     }
 
-    /// A listing over the control connection, for clients whose data connections do not get through.
-    async fn stat_path(&self, caller: &Caller, name: &str) -> Result<Turn> {
-        let first = format!("Status of {name}:");
-        let (mut lines, today) = (Vec::new(), now());
-        match self.aim(caller, name).await? {
-            Aim::File(entry) => lines.push(long(&entry, &entry.node.name, owner(caller), today)),
-            Aim::Folder(mut listing, _, _) => loop {
-                let page = listing.next_page().await?;
-                if page.is_empty() {
-                    break;
-                }
-                lines.extend(page.iter().map(|entry| long(entry, &entry.node.name, owner(caller), today)));
-                if lines.len() > STAT_LINES {
-                    lines.truncate(STAT_LINES);
-                    lines.push("and more: use LIST".into());
-                    break;
-                }
-            },
+    /// A listing over the control connection, for clients whose data connections do not get through; streamed like any other.
+    async fn stat_path(&mut self, caller: &Caller, name: &str) -> Result<Turn> {
+        let begun = Instant::now();
+        let look = Look { style: Style::Long, ..self.look(caller) };
+        let (source, path) = match self.aim(caller, name).await? {
+            Aim::File(entry) => {
+                let mut line = String::new();
+                look.line(&entry, &entry.node.name, &mut line);
+                (Source::Feed(Box::new(Once(Some(line.into())))), entry.path)
+            }
+            Aim::Folder(listing, path, pattern) => {
+                let look = Look { pattern, ..look };
+                (Source::Feed(Box::new(Lines { listing, look })), path)
+            }
+        };
+        self.running = Some(Running { verb: "STAT", path, begun });
+        let (source, prompt) = (self.in_page(source), Some(Reply::first(213, format!("Status of {name}:"))));
+        Ok(Turn::Give { prompt, source, framing: Framing::Raw, lane: Lane::Inline })
+    }
+
+    /// A listing as this client can read it.
+    fn in_page(&self, source: Source) -> Source {
+        match (source, self.page()) {
+            (Source::Feed(feed), Some(page)) => Source::Feed(Box::new(InPage { feed, page })),
+            (source, _) => source,
         }
-        Ok(Turn::Say(Reply::many(213, first, lines, "End")))
+    }
+
+    fn look(&self, caller: &Caller) -> Look {
+        let owner = owner(caller).to_owned();
+        Look { style: Style::Long, facts: self.facts, owner, prefix: String::new(), pattern: None }
     }
 }
 

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::command::Style;
+use super::glob::matches;
 use crate::error::Result;
 use crate::hub::{Entry, Listing, Micros, NodeKind, Verb, now};
 use crate::proto::dialogue::Feed;
@@ -198,33 +199,6 @@ impl Feed for Once {
     }
 }
 
-/// `*` and `?` as in a shell, in time proportional to both lengths' product.
-#[must_use]
-pub fn matches(pattern: &[u8], name: &[u8]) -> bool {
-    let (mut p, mut n, mut back) = (0, 0, None);
-    while n < name.len() {
-        match pattern.get(p) {
-            Some(b'*') => {
-                back = Some((p, n));
-                p += 1;
-            }
-            Some(&letter) if letter == b'?' || name.get(n) == Some(&letter) => {
-                p += 1;
-                n += 1;
-            }
-            _ => match back {
-                Some((star, from)) => {
-                    back = Some((star, from + 1));
-                    p = star + 1;
-                    n = from + 1;
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern.get(p..).unwrap_or_default().iter().all(|letter| *letter == b'*')
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -258,18 +232,5 @@ mod tests {
             "type=dir;modify=20250703120000;perm=cm;unique=beef;UNIX.mode=0311;UNIX.ownername=x;UNIX.groupname=stoa;"
         );
         assert_eq!(Facts::chosen("SIZE;type;nonsense").shown(), "type;size;");
-    }
-
-    #[test]
-    fn patterns_match_as_in_a_shell() {
-        for (pattern, name, hit) in [
-            ("*.txt", "a.txt", true),
-            ("a?c*", "abcdef", true),
-            ("*a*b", "xaxxb", true),
-            ("?", "", false),
-            ("*a", "ab", false),
-        ] {
-            assert_eq!(matches(pattern.as_bytes(), name.as_bytes()), hit, "{pattern} {name}");
-        }
     }
 }

@@ -3,15 +3,19 @@
 //! Plain and secured, passive and (when allowed) active. The dialogue is in `session`; paths it is given are always
 //! resolved below the account's root, which the client sees as `/`.
 
-mod command;
+mod argument;
+mod checksum;
+pub mod command;
 mod data;
 mod files;
+pub mod glob;
 mod hint;
 mod listing;
 mod page;
 mod policy;
 mod reply;
 mod session;
+mod site;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -21,6 +25,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::converse::converse;
 use super::{Protocol, Section, Tools};
@@ -77,6 +82,26 @@ pub struct Settings {
     pub anonymous: bool,
     /// A broken upload stays invisible and can be resumed for a while.
     pub keep_partial: bool,
+    /// What becomes of an upload whose client hung up without waiting for the reply.
+    pub hangup: Hangup,
+    /// Names a client may ask for with HOST; empty: any.
+    pub hosts: Vec<String>,
+    /// Checksums of files (HASH, XCRC, …) computed at once; 0: none.
+    pub checksums: usize,
+}
+
+/// What an upload is worth whose data connection ended in good order and whose client then hung up at once: it may be whole and its sender
+/// rude, or its sender was killed. The network shows no difference (docs/decisions/0002-hang-up.md).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hangup {
+    /// Devices are rude, programs of people are killed.
+    #[default]
+    Devices,
+    /// It is not shown; it can be resumed.
+    Keep,
+    /// It is published.
+    Publish,
 }
 
 /// What PASV tells the clients of one network.
@@ -132,6 +157,9 @@ impl Default for Settings {
             accounts: Vec::new(),
             anonymous: true,
             keep_partial: true,
+            hangup: Hangup::Devices,
+            hosts: Vec::new(),
+            checksums: 2,
         }
     }
 }
@@ -160,6 +188,7 @@ struct Door {
     /// Narrowest first.
     outsides: Vec<(IpNet, Outside)>,
     policies: Policies,
+    checksums: Semaphore,
 }
 
 struct Handle(Arc<Door>);
@@ -171,6 +200,7 @@ impl Handler for Handle {
     }
 
     async fn serve(&self, mut link: Link) -> std::io::Result<()> {
+        link.stream.take_urgent_inline();
         converse(Session::new(self.0.clone(), &mut link), link).await
     }
 }
@@ -193,7 +223,8 @@ impl Door {
         if settings.banner.contains(['\r', '\n']) {
             return Err(Error::new(Kind::Invalid, "[ftp] banner: must be one line"));
         }
-        Ok(Self { hub, settings, ports, outside, outsides, policies })
+        let checksums = Semaphore::new(settings.checksums.min(Semaphore::MAX_PERMITS));
+        Ok(Self { hub, settings, ports, outside, outsides, policies, checksums })
     }
 
     /// What PASV tells this client. One on this very machine needs no way around a NAT.

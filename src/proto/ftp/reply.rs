@@ -15,6 +15,8 @@ use crate::proto::dialogue::{Encode, NoLane};
 pub struct Reply {
     code: u16,
     text: Cow<'static, str>,
+    /// More lines follow, which are not here.
+    begins: bool,
     /// Lines between the first and the last.
     body: Option<Body>,
     /// Written in this code page; `None`: in UTF-8.
@@ -31,13 +33,19 @@ impl Reply {
     /// A line.
     #[must_use]
     pub fn new(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, text: text.into(), body: None, page: None }
+        Self { code, text: text.into(), begins: false, body: None, page: None }
     }
 
     /// Several lines: `211-first`, the body with a blank before each line (so that none can look like the end), `211 end`.
     #[must_use]
     pub fn many(code: u16, first: impl Into<Cow<'static, str>>, lines: Vec<String>, end: &'static str) -> Self {
-        Self { code, text: first.into(), body: Some(Body { lines, end }), page: None }
+        Self { code, text: first.into(), begins: false, body: Some(Body { lines, end }), page: None }
+    }
+
+    /// The first line of a reply whose others follow as they are made: `213-text`.
+    #[must_use]
+    pub fn first(code: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        Self { begins: true, ..Self::new(code, text) }
     }
 
     /// A name could hold anything: nothing in it may end a line.
@@ -88,7 +96,7 @@ impl Encode for Reply {
     fn encode(&self, into: &mut BytesMut) {
         let code = self.code.to_string();
         into.extend_from_slice(code.as_bytes());
-        into.put_u8(if self.body.is_some() { b'-' } else { b' ' });
+        into.put_u8(if self.begins || self.body.is_some() { b'-' } else { b' ' });
         self.put_clean(&self.text, into);
         into.extend_from_slice(b"\r\n");
         let Some(body) = &self.body else { return };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::checksum::Algorithm;
 use super::command::{self, Command, Type};
 use super::data::Data;
 use super::hint::Told;
@@ -55,7 +56,13 @@ pub struct Session {
     /// ALLO: size of the next upload.
     pub(super) announced: Option<u64>,
     pub(super) renaming: Option<TreePath>,
+    /// SITE CPFR: what is copied next.
+    pub(super) copying: Option<TreePath>,
     pub(super) facts: Facts,
+    /// What HASH computes.
+    pub(super) hash: Algorithm,
+    /// HOST: what the client believes we are called.
+    pub(super) host: Option<String>,
     pub(super) running: Option<Running>,
 }
 
@@ -64,6 +71,22 @@ enum Who {
     Nobody,
     Named(String),
     Signed(Caller),
+}
+
+/// The access line of an operation that runs beside the session.
+pub(super) struct Note {
+    origin: Origin,
+    account: String,
+    verb: &'static str,
+    path: TreePath,
+}
+
+impl Note {
+    pub(super) fn write(&self, begun: Instant, reply: &Reply) {
+        let (path, code) = (self.path.to_string(), reply.code().to_string());
+        let (origin, account, took) = (&self.origin, self.account.as_str(), begun.elapsed());
+        Access { origin, account, verb: self.verb, path: &path, bytes: 0, result: &code, took }.note();
+    }
 }
 
 /// A transfer on its way.
@@ -94,7 +117,10 @@ impl Session {
             offset: 0,
             announced: None,
             renaming: None,
+            copying: None,
             facts: Facts::default(),
+            hash: Algorithm::default(),
+            host: None,
             running: None,
         }
     }
@@ -152,8 +178,14 @@ impl Session {
         Turn::Say(reply)
     }
 
+    /// The same for work that ends when the session is elsewhere.
+    pub(super) fn notes(&self, verb: &'static str, path: TreePath) -> Note {
+        Note { origin: self.origin.clone(), account: self.name().to_owned(), verb, path }
+    }
+
     fn forget(&mut self) {
         self.who = Who::Nobody;
+        self.permit.no_account();
         self.cwd = TreePath::root();
         self.forget_data();
         self.policy = self.door.policies.base();
@@ -161,6 +193,21 @@ impl Session {
         self.offset = 0;
         self.announced = None;
         self.renaming = None;
+        self.copying = None;
+    }
+
+    /// RFC 959 §4.1.1: as at the beginning, except that TLS stays and data stays as protected as it was.
+    fn reinitialise(&mut self) {
+        self.forget();
+        self.ascii = true;
+        self.only_epsv = false;
+        self.facts = Facts::default();
+        self.hash = Algorithm::default();
+        self.host = None;
+    }
+
+    pub(super) fn is_signed_in(&self) -> bool {
+        matches!(self.who, Who::Signed(_))
     }
 
     /// Commands that need no sign-in.
@@ -168,11 +215,19 @@ impl Session {
         Ok(match command {
             Command::Acct => say(202, "no account is needed"),
             Command::Auth(known) => self.auth(known),
-            Command::Clnt => say(200, "noted"),
+            Command::Clnt(software) => {
+                tracing::debug!(peer = %self.origin.peer, link = self.origin.link, software, "ftp: client");
+                say(200, "noted")
+            }
             Command::Feat => self.features(),
             Command::Help => Turn::Say(Reply::many(214, "Commands:", helped(), "End")),
+            Command::Host(name) => self.host(name),
+            Command::Lang(language) => speak(language.as_deref()),
             Command::Noop => say(200, "ok"),
-            Command::NotHere => say(502, "not offered here"),
+            Command::OptsHash(chosen) => {
+                self.hash = chosen.unwrap_or(self.hash);
+                say(200, self.hash.name())
+            }
             Command::OptsMlst(chosen) => {
                 self.facts = Facts::chosen(&chosen);
                 say(200, format!("MLST OPTS {}", self.facts.shown()))
@@ -187,8 +242,9 @@ impl Session {
             Command::Pbsz => say(503, "AUTH TLS first"),
             Command::Prot(level) => self.protect(level),
             Command::Quit => Turn::Close(Some(Reply::new(221, "Goodbye"))),
+            Command::Refused(code) => say(code, "not offered here"),
             Command::Rein => {
-                self.forget();
+                self.reinitialise();
                 say(220, "start again")
             }
             Command::Syst => say(215, "UNIX Type: L8"),
@@ -206,12 +262,23 @@ impl Session {
         }
     }
 
+    /// RFC 2389 §3.2: one feature a line, told alike before and after the sign-in.
     fn features(&self) -> Turn {
-        let secure: &[&str] = if self.tls.is_some() { &["AUTH TLS", "PBSZ", "PROT"] } else { &[] };
-        let active: &[&str] = if self.policy.active { &["EPRT"] } else { &[] };
-        let facts = format!("MLST {}", self.facts.feature());
-        let others = ["CLNT", "EPSV", "MDTM", "MFMT", &facts, "PASV", "REST STREAM", "SIZE", "TVFS", "UTF8"];
-        let lines = secure.iter().chain(active).chain(&others).map(ToString::to_string).collect();
+        let mut lines: Vec<String> = Vec::new();
+        let mut have = |features: &[&str]| lines.extend(features.iter().map(ToString::to_string));
+        if self.tls.is_some() {
+            have(&["AUTH TLS", "PBSZ", "PROT"]);
+        }
+        if self.policy.active {
+            have(&["EPRT"]);
+        }
+        have(&["AVBL", "CLNT", "EPSV"]);
+        if self.door.settings.checksums > 0 {
+            have(&[&format!("HASH {}", self.hash.feature()), "MD5"]);
+            have(&["XCRC", "XMD5", "XSHA", "XSHA1", "XSHA256", "XSHA512"]);
+        }
+        have(&["HOST", "LANG EN*", "MDTM", "MFMT", &format!("MLST {}", self.facts.feature()), "PASV", "REST STREAM"]);
+        have(&["SITE COPY", "SITE QUOTA", "SITE UTIME", "SIZE", "TVFS", "UTF8"]);
         Turn::Say(Reply::many(211, "Features:", lines, "End"))
     }
 
@@ -281,14 +348,13 @@ impl Session {
 
     /// Commands of someone signed in.
     async fn serve(&mut self, caller: &Caller, command: Command) -> Result<Turn> {
-        let renaming = self.renaming.take();
+        let (renaming, copying) = (self.renaming.take(), self.copying.take());
         Ok(match command {
             Command::Abor => say(226, "nothing is running"),
-            Command::Allo(size) => {
-                self.announced = Some(size);
-                say(200, "noted")
-            }
+            Command::Allo(size) => self.allocate(caller, size).await,
             Command::Appe(name) => self.append(caller, &name).await?,
+            Command::Avbl(name) => self.available(caller, name.as_deref()).await?,
+            Command::Checksum(ask, name, range) => self.checksum(caller, ask, name, range)?,
             Command::Epsv(asked) => self.extended_passive(asked),
             Command::List(style, path) => self.list(caller, style, path.as_deref()).await?,
             Command::Mode(mode) => one_of(mode, b'S', "mode S"),
@@ -304,8 +370,18 @@ impl Session {
                 Some(from) => self.rename(caller, from, &name).await?,
                 None => say(503, "RNFR first"),
             },
-            Command::SiteChmod => say(200, "permissions are the server's; nothing changed"),
-            Command::SiteHelp => Turn::Say(Reply::many(214, "SITE:", vec!["CHMOD HELP UTIME".into()], "End")),
+            Command::SiteChmod(_) => say(200, "permissions are the server's; nothing changed"),
+            Command::SiteCopy(from, to) => self.copy(caller, self.resolve(caller, &from)?, &to)?,
+            Command::SiteCpfr(name) => self.copy_from(caller, &name).await?,
+            Command::SiteCpto(name) => match copying {
+                Some(from) => self.copy(caller, from, &name)?,
+                None => say(503, "SITE CPFR first"),
+            },
+            Command::SiteHelp => {
+                let words = vec!["CHMOD COPY CPFR CPTO HELP QUOTA UTIME".into()];
+                Turn::Say(Reply::many(214, "SITE:", words, "End"))
+            }
+            Command::SiteQuota => self.quota(caller).await?,
             Command::SiteUnknown => say(504, "no such SITE command"),
             Command::Stat(None) => self.status(caller),
             Command::Stor(name) => self.store(caller, &name).await?,
@@ -326,6 +402,7 @@ impl Session {
             format!("In {}", Self::shown(caller, &self.cwd)),
             format!("TYPE {}, MODE S, STRU F", if self.ascii { "A" } else { "I" }),
         ];
+        lines.extend(self.host.iter().map(|host| format!("As {host}")));
         if let Some(running) = &self.running {
             let path = Self::shown(caller, &running.path);
             lines.push(format!("{} {path} running for {} s", running.verb, running.begun.elapsed().as_secs()));
@@ -352,6 +429,9 @@ impl Session {
             }
             Turn::Give { prompt, source, framing, lane } => {
                 Turn::Give { prompt: prompt.map(|reply| reply.in_page(page)), source, framing, lane }
+            }
+            Turn::Work { job, cut } => {
+                Turn::Work { job: Box::pin(async move { job.await.in_page(page) }), cut: cut.in_page(page) }
             }
             Turn::Secure(_) | Turn::Wait => turn,
         }
@@ -454,12 +534,23 @@ fn one_of(asked: u8, known: u8, words: &'static str) -> Turn {
     if asked == known { say(200, words) } else { say(504, format!("only {words}")) }
 }
 
+/// RFC 2640 §4: one language.
+fn speak(asked: Option<&str>) -> Turn {
+    let asked = asked.unwrap_or("en").trim().to_ascii_lowercase();
+    if asked == "en" || asked.starts_with("en-") {
+        say(200, "English it is")
+    } else {
+        say(504, "only English: LANG EN")
+    }
+}
+
 fn helped() -> Vec<String> {
     [
-        "ABOR ACCT ALLO APPE AUTH CDUP CLNT CWD DELE EPRT EPSV FEAT HELP",
-        "LIST MDTM MFMT MKD MLSD MLST MODE NLST NOOP OPTS PASS PASV PBSZ",
-        "PORT PROT PWD QUIT REIN REST RETR RMD RNFR RNTO SITE SIZE STAT",
-        "STOR STOU STRU SYST TYPE USER",
+        "ABOR ACCT ALLO APPE AUTH AVBL CDUP CLNT CWD DELE EPRT EPSV FEAT HASH",
+        "HELP HOST LANG LIST MD5 MDTM MFMT MKD MLSD MLST MODE NLST NOOP OPTS",
+        "PASS PASV PBSZ PORT PROT PWD QUIT REIN REST RETR RMD RNFR RNTO SITE",
+        "SIZE STAT STOR STOU STRU SYST TYPE USER XCRC XCUP XCWD XMD5 XMKD XPWD",
+        "XRMD XSHA XSHA1 XSHA256 XSHA512",
     ]
     .map(str::to_owned)
     .to_vec()

@@ -75,7 +75,8 @@ const PUT_LOCK: &str = "INSERT INTO locks (path, token, deep, account, owner, ex
 const REMOVE_LOCK: &str = "DELETE FROM locks WHERE token = ?1";
 
 const CHANGED: Must = Must { kind: Kind::Conflict, public: "the file was changed by someone else at the same time" };
-const QUOTA: Must = Must { kind: Kind::OverQuota, public: "the quota of this space is used up" };
+const QUOTA: Must =
+    Must { kind: Kind::OverQuota, public: "this space is full: its quota is used up; remove something first" };
 const NAME_TAKEN: Must =
     Must { kind: Kind::Exists, public: "the name belongs to an account of another kind (user, device or group)" };
 const NO_ACCOUNT: Must = Must { kind: Kind::NotFound, public: "there is no such account in the catalog" };

@@ -1,0 +1,155 @@
+//! Room: what quota and disk leave for one more file, and the words a panel shows when that is not enough.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Kind, Result};
+use crate::hub::Caller;
+use crate::hub::path::TreePath;
+use crate::hub::policy::Verb;
+use crate::hub::view::{Space, View};
+use crate::store::{RelPath, Usage};
+use crate::units::ByteSize;
+
+/// What a space holds, may hold, and can still take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpaceRoom {
+    /// The space's path.
+    pub space: TreePath,
+    /// Bytes and files in it.
+    pub used: Usage,
+    /// Most bytes.
+    pub max_bytes: Option<u64>,
+    /// Most files.
+    pub max_files: Option<u64>,
+    /// Bytes one more file may have: the least of what quota, disk and the limit of one file leave.
+    pub left: u64,
+}
+
+impl Caller {
+    /// The room at a path, for whoever may write there or see what is there.
+    ///
+    /// # Errors
+    /// The verdict's; `WrongType` where no space is.
+    pub async fn room(&self, path: &TreePath) -> Result<SpaceRoom> {
+        let view = self.hub().view();
+        let rights = view.verbs(self.account(), path);
+        let may = [Verb::Create, Verb::Overwrite, Verb::List].into_iter().any(|verb| rights.has(verb));
+        let Some((space, _)) = view.space_of(path).filter(|_| may) else {
+            view.allow(self.account(), Verb::Create, path)?;
+            return Err(Error::new(Kind::WrongType, "no space is here: files live in one of the folders shown"));
+        };
+        let used = self.hub().catalog().usage(&space.key).await?;
+        let disk = space.volume.room().await?.free.saturating_sub(view.settings.storage.keep_free.0);
+        let quota = match space.max_files {
+            Some(most) if used.files >= most => 0,
+            _ => space.max_bytes.map_or(u64::MAX, |most| most.saturating_sub(used.bytes)),
+        };
+        let one_file = match view.settings.storage.file_size.0 {
+            0 => u64::MAX,
+            most => most,
+        };
+        Ok(SpaceRoom {
+            space: space.path.clone(),
+            used,
+            max_bytes: space.max_bytes,
+            max_files: space.max_files,
+            left: disk.min(quota).min(one_file),
+        })
+    }
+
+    /// Would a new file of this size fit at a path? What a door is asked before the file has a name (FTP ALLO).
+    ///
+    /// # Errors
+    /// As [`Caller::write`] would say it: `OverQuota`, `TooLarge`, `Unavailable`. Where the caller may not write there is nothing to say.
+    pub async fn fits(&self, folder: &TreePath, size: u64) -> Result<()> {
+        let view = self.hub().view();
+        let rights = view.verbs(self.account(), folder);
+        let may = rights.has(Verb::Create) || rights.has(Verb::Overwrite);
+        let Some((space, rel)) = view.space_of(folder).filter(|_| may) else { return Ok(()) };
+        let one_file = view.settings.storage.file_size.0;
+        if one_file > 0 && size > one_file {
+            return Err(Error::new(Kind::TooLarge, too_large(one_file)));
+        }
+        self.check_room(&view, space, &rel, false, Some(size)).await.map(drop)
+    }
+
+    /// Room under the quota (for this one file) and on the disk, checked against the announced size.
+    pub(super) async fn check_room(
+        &self,
+        view: &View,
+        space: &Space,
+        rel: &RelPath,
+        replaces: bool,
+        size: Option<u64>,
+    ) -> Result<Option<u64>> {
+        let room = space.volume.room().await?;
+        if room.free < view.settings.storage.keep_free.0.saturating_add(size.unwrap_or(0)) {
+            return Err(Error::new(Kind::Unavailable, "the server's disk is full: tell its administrator"));
+        }
+        if space.max_bytes.is_none() && space.max_files.is_none() {
+            return Ok(None);
+        }
+        let used = self.hub().catalog().usage(&space.key).await?;
+        if !replaces && space.max_files.is_some_and(|most| used.files >= most) {
+            return Err(Error::new(Kind::OverQuota, full(space, used)));
+        }
+        let Some(most) = space.max_bytes else { return Ok(None) };
+        let old = match replaces {
+            true => self.hub().catalog().file(&space.key, rel.as_str()).await?.map_or(0, |row| row.size),
+            false => 0,
+        };
+        let left = most.saturating_sub(used.bytes).saturating_add(old);
+        match size {
+            Some(size) if size > left => Err(Error::new(Kind::OverQuota, does_not_fit(space, left, size))),
+            _ => Ok(Some(left)),
+        }
+    }
+
+    /// The SHA-256 of a file as it is now, where the store knows it without reading. Needs `read`.
+    ///
+    /// # Errors
+    /// The verdict's; the store's.
+    pub async fn known_sha256(&self, path: &TreePath) -> Result<Option<[u8; 32]>> {
+        self.allow(Verb::Read, path)?;
+        let view = self.hub().view();
+        let Some((space, rel)) = view.space_of(path) else { return Ok(None) };
+        let (space, node): (Arc<Space>, _) = (space.clone(), space.volume.stat(&rel).await?);
+        let row = self.hub().catalog().file(&space.key, rel.as_str()).await?;
+        let current = row.filter(|row| row.size == node.size && row.modified == node.modified);
+        Ok(current.and_then(|row| row.sha256))
+    }
+}
+
+/// The space is full, as a panel shows it.
+pub(crate) fn full(space: &Space, used: Usage) -> String {
+    match (space.max_bytes, space.max_files) {
+        (_, Some(most)) if used.files >= most => {
+            format!("{} is full: {} of {most} files; remove some first", space.key, used.files)
+        }
+        (Some(most), _) => {
+            format!(
+                "{} is full: {} of {} used; remove something first",
+                space.key,
+                ByteSize(used.bytes),
+                ByteSize(most)
+            )
+        }
+        (None, _) => format!("{} is full; remove something first", space.key),
+    }
+}
+
+/// A file larger than what is left of a quota, its size known or (0) only seen to be larger.
+pub(crate) fn does_not_fit(space: &Space, left: u64, size: u64) -> String {
+    let most = space.max_bytes.unwrap_or(u64::MAX);
+    let used = ByteSize(most.saturating_sub(left));
+    let needed = if size == 0 { String::new() } else { format!(" of {}", ByteSize(size)) };
+    match left {
+        0 => format!("{} is full: {used} of {} used; remove something first", space.key, ByteSize(most)),
+        _ => format!("{} is too full for this file{needed}: {used} of {} used", space.key, ByteSize(most)),
+    }
+}
+
+/// A file above the limit of one file.
+pub(crate) fn too_large(most: u64) -> String {
+    format!("larger than one file may be here: {}", ByteSize(most))
+}
