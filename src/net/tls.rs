@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert};
+use rustls::server::{
+    ClientHello, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions,
+};
 use rustls::sign::CertifiedKey;
 use rustls::{HandshakeKind, ServerConfig};
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,9 @@ const BUFFER_LIMIT: usize = 256 << 10;
 
 /// TLS 1.3 tickets after a handshake: FTP clients use one for each data connection and ask for no new ones.
 const TICKETS: usize = 4;
+
+/// TLS 1.2 sessions remembered for clients that take no tickets.
+const REMEMBERED: usize = 4096;
 
 /// The TLS side of the doors. ALPN protocols differ by language, so each language has its own over the same certificates.
 pub struct Tls {
@@ -74,6 +79,7 @@ impl Tls {
             .with_cert_resolver(Arc::clone(&live) as Arc<dyn ResolvesServerCert>);
         config.ticketer = aws_lc_rs::Ticketer::new().map_err(Error::internal)?;
         config.send_tls13_tickets = TICKETS;
+        config.session_storage = ServerSessionMemoryCache::new(REMEMBERED);
         Ok(Arc::new(Self { config: Arc::new(config), live }))
     }
 
@@ -130,9 +136,10 @@ impl Tls {
         let Stream::Tcp(tcp) = plain else {
             return Err(io::Error::other("TLS starts once, on a plain TCP connection"));
         };
-        let kin = Kin::new(Arc::clone(&self.config.ticketer), link);
+        let kin = Kin::of(&self.config, link);
         let mut config = ServerConfig::clone(&self.config);
         config.ticketer = Arc::clone(&kin) as Arc<dyn ProducesTickets>;
+        config.session_storage = Arc::clone(&kin) as Arc<dyn StoresServerSessions>;
         let acceptor = TlsAcceptor::from(Arc::new(config));
         // Boxed: the handshake's state is large and over before the connection's long life begins.
         let handshake =

@@ -12,6 +12,7 @@ mod driver;
 mod express;
 mod ftp;
 mod ftp_commands;
+mod ftp_data;
 mod http;
 mod hub;
 mod kill;

@@ -485,9 +485,8 @@ impl Dialogue for Session {
 
     fn parse(&self, line: &[u8]) -> std::result::Result<Command, Malformed> {
         match self.page() {
-            // The replies to USER and PASS are in the clear of any page; a password is bytes, not letters.
-            Some(page) if !line.is_ascii() => command::parse(page.read(line).as_bytes()),
-            _ => command::parse(line),
+            Some(page) => command::parse(page.read(line).as_bytes()),
+            None => command::parse(line),
         }
     }
 
