@@ -1,25 +1,7 @@
-//! The parts of FTP that read numbers, addresses, dates and patterns: no argument panics, and a pattern answers in bounded time.
+//! Feeds `checks/ftp_arguments.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use stoa::proto::ftp::command::parse;
-use stoa::proto::ftp::glob::matches;
+#[path = "../checks/ftp_arguments.rs"]
+mod checked;
 
-const VERBS: [&str; 16] = [
-    "PORT ", "EPRT ", "EPSV ", "MFMT ", "MDTM ", "SITE UTIME ", "SITE CHMOD ", "SITE ", "TYPE ", "ALLO ", "REST ", "OPTS ",
-    "HOST ", "LIST ", "XCRC ", "HASH ",
-];
-
-fuzz_target!(|bytes: &[u8]| {
-    let Some((first, rest)) = bytes.split_first() else { return };
-    if let Some(verb) = VERBS.get(usize::from(*first)) {
-        let _ = parse(&[verb.as_bytes(), rest].concat());
-        return;
-    }
-    let at = rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len());
-    let (pattern, name) = rest.split_at(at);
-    let name = name.get(1..).unwrap_or_default();
-    if matches(pattern, name) {
-        assert!(matches(&[pattern, b"*"].concat(), name), "a star behind takes nothing away");
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checked::check(bytes));

@@ -361,12 +361,10 @@ impl<D: Dialogue> Drive<D> {
         cut: D::Reply,
     ) -> io::Result<Turn<D::Reply>> {
         self.flush().await?;
-        let job = bounded(job);
-        let done = self.beside(Box::pin(async { Ok(job.await) }), Alone::Stop, &|| false).await?;
-        match done {
-            Ok(reply) => reply.map(Turn::Say),
-            Err(_) => Ok(Turn::Say(cut)),
-        }
+        let late = |_| Error::new(Kind::Cancelled, "the work took too long");
+        let job = async { timeout(LONGEST_WORK, job).await.map_err(late) };
+        let done = self.beside(Box::pin(job), Alone::Stop, &|| false).await?;
+        Ok(Turn::Say(done.unwrap_or(cut)))
     }
 
     /// Lets bytes flow on a side lane, or work go on, while commands are still heard. `at_end`: all the lane will ever bring has come.

@@ -7,6 +7,7 @@ mod adoption;
 mod browser;
 mod config;
 mod contract;
+mod corpus;
 mod daemon;
 mod driver;
 mod express;

@@ -314,7 +314,7 @@ fn check(wanted: &str, line: &str) -> Result<(), String> {
 }
 
 /// `\r \n \t \0 \\ \xNN`.
-fn unescape(text: &str) -> Result<Vec<u8>, String> {
+pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut letters = text.chars();
     while let Some(letter) = letters.next() {
