@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::metric;
+use super::{ledger, metric};
 use crate::origin::Origin;
 
 /// Words of the doors that take bytes in; all others give some out.
@@ -29,6 +29,19 @@ pub struct Access<'a> {
 impl Access<'_> {
     /// Writes the line and counts it.
     pub fn note(&self) {
+        if !ledger::write(self) {
+            self.say();
+        }
+        metric::operation(self.origin.door, self.result);
+        if TAKES.iter().any(|verb| self.verb.eq_ignore_ascii_case(verb)) {
+            metric::received(self.origin.door, self.bytes);
+        } else {
+            metric::sent(self.origin.door, self.bytes);
+        }
+    }
+
+    /// Where no file takes the line it goes with all others, to the journal or to stderr.
+    fn say(&self) {
         tracing::info!(
             target: "access",
             door = self.origin.door,
@@ -41,11 +54,5 @@ impl Access<'_> {
             result = self.result,
             micros = u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
         );
-        metric::operation(self.origin.door, self.result);
-        if TAKES.iter().any(|verb| self.verb.eq_ignore_ascii_case(verb)) {
-            metric::received(self.origin.door, self.bytes);
-        } else {
-            metric::sent(self.origin.door, self.bytes);
-        }
     }
 }

@@ -176,7 +176,7 @@ impl Visit for MessageOnly<'_, '_, '_> {
 }
 
 /// A value as it is, or quoted when it holds anything a reader of pairs could misread.
-fn word(writer: &mut impl Write, value: &str) -> fmt::Result {
+pub(super) fn word(writer: &mut impl Write, value: &str) -> fmt::Result {
     let plain = |c: char| c.is_alphanumeric() || (c.is_ascii_graphic() && !matches!(c, '"' | '=' | '\\'));
     if !value.is_empty() && value.chars().all(plain) {
         return writer.write_str(value);

@@ -9,13 +9,14 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tracing::{Metadata, Subscriber};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
+use super::ledger::{self, Ledger, Others, Writer};
 use super::line::{SpanFields, Style};
 use super::roll::{Plan, Roller, Signals};
 use crate::error::{Error, Kind, Result};
@@ -78,6 +79,7 @@ const QUEUE: usize = 32_768;
 /// Keeps the writer threads alive; dropping it flushes.
 #[derive(Default)]
 pub struct Guard {
+    ledger: Option<Writer>,
     writers: Vec<WorkerGuard>,
 }
 
@@ -85,7 +87,7 @@ impl Guard {
     /// Writer threads running.
     #[must_use]
     pub fn writers(&self) -> usize {
-        self.writers.len()
+        self.writers.len() + usize::from(self.ledger.is_some())
     }
 }
 
@@ -93,6 +95,7 @@ impl Guard {
 struct Control {
     level: reload::Handle<EnvFilter, Registry>,
     access: bool,
+    ledger: Option<Arc<Ledger>>,
     files: Vec<Arc<Signals>>,
     queues: Vec<ErrorCounter>,
 }
@@ -107,6 +110,9 @@ pub fn init(settings: &LogSettings) -> Result<Guard> {
     let (subscriber, control, guard) = build(settings)?;
     tracing::subscriber::set_global_default(subscriber)
         .map_err(|_| Error::new(Kind::Internal, "the log was set up twice in one process"))?;
+    if let Some(ledger) = &control.ledger {
+        ledger::install(ledger);
+    }
     *CONTROL.lock() = Some(control);
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -123,8 +129,8 @@ pub fn init(settings: &LogSettings) -> Result<Guard> {
 /// # Errors
 /// As [`init`].
 pub fn within<T>(settings: &LogSettings, work: impl FnOnce() -> T) -> Result<T> {
-    let (subscriber, _control, guard) = build(settings)?;
-    let result = tracing::subscriber::with_default(subscriber, work);
+    let (subscriber, control, guard) = build(settings)?;
+    let result = ledger::within(control.ledger, || tracing::subscriber::with_default(subscriber, work));
     drop(guard);
     Ok(result)
 }
@@ -137,6 +143,9 @@ pub fn set_level(level: &str) -> Result<()> {
     let control = CONTROL.lock();
     let Some(control) = control.as_ref() else { return Ok(()) };
     let filter = filter(level, control.access)?;
+    if let Some(ledger) = &control.ledger {
+        ledger.set(wanted(level));
+    }
     control.level.reload(filter).map_err(Error::internal)
 }
 
@@ -152,7 +161,8 @@ pub fn reopen() {
 pub fn dropped() -> u64 {
     CONTROL.lock().as_ref().map_or(0, |control| {
         let queued: u64 = control.queues.iter().map(|queue| queue.dropped_lines() as u64).sum();
-        queued + control.files.iter().map(|file| file.dropped()).sum::<u64>()
+        let unwritten: u64 = control.files.iter().map(|file| file.dropped()).sum();
+        queued + unwritten + control.ledger.as_ref().map_or(0, |ledger| ledger.lost())
     })
 }
 
@@ -171,30 +181,41 @@ fn build(settings: &LogSettings) -> Result<(impl Subscriber + Send + Sync + use<
         }
     };
     let (level, handle) = reload::Layer::new(filter(&settings.level, settings.access)?);
-    let mut control = Control { level: handle, access: settings.access, files: Vec::new(), queues: Vec::new() };
+    let (files, queues) = (Vec::new(), Vec::new());
+    let mut control = Control { level: handle, access: settings.access, ledger: None, files, queues };
     let mut guard = Guard::default();
     let mut layers: Vec<Boxed> = vec![stderr(settings.folder.is_empty())];
     if !settings.folder.is_empty() {
-        let mut file = |name: &str| -> Result<NonBlocking> {
-            let (writer, signals, flusher) = file(settings, name)?;
-            control.files.push(signals);
-            control.queues.push(writer.error_counter());
-            guard.writers.push(flusher);
-            Ok(writer)
-        };
-        let own = file("stoa.log")?;
+        let (roller, signals) = file(settings, "stoa.log")?;
+        control.files.push(signals);
+        let (own, flusher) =
+            NonBlockingBuilder::default().buffered_lines_limit(QUEUE).thread_name("log-stoa.log").finish(roller);
+        control.queues.push(own.error_counter());
+        guard.writers.push(flusher);
         layers.push(layer(json, own).with_filter(filter_fn(|meta| meta.target() != ACCESS)).boxed());
         if settings.access {
-            let access = file("access.log")?;
-            layers.push(layer(json, access).with_filter(filter_fn(spoken_of_peers)).boxed());
+            let (roller, signals) = file(settings, "access.log")?;
+            control.files.push(signals);
+            let writer = Ledger::start(json, wanted(&settings.level), roller).map_err(Error::internal)?;
+            let others = Others(writer.ledger().clone());
+            control.ledger = Some(writer.ledger().clone());
+            guard.ledger = Some(writer);
+            layers.push(layer(json, others).with_filter(filter_fn(spoken_of_peers)).boxed());
         }
     }
     Ok((tracing_subscriber::registry().with(level).with(layers), control, guard))
 }
 
-/// Spans pass, for their fields stand on the access lines too.
+/// Sign-ins, and spans, whose fields stand on their lines. Access lines take a way of their own.
 fn spoken_of_peers(meta: &Metadata<'_>) -> bool {
-    meta.is_span() || meta.target() == ACCESS || meta.target() == LOGIN
+    meta.is_span() || meta.target() == LOGIN
+}
+
+/// Does a filter let access lines pass?
+fn wanted(level: &str) -> bool {
+    let named = level.split(',').filter_map(|part| part.split_once('='));
+    let set = named.filter(|(name, _)| name.trim() == ACCESS).map(|(_, level)| level.trim().to_ascii_lowercase());
+    set.last().is_none_or(|level| !matches!(level.as_str(), "off" | "error" | "warn"))
 }
 
 /// The level holds for everything but access and sign-in lines, which have a switch of their own.
@@ -244,7 +265,7 @@ where
     }
 }
 
-fn file(settings: &LogSettings, name: &str) -> Result<(NonBlocking, Arc<Signals>, WorkerGuard)> {
+fn file(settings: &LogSettings, name: &str) -> Result<(Roller, Arc<Signals>)> {
     let folder = Path::new(&settings.folder);
     let plan = Plan { rotate: settings.rotate, size: settings.size.0, keep: settings.keep };
     let signals = Arc::new(Signals::default());
@@ -255,7 +276,5 @@ fn file(settings: &LogSettings, name: &str) -> Result<(NonBlocking, Arc<Signals>
         )
         .with(error)
     })?;
-    let (writer, guard) =
-        NonBlockingBuilder::default().buffered_lines_limit(QUEUE).thread_name(&format!("log-{name}")).finish(roller);
-    Ok((writer, signals, guard))
+    Ok((roller, signals))
 }

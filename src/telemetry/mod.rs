@@ -1,6 +1,7 @@
 //! What operators see: log files that rotate, one access line per operation, a bounded set of metrics.
 
 pub mod access;
+mod ledger;
 mod line;
 pub mod log;
 pub mod metric;

@@ -1,0 +1,364 @@
+//! Access lines on their way to their file: gathered by each thread, written in blocks by one.
+//!
+//! An operation pays for making its line and for nothing else: no queue, no other thread is woken but for the first line in a while.
+//! What a kill takes with it is what was said in the last [`TURN`]. Lines of one thread keep their order.
+
+use std::cell::RefCell;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use jiff::Timestamp;
+use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::access::Access;
+use super::line::word;
+use super::roll::Roller;
+
+/// How long lines wait for others.
+const TURN: Duration = Duration::from_millis(100);
+/// A thread's block that is taken before its turn.
+const FULL: usize = 64 << 10;
+/// Bytes that may wait for a slow disk; further lines are lost and counted.
+const MOST: usize = 32 << 20;
+
+/// The daemon's, once its log is set up.
+static GLOBAL: ArcSwapOption<Ledger> = ArcSwapOption::const_empty();
+
+thread_local! {
+    /// Another one, for a test that looks at its lines.
+    static LOCAL: RefCell<Option<Arc<Ledger>>> = const { RefCell::new(None) };
+    /// The block of this thread, with the number of the ledger it belongs to.
+    static OWN: RefCell<Option<(u64, Arc<Block>)>> = const { RefCell::new(None) };
+}
+
+type Block = Mutex<Vec<u8>>;
+
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+/// The lines of one file.
+pub(super) struct Ledger {
+    number: u64,
+    json: bool,
+    /// Access lines are wanted; sign-ins always are.
+    on: AtomicBool,
+    blocks: Mutex<Vec<Arc<Block>>>,
+    waiting: AtomicUsize,
+    lost: AtomicU64,
+    /// Something was said since the writer last looked.
+    said: AtomicBool,
+    bell: Mutex<Bell>,
+    rung: Condvar,
+}
+
+#[derive(Default)]
+struct Bell {
+    /// Take what is there now.
+    now: bool,
+    /// … and end.
+    end: bool,
+}
+
+/// The thread that writes; dropping it writes what is left.
+pub(super) struct Writer {
+    ledger: Arc<Ledger>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Ledger {
+    /// Starts the writer of a file.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub(super) fn start(json: bool, on: bool, mut roller: Roller) -> std::io::Result<Writer> {
+        let ledger = Arc::new(Self {
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            json,
+            on: AtomicBool::new(on),
+            blocks: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            lost: AtomicU64::new(0),
+            said: AtomicBool::new(false),
+            bell: Mutex::default(),
+            rung: Condvar::new(),
+        });
+        let writing = ledger.clone();
+        let thread = std::thread::Builder::new()
+            .name("log-access.log".into())
+            .spawn(move || while writing.turn(&mut roller) {})?;
+        Ok(Writer { ledger, thread: Some(thread) })
+    }
+
+    /// Lines lost because the disk was too slow.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Access lines are wanted, or not, from now on.
+    pub(super) fn set(&self, on: bool) {
+        self.on.store(on, Ordering::Relaxed);
+    }
+
+    /// Takes a line made by `make`, which ends it.
+    fn take(&self, make: impl FnOnce(&mut Vec<u8>)) {
+        if self.waiting.load(Ordering::Relaxed) >= MOST {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let block = self.own_block();
+        let mut lines = block.lock();
+        let before = lines.len();
+        make(&mut lines);
+        let (len, more) = (lines.len(), lines.len().saturating_sub(before));
+        drop(lines);
+        self.waiting.fetch_add(more, Ordering::Relaxed);
+        if len >= FULL && before < FULL {
+            self.bell.lock().now = true;
+            self.rung.notify_one();
+        } else if !self.said.swap(true, Ordering::AcqRel) {
+            // The lock makes sure that the writer either sees the word or is asleep already.
+            drop(self.bell.lock());
+            self.rung.notify_one();
+        }
+    }
+
+    fn own_block(&self) -> Arc<Block> {
+        let me = self.number;
+        OWN.with_borrow_mut(|own| match own {
+            Some((of, block)) if *of == me => block.clone(),
+            _ => {
+                let block = Arc::new(Mutex::new(Vec::with_capacity(4 << 10)));
+                self.blocks.lock().push(block.clone());
+                *own = Some((me, block.clone()));
+                block
+            }
+        })
+    }
+
+    /// One turn of the writer; false when it was the last.
+    fn turn(&self, roller: &mut Roller) -> bool {
+        let mut bell = self.bell.lock();
+        while !bell.end && !bell.now && !self.said.load(Ordering::Acquire) {
+            self.rung.wait(&mut bell);
+        }
+        if !bell.end && !bell.now {
+            // Others will have something to say too.
+            self.rung.wait_while_for(&mut bell, |bell| !bell.end && !bell.now, TURN);
+        }
+        bell.now = false;
+        let end = bell.end;
+        drop(bell);
+        self.said.store(false, Ordering::Release);
+        self.write(roller);
+        !end
+    }
+
+    fn write(&self, roller: &mut Roller) {
+        let blocks = self.blocks.lock().clone();
+        for block in &blocks {
+            let lines = std::mem::take(&mut *block.lock());
+            if lines.is_empty() {
+                continue;
+            }
+            // A roller takes everything, and counts what the disk did not.
+            let _ = roller.write_all(&lines);
+            self.waiting.fetch_sub(lines.len(), Ordering::Relaxed);
+            let mut back = block.lock();
+            if back.is_empty() && lines.capacity() <= 2 * FULL {
+                *back = lines;
+                back.clear();
+            }
+        }
+        let _ = roller.flush();
+        drop(blocks);
+        // Blocks of threads that ended are held here only.
+        self.blocks.lock().retain(|block| Arc::strong_count(block) > 1 || !block.lock().is_empty());
+    }
+}
+
+impl Writer {
+    /// The ledger it writes.
+    pub(super) fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.ledger.bell.lock().end = true;
+        self.ledger.rung.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // A writer that panicked has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Makes a ledger the process's.
+pub(super) fn install(ledger: &Arc<Ledger>) {
+    GLOBAL.store(Some(ledger.clone()));
+}
+
+/// Makes a ledger this thread's while `work` runs.
+pub(super) fn within<T>(ledger: Option<Arc<Ledger>>, work: impl FnOnce() -> T) -> T {
+    let before = LOCAL.replace(ledger);
+    let result = work();
+    LOCAL.replace(before);
+    result
+}
+
+/// Writes an access line; false when no file takes them.
+pub(super) fn write(access: &Access<'_>) -> bool {
+    if let Some(ledger) = LOCAL.with_borrow(Clone::clone) {
+        ledger.access(access);
+        return true;
+    }
+    let global = GLOBAL.load();
+    let Some(ledger) = global.as_ref() else { return false };
+    ledger.access(access);
+    true
+}
+
+impl Ledger {
+    fn access(&self, access: &Access<'_>) {
+        if self.on.load(Ordering::Relaxed) {
+            self.take(|lines| if self.json { as_json(lines, access) } else { as_pairs(lines, access) });
+        }
+    }
+}
+
+/// The same pairs that every other line has.
+fn as_pairs(lines: &mut Vec<u8>, access: &Access<'_>) {
+    let mut text = Text(lines);
+    let origin = access.origin;
+    // Writing to memory does not fail.
+    let _ = write!(
+        text,
+        "time={:.3} level=info target=access door={} peer={} link={} account=",
+        Timestamp::now(),
+        origin.door,
+        origin.peer,
+        origin.link
+    );
+    let _ = word(&mut text, access.account);
+    let _ = text.write_str(" verb=").and_then(|()| word(&mut text, access.verb));
+    let _ = text.write_str(" path=").and_then(|()| word(&mut text, access.path));
+    let _ = write!(text, " bytes={} result=", access.bytes).and_then(|()| word(&mut text, access.result));
+    let _ = writeln!(text, " micros={}", micros(access));
+}
+
+fn as_json(lines: &mut Vec<u8>, access: &Access<'_>) {
+    let line = Line {
+        timestamp: Timestamp::now().to_string(),
+        level: "INFO",
+        target: super::log::ACCESS,
+        door: access.origin.door,
+        peer: access.origin.peer,
+        link: access.origin.link,
+        account: access.account,
+        verb: access.verb,
+        path: access.path,
+        bytes: access.bytes,
+        result: access.result,
+        micros: micros(access),
+    };
+    if serde_json::to_writer(&mut *lines, &line).is_ok() {
+        lines.push(b'\n');
+    }
+}
+
+fn micros(access: &Access<'_>) -> u64 {
+    u64::try_from(access.took.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: String,
+    level: &'static str,
+    target: &'static str,
+    door: &'a str,
+    peer: std::net::SocketAddr,
+    link: u64,
+    account: &'a str,
+    verb: &'a str,
+    path: &'a str,
+    bytes: u64,
+    result: &'a str,
+    micros: u64,
+}
+
+/// Bytes that text is written to.
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl std::fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Takes other lines (sign-ins) into the same file.
+#[derive(Clone)]
+pub(super) struct Others(pub(super) Arc<Ledger>);
+
+impl Write for Others {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.take(|lines| lines.extend_from_slice(line));
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Others {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::log::Rotate;
+    use crate::telemetry::roll::{Plan, Signals};
+
+    #[test]
+    fn lines_of_many_threads_all_arrive_in_the_order_of_each() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = Plan { rotate: Rotate::Size, size: 0, keep: 3 };
+        let roller = Roller::open(folder.path(), "access.log", plan, Arc::new(Signals::default())).unwrap();
+        let writer = Ledger::start(false, true, roller).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let mut others = Others(writer.ledger().clone());
+                scope.spawn(move || {
+                    for line in 0..5_000 {
+                        others.write_all(format!("{thread} {line:05} {}\n", "x".repeat(40)).as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+        let ledger = writer.ledger().clone();
+        drop(writer);
+        assert_eq!((ledger.lost(), ledger.waiting.load(Ordering::Relaxed)), (0, 0));
+        let text = std::fs::read_to_string(folder.path().join("access.log")).unwrap();
+        let mut next = [0; 8];
+        for line in text.lines() {
+            let mut words = line.split(' ');
+            let thread: usize = words.next().unwrap().parse().unwrap();
+            assert_eq!(words.next().unwrap().parse::<usize>().unwrap(), next[thread]);
+            next[thread] += 1;
+        }
+        assert_eq!(next, [5_000; 8]);
+    }
+}
