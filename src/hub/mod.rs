@@ -45,7 +45,7 @@ pub use adopt::Rescan;
 pub use caller::{Caller, Entry};
 pub use held::{Held, Mark};
 pub use listing::Listing;
-pub use mail::{Envelope, Mailbox, Message, Recipient};
+pub use mail::{Envelope, Mailbox, Message, Proof, Recipient, Verdict};
 pub use path::TreePath;
 pub use policy::{Verb, Verbs};
 pub use room::SpaceRoom;

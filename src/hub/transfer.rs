@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
-use crate::hub::mail::{self, Envelope};
+use crate::hub::mail::{self, Envelope, Proof};
 use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
 use crate::hub::put::{Content, Put, PutFile};
@@ -199,6 +199,50 @@ impl Incoming {
         Ok(Bytes::copy_from_slice(held.get(start..end).unwrap_or_default()))
     }
 
+    /// Puts bytes in front of those that came.
+    async fn prepend(&mut self, lines: Bytes, space: &Space) -> Result<()> {
+        let Some((old_id, old)) = &mut self.stage else {
+            let mut whole = BytesMut::with_capacity(lines.len() + self.buffer.len());
+            whole.extend_from_slice(&lines);
+            whole.extend_from_slice(&self.buffer);
+            self.buffer = whole;
+            return Ok(());
+        };
+        let id = StageId(uuid::Uuid::now_v7().to_string());
+        let mut stage = space.volume.stage(&id).await?;
+        let copied = match stage.append(lines).await {
+            Ok(()) => stage.append_file(&old.file(), old.len()).await,
+            Err(error) => Err(error),
+        };
+        // Whichever is not the body any more goes.
+        let goes = match &copied {
+            Ok(()) => {
+                *old = stage;
+                std::mem::replace(old_id, id)
+            }
+            Err(_) => id,
+        };
+        space.volume.discard(&goes).await?;
+        copied
+    }
+
+    /// The same bytes once more.
+    pub(crate) async fn copy(&self, space: &Space, inline: ByteSize) -> Result<Self> {
+        let mut copy = Self::new(inline);
+        loop {
+            let piece = self.read_at(copy.len(), PIECE).await?;
+            if piece.is_empty() {
+                return Ok(copy);
+            }
+            if let Err(error) = copy.push(piece, space).await {
+                if let Some((id, _)) = copy.stage.take() {
+                    let _ = space.volume.discard(&id).await;
+                }
+                return Err(error);
+            }
+        }
+    }
+
     /// The stage's id, when there is one.
     pub(crate) fn stage_id(&self) -> Option<&StageId> {
         self.stage.as_ref().map(|(id, _)| id)
@@ -265,6 +309,31 @@ impl Upload {
             work.discard().await;
         }
         outcome
+    }
+
+    /// Adds to a message that came whole what was found out about its origin: for the hub to judge by, and as header lines in
+    /// front of it. What is staged already is copied behind them.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn vouch(&mut self, proof: Proof, lines: Bytes) -> Result<()> {
+        let Some(work) = self.work.as_deref_mut() else { return Err(over()) };
+        if let Goal::Mail(envelope) = &mut work.goal {
+            envelope.proof = Some(proof);
+        }
+        work.body.prepend(lines, &work.space).await
+    }
+
+    /// Like [`Upload::commit`] for a message, but each recipient is judged by itself: outcomes in the envelope's order.
+    pub async fn commit_each(mut self) -> Vec<Result<Receipt>> {
+        let Some(mut work) = self.work.take() else { return vec![Err(over())] };
+        let outcomes = match &work.goal {
+            Goal::Mail(envelope) => mail::finish_each(&work.caller, envelope, &work.space, &mut work.body).await,
+            Goal::File { .. } => vec![Err(mail::no_message())],
+        };
+        // Nothing is left of it when it was published, and what still has to be published is kept.
+        work.discard().await;
+        outcomes
     }
 
     /// Gives up; a `keep_partial` upload stays resumable, anything else leaves nothing.

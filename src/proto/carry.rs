@@ -28,6 +28,9 @@ const INLINE: usize = 8 << 10;
 /// Bytes of a counted body swallowed at most after an error.
 const COUNTED_SWALLOW: u64 = 128 << 20;
 
+/// What a peer does that ends its message in a way only it understands.
+const NEVER_ENDED: &str = "the message ended with LF.LF, which is no end; it must be CRLF.CRLF";
+
 /// How long and how slow a peer may be while bytes flow.
 pub(super) struct Pace {
     stall: Duration,
@@ -271,6 +274,9 @@ impl<'a> Framed<'a> {
         self.unframe.end(&mut self.out);
         self.push().await;
         let accident = match read {
+            Err(error) if error.kind() == io::ErrorKind::TimedOut && self.unframe.looks_ended() => {
+                Some(broken(io::Error::new(io::ErrorKind::TimedOut, NEVER_ENDED)))
+            }
             Err(error) => Some(broken(error)),
             Ok(_) if self.framing == Framing::Ascii => None,
             Ok(_) => Some(broken(io::ErrorKind::UnexpectedEof.into())),

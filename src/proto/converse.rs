@@ -163,6 +163,9 @@ impl<D: Dialogue> Drive<D> {
             Found::Nothing => return None,
             Found::TooLong => Heard::Malformed(Malformed::TooLong),
             Found::Line(line) => match self.talk.parse(&line) {
+                Ok(command) if !self.lines.is_empty() && self.talk.must_wait(&command) => {
+                    Heard::Malformed(Malformed::Early)
+                }
                 Ok(command) => Heard::Command(command),
                 Err(malformed) => Heard::Malformed(malformed),
             },

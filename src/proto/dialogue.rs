@@ -10,6 +10,7 @@ use std::pin::Pin;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::hub::{Download, Receipt, Upload};
@@ -36,6 +37,8 @@ pub enum Malformed {
     Syntax(Cow<'static, str>),
     /// Longer than [`Lines::longest`].
     TooLong,
+    /// More came behind a command whose reply the peer had to wait for (see [`Dialogue::must_wait`]).
+    Early,
     /// Another protocol's first line (HTTP verb, TLS hello, PROXY header): log it and close.
     Foreign(&'static str),
 }
@@ -48,8 +51,8 @@ pub enum Event {
     Malformed(Malformed),
     /// TLS is up; whatever was said before must be forgotten as the RFC says.
     Secured,
-    /// A [`Turn::Take`] ended: what was acknowledged, or why not.
-    Received(Result<Receipt>),
+    /// A [`Turn::Take`] ended: what was acknowledged (`None`: it is one part of something that goes on), or why not.
+    Received(Result<Option<Receipt>>),
     /// A [`Turn::Give`] ended: bytes sent, or why not.
     Sent(Result<u64>),
     /// Time to part; the driver closes after the turn.
@@ -95,7 +98,8 @@ pub enum Framing {
 }
 
 /// What happens to a CR or LF that stands alone inside content framed by dots.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Bare {
     /// Stored as it came.
     Keep,
@@ -152,8 +156,8 @@ pub trait Intake: Send {
     async fn push(&mut self, chunk: Bytes) -> Result<()>;
     /// Something about the transfer that belongs into the history.
     fn remark(&mut self, _what: &'static str) {}
-    /// All came: make it durable.
-    async fn commit(self: Box<Self>) -> Result<Receipt>;
+    /// All came: make it durable; `None` when it is only a part, kept for the next.
+    async fn commit(self: Box<Self>) -> Result<Option<Receipt>>;
     /// The transfer broke.
     async fn abandon(self: Box<Self>);
     /// The peer hung up on every connection without waiting for the reply, after `bytes` that ended in good order: is it whole all the same?
@@ -181,8 +185,8 @@ impl Intake for Upload {
         Upload::remark(self, what);
     }
 
-    async fn commit(self: Box<Self>) -> Result<Receipt> {
-        Upload::commit(*self).await
+    async fn commit(self: Box<Self>) -> Result<Option<Receipt>> {
+        Upload::commit(*self).await.map(Some)
     }
 
     async fn abandon(self: Box<Self>) {
@@ -255,6 +259,11 @@ pub trait Dialogue: Send {
     /// While bytes flow on a side lane: may this command be answered now (STAT, NOOP), does it end the transfer (ABOR), or does it wait?
     fn during_transfer(&self, _command: &Self::Command) -> Meanwhile {
         Meanwhile::Wait
+    }
+
+    /// The peer must wait for this command's reply: what came with it in one piece was never meant for us (RFC 2920 §3.1).
+    fn must_wait(&self, _command: &Self::Command) -> bool {
+        false
     }
 
     /// The origin changed (TLS came up).

@@ -12,6 +12,8 @@ pub struct Unframe {
     kind: Kind,
     /// A bare CR or LF was seen where that is refused.
     pub refused: bool,
+    /// The last bytes that came.
+    tail: [u8; 3],
 }
 
 enum Kind {
@@ -46,7 +48,7 @@ impl Unframe {
             Framing::Dots { bare, .. } => Kind::Dots { at: Dots::LineStart, bare },
             Framing::Raw => Kind::Raw,
         };
-        Self { kind, refused: false }
+        Self { kind, refused: false, tail: [0; 3] }
     }
 
     /// True when no byte has to be waited for.
@@ -57,6 +59,9 @@ impl Unframe {
 
     /// Unframes `input` into `out`: how many bytes were used, and whether the body ended with them. The rest is the next command's.
     pub fn feed(&mut self, input: &[u8], out: &mut BytesMut) -> (usize, bool) {
+        for byte in input.iter().skip(input.len().saturating_sub(self.tail.len())) {
+            self.tail = [self.tail[1], self.tail[2], *byte];
+        }
         match &mut self.kind {
             Kind::Raw => out.extend_from_slice(input),
             Kind::Ascii { after_cr } => ascii_in(after_cr, input, out),
@@ -72,6 +77,12 @@ impl Unframe {
             }
         }
         (input.len(), false)
+    }
+
+    /// The peer seems to believe that the body is over: it ended with LF.LF, which is content.
+    #[must_use]
+    pub fn looks_ended(&self) -> bool {
+        matches!(self.kind, Kind::Dots { .. }) && self.tail == *b"\n.\n"
     }
 
     /// The stream ended: what was held back.

@@ -113,6 +113,12 @@ impl LineBuffer {
         *self = Self::default();
     }
 
+    /// True when nothing waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.input.is_empty()
+    }
+
     /// True when the first bytes are a TLS ClientHello record.
     #[must_use]
     pub fn is_tls_hello(&self) -> bool {

@@ -51,11 +51,11 @@ impl Intake for Body {
         Ok(())
     }
 
-    async fn commit(self: Box<Self>) -> Result<Receipt> {
+    async fn commit(self: Box<Self>) -> Result<Option<Receipt>> {
         self.bodies.lock().push(String::from_utf8_lossy(&self.content).into_owned());
         let path = TreePath::root();
         let bytes = self.content.len() as u64;
-        Ok(Receipt { path, bytes, sha256: None, tag: 0, modified: 0, created: true, id: String::new() })
+        Ok(Some(Receipt { path, bytes, sha256: None, tag: 0, modified: 0, created: true, id: String::new() }))
     }
 
     async fn abandon(self: Box<Self>) {
@@ -102,7 +102,7 @@ impl Dialogue for Toy {
             Event::Opened => "hello".into(),
             Event::Malformed(malformed) => format!("{malformed:?}"),
             Event::Secured => return Turn::Wait,
-            Event::Received(Ok(receipt)) => format!("took {}", receipt.bytes),
+            Event::Received(Ok(receipt)) => format!("took {}", receipt.map_or(0, |receipt| receipt.bytes)),
             Event::Received(Err(error)) | Event::Sent(Err(error)) => format!("{:?}: {error}", error.kind()),
             Event::Sent(Ok(bytes)) => format!("gave {bytes}"),
             Event::Parting(why) => format!("{why:?}"),

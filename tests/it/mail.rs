@@ -103,7 +103,7 @@ impl Site {
             recipients.push(self.hub.recipient(&caller, local, domain, None, None).await?);
         }
         let id = uuid::Uuid::now_v7().simple().to_string();
-        let envelope = Envelope { id, sender: "me@else.where".into(), recipients, size: None };
+        let envelope = Envelope { id, sender: "me@else.where".into(), recipients, size: None, proof: None };
         let mut upload = caller.deliver(envelope).await?;
         for chunk in message.chunks(10_000) {
             upload.push(Bytes::copy_from_slice(chunk)).await?;
@@ -343,7 +343,8 @@ async fn a_message_that_broke_off_leaves_nothing() {
     let site = Site::new().await;
     let caller = site.caller();
     let recipient = site.hub.recipient(&caller, "bob", "example.org", None, None).await.unwrap();
-    let envelope = Envelope { id: "1".into(), sender: String::new(), recipients: vec![recipient], size: None };
+    let envelope =
+        Envelope { id: "1".into(), sender: String::new(), recipients: vec![recipient], size: None, proof: None };
     let mut upload = caller.deliver(envelope).await.unwrap();
     upload.push(Bytes::from(vec![b'x'; 200_000])).await.unwrap();
     assert_eq!(site.stages(), 1);

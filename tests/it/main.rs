@@ -25,6 +25,7 @@ mod postgres;
 mod recipients;
 mod replay;
 mod smtp;
+mod smuggling;
 mod spine;
 mod transcripts;
 mod verdict;

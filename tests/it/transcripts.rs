@@ -19,6 +19,8 @@
 //! F= /pub/a.txt hello\n          what is on the disk now
 //! F! /pub/b.txt                  is not there
 //! F# /mail/alice/new 2           so many files are in this folder
+//! F~ /mail/alice/new X-A: b\r\n   a file in this folder holds these bytes
+//! F^ /mail/alice/new X-A: b\r\n   none does
 //! ```
 //! `STOA_TRANSCRIPT=part-of-a-name` runs only those.
 
@@ -189,6 +191,17 @@ impl Replay {
                 let (path, count) = rest.rsplit_once(' ').ok_or("a folder and a number")?;
                 let there = std::fs::read_dir(self.world.disk(path)).map_or(0, Iterator::count);
                 if there.to_string() == count { Ok(()) } else { Err(format!("there are {there}")) }
+            }
+            "F~" | "F^" => {
+                let (path, needle) = rest.split_once(' ').ok_or("a folder and bytes")?;
+                let needle = unescape(needle)?;
+                let files = std::fs::read_dir(self.world.disk(path)).map_err(|error| error.to_string())?;
+                let files: Vec<_> = files.filter_map(|file| std::fs::read(file.ok()?.path()).ok()).collect();
+                let found = files.iter().any(|file| file.windows(needle.len()).any(|part| part == needle));
+                match found == (mark == "F~") {
+                    true => Ok(()),
+                    false => Err(format!("there is: {:?}", files.first().map(|file| String::from_utf8_lossy(file)))),
+                }
             }
             _ => Err("unknown step".into()),
         }

@@ -6,6 +6,7 @@
 mod alias;
 mod decode;
 mod deliver;
+mod each;
 mod filing;
 mod mailbox;
 mod maildir;
@@ -13,17 +14,21 @@ mod mime;
 mod name;
 mod numbering;
 mod pattern;
+mod proof;
 mod recipient;
+mod sender;
 pub mod settings;
 mod trace;
 
 pub use alias::AliasView;
 pub use mailbox::Mailbox;
 pub use numbering::Message;
+pub use proof::{Proof, Verdict};
 
 pub(crate) use alias::Aliases;
 pub(super) use deliver::finish;
 pub use filing::dissect;
+pub(super) use each::{finish_each, no_message};
 pub(super) use mailbox::note_read;
 
 /// What the hub remembers about mail while it runs.
@@ -90,6 +95,8 @@ pub struct Envelope {
     pub recipients: Vec<Recipient>,
     /// Declared size.
     pub size: Option<u64>,
+    /// What is known about where it really comes from; `None`: nobody looked. See [`crate::hub::Upload::vouch`].
+    pub proof: Option<Proof>,
 }
 
 impl Caller {

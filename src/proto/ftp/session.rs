@@ -13,7 +13,7 @@ use super::policy::Policy;
 use super::reply::Reply;
 use super::{Ascii, Door};
 use crate::error::{Error, Kind, Result};
-use crate::hub::{Caller, TreePath};
+use crate::hub::{Caller, Receipt, TreePath};
 use crate::net::{Link, Permit, Tls};
 use crate::origin::Origin;
 use crate::proto::dialogue::{self, Dialogue, Event, Framing, Lines, Malformed, Meanwhile, NoLane, Why};
@@ -459,13 +459,13 @@ impl Session {
             }
             Event::Malformed(Malformed::Syntax(words)) => say(501, words),
             Event::Malformed(Malformed::TooLong) => say(500, "the line is too long"),
-            Event::Malformed(Malformed::Unknown) => say(500, "unknown command"),
+            Event::Malformed(Malformed::Unknown | Malformed::Early) => say(500, "unknown command"),
             Event::Secured => {
                 // RFC 4217 §4: whoever signed in before did so in the clear.
                 self.forget();
                 Turn::Wait
             }
-            Event::Received(outcome) => self.received(outcome),
+            Event::Received(outcome) => self.received(outcome.and_then(whole)),
             Event::Sent(outcome) => self.sent(outcome),
             Event::Parting(why) => Turn::Close(Some(match why {
                 Why::Errors => Reply::new(421, "too many wrong commands, closing"),
@@ -553,4 +553,9 @@ fn helped() -> Vec<String> {
     ]
     .map(str::to_owned)
     .to_vec()
+}
+
+/// Every upload here is one body.
+fn whole(receipt: Option<Receipt>) -> Result<Receipt> {
+    receipt.ok_or_else(|| Error::new(Kind::Internal, "an upload ended without a receipt"))
 }

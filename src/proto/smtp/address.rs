@@ -3,6 +3,7 @@
 //! Lenient never means routing: a source route is dropped, a quoted local part is taken literally, and whether a domain
 //! is ours is asked of the hub alone.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use nom::branch::alt;
@@ -12,6 +13,7 @@ use nom::combinator::{map, opt, recognize, value, verify};
 use nom::multi::{many0, separated_list1};
 use nom::sequence::{delimited, preceded, terminated};
 use nom::{IResult, Parser};
+use unicode_normalization::{UnicodeNormalization, is_nfc};
 
 /// Longest local part taken; RFC 5321 §4.5.3.1.1 asks for 64, tagged and encoded ones run longer.
 pub const LONGEST_LOCAL: usize = 256;
@@ -21,17 +23,26 @@ pub const LONGEST_DOMAIN: usize = 255;
 /// One mail address. A missing domain is empty: `<postmaster>` (RFC 5321 §4.1.1.3) and devices that know no domain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Without quotes and escapes.
+    /// Without quotes and escapes; composed (NFC), so that one name has one spelling.
     pub local: String,
-    /// Lower case, without the root's dot; a literal keeps its brackets.
+    /// Lower case, in A-label form, without the root's dot; a literal keeps its brackets.
     pub domain: String,
+    /// Written with something only SMTPUTF8 (RFC 6531) allows.
+    international: bool,
 }
 
 impl Address {
-    /// Holds something only SMTPUTF8 (RFC 6531) allows.
+    /// From its two parts as they were written.
+    #[must_use]
+    pub fn new(local: &str, domain: &str) -> Self {
+        let international = !local.is_ascii() || !domain.is_ascii();
+        Self { local: composed(local).into_owned(), domain: a_labels(domain), international }
+    }
+
+    /// Was written with something only SMTPUTF8 (RFC 6531) allows.
     #[must_use]
     pub fn is_international(&self) -> bool {
-        !self.local.is_ascii() || !self.domain.is_ascii()
+        self.international
     }
 }
 
@@ -69,9 +80,8 @@ fn route(input: &str) -> IResult<&str, ()> {
 }
 
 fn mailbox(input: &str) -> IResult<&str, Address> {
-    map((alt((quoted, atom)), opt(preceded(char('@'), domain))), |(local, domain)| Address {
-        local,
-        domain: domain.unwrap_or_default(),
+    map((alt((quoted, atom)), opt(preceded(char('@'), domain))), |(local, domain)| {
+        Address::new(&local, domain.unwrap_or_default())
     })
     .parse(input)
 }
@@ -89,14 +99,25 @@ fn quoted(input: &str) -> IResult<&str, String> {
     .parse(input)
 }
 
-/// A name or an address literal such as `[192.0.2.1]` or `[IPv6:2001:db8::1]`, in lower case.
-fn domain(input: &str) -> IResult<&str, String> {
+/// A name or an address literal such as `[192.0.2.1]` or `[IPv6:2001:db8::1]`.
+fn domain(input: &str) -> IResult<&str, &str> {
     let literal = recognize(delimited(tag("["), take_while1(is_literal), tag("]")));
     let name = take_while1(is_domain);
-    map(verify(alt((literal, name)), |text: &str| text.len() <= LONGEST_DOMAIN), |text: &str| {
-        text.strip_suffix('.').unwrap_or(text).to_lowercase()
-    })
-    .parse(input)
+    verify(alt((literal, name)), |text: &str| text.len() <= LONGEST_DOMAIN).parse(input)
+}
+
+/// RFC 6532 §3.1: comparing needs one form.
+fn composed(text: &str) -> Cow<'_, str> {
+    if is_nfc(text) { Cow::Borrowed(text) } else { text.nfc().collect::<String>().into() }
+}
+
+/// `Bücher.example.` is `xn--bcher-kva.example` (RFC 5891): one domain has one spelling. What is no such name stays as it was written.
+fn a_labels(domain: &str) -> String {
+    let domain = domain.strip_suffix('.').unwrap_or(domain);
+    if domain.is_ascii() {
+        return domain.to_ascii_lowercase();
+    }
+    idna::domain_to_ascii(domain).unwrap_or_else(|_| composed(&domain.to_lowercase()).into_owned())
 }
 
 fn blanks(input: &str) -> IResult<&str, ()> {
@@ -132,7 +153,7 @@ mod tests {
 
     #[expect(clippy::unnecessary_wraps, reason = "compared with what was read")]
     fn address(local: &str, domain: &str) -> Option<Address> {
-        Some(Address { local: local.into(), domain: domain.into() })
+        Some(Address::new(local, domain))
     }
 
     #[test]
@@ -148,7 +169,16 @@ mod tests {
         assert_eq!(read("<a@[IPv6:2001:DB8::1]>"), address("a", "[ipv6:2001:db8::1]"));
         assert_eq!(read("<.a..b.@c>"), address(".a..b.", "c"));
         assert_eq!(read("<jürgen@bücher.example>"), address("jürgen", "bücher.example"));
+        assert_eq!(read("<jürgen@bücher.example>").unwrap().to_string(), "jürgen@xn--bcher-kva.example");
         assert_eq!(read("<scans+2026@d>"), address("scans+2026", "d"));
+    }
+
+    #[test]
+    fn one_name_has_one_spelling() {
+        assert_eq!(read("<ju\u{308}rgen@BU\u{308}CHER.example>"), read("<jürgen@bücher.example.>"));
+        let (written, encoded) = (read("<a@bücher.example>").unwrap(), read("<a@XN--bcher-kva.example>").unwrap());
+        assert_eq!(written.domain, encoded.domain);
+        assert!(written.is_international() && !encoded.is_international());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use nom::sequence::{delimited, preceded};
 use nom::{IResult, Parser};
 
 use super::address::{self, Address};
+use super::xclient::Xclient;
 use crate::proto::dialogue::Malformed;
 use crate::proto::sasl::Mechanism;
 
@@ -31,6 +32,15 @@ pub enum Command {
     },
     /// A line while a SASL exchange waits for one.
     Answer(Vec<u8>),
+    /// `BDAT octets [LAST]`, RFC 3030 §2; the octets follow at once.
+    Bdat {
+        /// How many.
+        octets: u64,
+        /// The message ends with them.
+        last: bool,
+    },
+    /// `BDAT` with a number nobody can follow: where the next command begins is lost.
+    BdatGarbled,
     /// `DATA`.
     Data,
     /// `EHLO name`.
@@ -39,6 +49,8 @@ pub enum Command {
     Helo(String),
     /// `HELP [about]`.
     Help,
+    /// `LHLO name`, RFC 2033.
+    Lhlo(String),
     /// `MAIL FROM:<sender> [parameters]`.
     Mail(Mail),
     /// `NOOP [anything]`.
@@ -57,6 +69,8 @@ pub enum Command {
     UnknownParameter(String),
     /// `VRFY anything`.
     Vrfy,
+    /// `XCLIENT attribute=value …`.
+    Xclient(Xclient),
 }
 
 /// `MAIL FROM` and its parameters.
@@ -71,8 +85,7 @@ pub struct Mail {
 }
 
 /// Commands of other RFCs, and of this one, that are known and not done (502).
-const UNIMPLEMENTED: &[&str] =
-    &["ATRN", "BDAT", "BURL", "ETRN", "EXPN", "SAML", "SEND", "SOML", "TURN", "XCLIENT", "XFORWARD"];
+const UNIMPLEMENTED: &[&str] = &["ATRN", "BURL", "ETRN", "EXPN", "SAML", "SEND", "SOML", "TURN", "XFORWARD"];
 
 /// First words of other languages. Postfix and postscreen close on them too: a browser can be made to send them.
 const FOREIGN: &[&str] = &["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "CONNECT", "PATCH", "PROPFIND"];
@@ -101,10 +114,12 @@ impl Command {
         // `MAIL:`, `FROM:` glued to the verb and the like are no verbs.
         match verb.to_ascii_uppercase().as_str() {
             "AUTH" => auth_command(rest),
+            "BDAT" => Ok(bdat_command(rest)),
             "DATA" => bare(rest, "DATA", Self::Data),
             "EHLO" => Ok(Self::Ehlo(name(rest, "EHLO")?)),
             "HELO" => Ok(Self::Helo(name(rest, "HELO")?)),
             "HELP" => Ok(Self::Help),
+            "LHLO" => Ok(Self::Lhlo(name(rest, "LHLO")?)),
             "MAIL" => mail_command(rest),
             "NOOP" => Ok(Self::Noop),
             "QUIT" => Ok(Self::Quit),
@@ -112,6 +127,7 @@ impl Command {
             "RSET" => bare(rest, "RSET", Self::Rset),
             "STARTTLS" => bare(rest, "STARTTLS", Self::StartTls),
             "VRFY" => Ok(Self::Vrfy),
+            "XCLIENT" => Ok(Self::Xclient(Xclient::parse(rest)?)),
             verb => UNIMPLEMENTED
                 .iter()
                 .find(|known| **known == verb)
@@ -131,6 +147,12 @@ fn foreign(line: &[u8]) -> Option<&'static str> {
     }
     if line.starts_with(b"PROXY ") {
         return Some("a PROXY v1 header from an address that is not in limits.proxy_from");
+    }
+    if line.starts_with(b"SSH-") {
+        return Some("an SSH client's greeting on the SMTP port");
+    }
+    if line.starts_with(&[0x80]) && line.get(2) == Some(&1) {
+        return Some("an SSL 2.0 handshake; this server speaks TLS 1.2 and 1.3");
     }
     let verb = line.split(|byte| *byte == b' ').next().unwrap_or_default();
     let http = line.len() > verb.len() && FOREIGN.iter().any(|known| known.as_bytes() == verb);
@@ -159,6 +181,17 @@ fn auth_command(rest: &str) -> Result<Command, Malformed> {
         return Err(Malformed::Syntax("AUTH takes a mechanism and at most one initial response".into()));
     }
     Ok(Command::Auth { mechanism: Mechanism::named(mechanism), initial })
+}
+
+fn bdat_command(rest: &str) -> Command {
+    let mut words = rest.split([' ', '\t']).filter(|word| !word.is_empty());
+    let octets = words.next().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
+    let (octets, last, more) = (octets.and_then(|word| word.parse().ok()), words.next(), words.next());
+    match (octets, last, more) {
+        (Some(octets), None, None) => Command::Bdat { octets, last: false },
+        (Some(octets), Some(word), None) if word.eq_ignore_ascii_case("LAST") => Command::Bdat { octets, last: true },
+        _ => Command::BdatGarbled,
+    }
 }
 
 fn mail_command(rest: &str) -> Result<Command, Malformed> {
@@ -247,6 +280,11 @@ mod tests {
         assert_eq!(unknown("NOOP\0"), Err(Malformed::Unknown));
         assert_eq!(unknown("NOOP\rQUIT"), Err(Malformed::Unknown));
         assert_eq!(unknown("EXPN list"), Ok(Command::Unimplemented("EXPN")));
+        assert_eq!(unknown("bdat 12"), Ok(Command::Bdat { octets: 12, last: false }));
+        assert_eq!(unknown("BDAT 0  last "), Ok(Command::Bdat { octets: 0, last: true }));
+        for line in ["BDAT", "BDAT -1", "BDAT x", "BDAT 1 LAST 2", "BDAT 1 FIRST", "BDAT 99999999999999999999"] {
+            assert_eq!(unknown(line), Ok(Command::BdatGarbled), "{line}");
+        }
         assert_eq!(unknown("MAIL FROM:<a@b> RET=FULL"), Ok(Command::UnknownParameter("RET".into())));
         assert_eq!(unknown("RCPT TO:<a@b> NOTIFY=NEVER"), Ok(Command::UnknownParameter("NOTIFY".into())));
         assert!(matches!(unknown("MAIL FROM:<a@b> SIZE=ten"), Err(Malformed::Syntax(_))));

@@ -16,6 +16,8 @@ pub struct Reply {
     code: u16,
     status: &'static str,
     lines: Vec<Cow<'static, str>>,
+    /// Replies to the same command for the recipients after the first (LMTP).
+    further: Vec<Self>,
 }
 
 /// What was being asked when the hub said no.
@@ -33,7 +35,7 @@ impl Reply {
     /// With an enhanced status code (RFC 2034); its first digit is the code's.
     pub fn new(code: u16, status: &'static str, text: impl Into<Cow<'static, str>>) -> Self {
         debug_assert!(status.is_empty() || status.starts_with(&(code / 100).to_string()));
-        Self { code, status, lines: vec![text.into()] }
+        Self { code, status, lines: vec![text.into()], further: Vec::new() }
     }
 
     /// Without one: greeting, EHLO, 334 and 354 have none.
@@ -43,7 +45,14 @@ impl Reply {
 
     /// Several lines without enhanced status.
     pub fn lines(code: u16, lines: Vec<Cow<'static, str>>) -> Self {
-        Self { code, status: "", lines }
+        Self { code, status: "", lines, further: Vec::new() }
+    }
+
+    /// One reply for each recipient, in their order (RFC 2033 §4.2).
+    pub fn each(replies: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut replies = replies.into_iter();
+        let first = replies.next()?;
+        Some(Self { further: replies.collect(), ..first })
     }
 
     /// Its code, for the access line.
@@ -97,6 +106,9 @@ impl Encode for Reply {
             into.extend(shown.filter_map(|letter| u8::try_from(letter).ok()));
             into.put_slice(b"\r\n");
         }
+        for reply in &self.further {
+            reply.encode(into);
+        }
     }
 }
 
@@ -115,6 +127,8 @@ mod tests {
         assert_eq!(sent(&Reply::new(550, "5.1.1", "no\r\n250 ok ä")), "550 5.1.1 no??250 ok ?\r\n");
         assert_eq!(sent(&Reply::lines(250, vec!["a".into(), "b".into()])), "250-a\r\n250 b\r\n");
         assert_eq!(sent(&Reply::plain(334, "")), "334 \r\n");
+        let each = Reply::each([Reply::new(250, "2.0.0", "a"), Reply::new(452, "4.2.2", "b")]).unwrap();
+        assert_eq!(sent(&each), "250 2.0.0 a\r\n452 4.2.2 b\r\n");
     }
 
     #[test]

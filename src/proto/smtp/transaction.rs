@@ -1,0 +1,311 @@
+//! One message: MAIL, RCPT, then DATA or BDAT, and what is said when it has come or not.
+
+use std::error::Error as _;
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::Role;
+use super::address::Address;
+use super::command::Mail;
+use super::head::{Head, Missing};
+use super::letter::{Chunk, Letter, Loop, Outcomes, Refused, Shelf};
+use super::reply::{Phase, Reply};
+use super::session::{Session, State, log_fault, out_of_order};
+use super::trace::{Trace, date};
+use crate::error::{Error, Result};
+use crate::hub::{Envelope, Receipt, Recipient};
+use crate::proto::dialogue::{Framing, Lane, Turn};
+
+/// Unknown recipients answered at once; each one more waits longer, so that names cannot be guessed quickly.
+const PATIENT_RECIPIENTS: u32 = 3;
+/// Unknown recipients before the connection is closed.
+const MOST_BAD_RECIPIENTS: u32 = 20;
+/// What each unknown recipient beyond the patience adds to the wait.
+const SLOWER: Duration = Duration::from_millis(100);
+/// The longest such wait.
+const SLOWEST: Duration = Duration::from_millis(500);
+/// Bytes of a recipient list in an access line.
+const LONGEST_LOGGED: usize = 256;
+
+/// A message being addressed.
+pub(super) struct Writing {
+    pub mail: Mail,
+    pub recipients: Vec<Recipient>,
+}
+
+/// A message whose content comes.
+pub(super) struct Receiving {
+    id: String,
+    /// For the log.
+    recipients: String,
+    /// How many there are, each with a reply of its own; LMTP only.
+    each: Option<(usize, Outcomes)>,
+    /// Where it waits for the next chunk; BDAT only.
+    shelf: Option<Shelf>,
+    since: Instant,
+}
+
+/// An opened message on its way to a turn.
+struct Opened {
+    receiving: Receiving,
+    letter: Letter,
+}
+
+impl Session {
+    pub(super) async fn begin(&mut self, mail: Mail) -> Reply {
+        let most = self.door.settings.message_size.0;
+        let submission = self.door.settings.role == Role::Submission;
+        if submission && self.caller.is_guest() {
+            return Reply::new(530, "5.7.0", "sign in first");
+        }
+        if most > 0 && mail.size.is_some_and(|size| size > most) {
+            return Reply::new(552, "5.3.4", format!("the largest message taken here has {most} bytes"));
+        }
+        if !mail.utf8 && mail.sender.as_ref().is_some_and(Address::is_international) {
+            return Reply::new(553, "5.6.7", "an address beyond ASCII needs SMTPUTF8");
+        }
+        if let (true, Some(sender)) = (submission, &mail.sender)
+            && !self.door.hub.sends_as(&self.caller, &sender.local, &sender.domain).await
+        {
+            return Reply::new(553, "5.7.1", format!("{} may not send as {sender}", self.caller.name()));
+        }
+        self.state = State::Writing(Box::new(Writing { mail, recipients: Vec::new() }));
+        Reply::new(250, "2.1.0", "sender ok")
+    }
+
+    pub(super) async fn add(&mut self, address: Address) -> Turn<Reply> {
+        let State::Writing(writing) = &mut self.state else { return Turn::Say(out_of_order("MAIL first")) };
+        if !writing.mail.utf8 && address.is_international() {
+            return Turn::Say(Reply::new(553, "5.6.7", "an address beyond ASCII needs SMTPUTF8"));
+        }
+        if writing.recipients.len() >= self.door.settings.recipients {
+            return Turn::Say(Reply::new(452, "4.5.3", "enough recipients; send the rest in another message"));
+        }
+        let since = Instant::now();
+        let (catch_all, size) = (self.door.settings.catch_all.as_str(), writing.mail.size);
+        let asked = match self.door.settings.role {
+            Role::Catch => {
+                let box_of = self.door.hub.recipient(&self.caller, catch_all, "", None, size).await;
+                box_of.map(|recipient| Recipient { address: address.to_string(), ..recipient })
+            }
+            Role::Device | Role::General | Role::Mx | Role::Submission => {
+                let (local, domain) = (&address.local, &address.domain);
+                self.door.hub.recipient(&self.caller, local, domain, Some(catch_all), size).await
+            }
+        };
+        match asked {
+            Ok(recipient) => {
+                writing.recipients.push(recipient);
+                Turn::Say(Reply::new(250, "2.1.5", "recipient ok"))
+            }
+            Err(error) => self.refuse_recipient(&address, &error, since).await,
+        }
+    }
+
+    async fn refuse_recipient(&mut self, address: &Address, error: &Error, since: Instant) -> Turn<Reply> {
+        let reply = Reply::refusal(Phase::Recipient, error);
+        self.note("RCPT", &address.to_string(), 0, &reply, since);
+        log_fault(error);
+        if reply.code() < 500 {
+            return Turn::Say(reply);
+        }
+        self.bad_recipients += 1;
+        if self.bad_recipients >= MOST_BAD_RECIPIENTS {
+            return Turn::Close(Some(Reply::new(421, "4.7.0", "too many recipients that are not here")));
+        }
+        let beyond = self.bad_recipients.saturating_sub(PATIENT_RECIPIENTS);
+        tokio::time::sleep((SLOWER * beyond).min(SLOWEST)).await;
+        Turn::Say(reply)
+    }
+
+    /// DATA.
+    pub(super) async fn take(&mut self, writing: Writing) -> Turn<Reply> {
+        match self.opened(writing, "DATA").await {
+            Ok(Opened { receiving, letter }) => {
+                self.state = State::Receiving(Box::new(receiving));
+                let settings = &self.door.settings;
+                Turn::Take {
+                    prompt: Some(Reply::plain(354, "go ahead; end with a line that holds one dot")),
+                    intake: Box::new(letter),
+                    framing: Framing::Dots { swallow: swallowed(settings.message_size.0), bare: settings.bare },
+                    lane: Lane::Inline,
+                }
+            }
+            Err(reply) => Turn::Say(reply),
+        }
+    }
+
+    /// The first BDAT of a message.
+    pub(super) async fn take_first(&mut self, writing: Writing, octets: u64, last: bool) -> Turn<Reply> {
+        match self.opened(writing, "BDAT").await {
+            Ok(Opened { mut receiving, letter }) => {
+                receiving.shelf = (!last).then(Shelf::default);
+                self.take_chunk(receiving, Box::new(letter), octets, last)
+            }
+            Err(reply) => self.swallow(State::Ready, octets, reply),
+        }
+    }
+
+    /// Another BDAT of a message.
+    pub(super) fn take_next(&mut self, mut receiving: Receiving, octets: u64, last: bool) -> Turn<Reply> {
+        let letter = receiving.shelf.as_ref().and_then(|shelf| shelf.lock().take());
+        let Some(letter) = letter else {
+            return self.swallow(State::Ready, octets, Reply::new(451, "4.3.0", "the message is lost; send it again"));
+        };
+        if last {
+            receiving.shelf = None;
+        }
+        self.take_chunk(receiving, letter, octets, last)
+    }
+
+    fn take_chunk(&mut self, receiving: Receiving, letter: Box<Letter>, octets: u64, last: bool) -> Turn<Reply> {
+        let shelf = receiving.shelf.clone().unwrap_or_default();
+        self.state = State::Receiving(Box::new(receiving));
+        Turn::Take {
+            prompt: None,
+            intake: Box::new(Chunk { letter, shelf, last }),
+            framing: Framing::Counted(octets),
+            lane: Lane::Inline,
+        }
+    }
+
+    /// Refuses a BDAT: its octets are read and forgotten, then the reply is said and `after` goes on.
+    pub(super) fn swallow(&mut self, after: State, octets: u64, reply: Reply) -> Turn<Reply> {
+        self.state = State::Refusing(Box::new((after, reply)));
+        Turn::Take { prompt: None, intake: Box::new(Refused), framing: Framing::Counted(octets), lane: Lane::Inline }
+    }
+
+    async fn opened(&mut self, writing: Writing, verb: &str) -> std::result::Result<Opened, Reply> {
+        let id = uuid::Uuid::now_v7().simple().to_string();
+        let recipients = listed(&writing.recipients);
+        let sender = writing.mail.sender.as_ref().map(ToString::to_string).unwrap_or_default();
+        let trace = self.trace(&id, &sender, &writing).into();
+        let (size, count) = (writing.mail.size, writing.recipients.len());
+        let envelope = Envelope { id: id.clone(), sender, recipients: writing.recipients, size, proof: None };
+        let since = Instant::now();
+        let opened = async {
+            let mut upload = self.caller.deliver(envelope).await?;
+            upload.push(trace).await?;
+            Ok(upload)
+        };
+        match opened.await {
+            Ok(upload) => {
+                let mut letter = Letter::new(upload, self.door.settings.message_size, self.head(&id));
+                let each = self.door.settings.lmtp.then(|| (count, Outcomes::default()));
+                if let Some((_, outcomes)) = &each {
+                    letter = letter.one_by_one(Arc::clone(outcomes));
+                }
+                Ok(Opened { receiving: Receiving { id, recipients, each, shelf: None, since }, letter })
+            }
+            Err(error) => {
+                let reply = Reply::refusal(Phase::Data, &error);
+                self.note(verb, &recipients, 0, &reply, since);
+                log_fault(&error);
+                Err(reply)
+            }
+        }
+    }
+
+    fn head(&self, id: &str) -> Head {
+        let host = self.door.host();
+        let submitted = self.door.settings.role == Role::Submission;
+        let missing = submitted
+            .then(|| Missing { date: format!("Date: {}\r\n", date()), id: format!("Message-ID: <{id}@{host}>\r\n") });
+        Head::new(host, missing)
+    }
+
+    fn trace(&self, id: &str, sender: &str, writing: &Writing) -> String {
+        let only_recipient = match writing.recipients.as_slice() {
+            [only] => Some(only.address.as_str()),
+            _ => None,
+        };
+        let trace = Trace {
+            origin: &self.origin,
+            hello: &self.hello.name,
+            name: self.hello.known.as_deref(),
+            speech: self.hello.speech,
+            utf8: writing.mail.utf8,
+            signed_in: !self.caller.is_guest(),
+            host: &self.door.host(),
+            id,
+            sender,
+            only_recipient,
+        };
+        trace.lines("")
+    }
+
+    /// A body came, or a part of one, or not.
+    pub(super) fn received(&mut self, outcome: Result<Option<Receipt>>) -> Reply {
+        let receiving = match std::mem::replace(&mut self.state, State::Ready) {
+            State::Receiving(receiving) => *receiving,
+            State::Refusing(refusing) => {
+                let (after, reply) = *refusing;
+                self.state = after;
+                return reply;
+            }
+            _ => return Reply::new(451, "4.3.0", "no message was expected"),
+        };
+        if let (Ok(None), Some(_)) = (&outcome, &receiving.shelf) {
+            self.state = State::Receiving(Box::new(receiving));
+            return Reply::new(250, "2.0.0", "taken; go on");
+        }
+        let bytes = outcome.as_ref().ok().and_then(|receipt| receipt.as_ref()).map_or(0, |receipt| receipt.bytes);
+        let reply = match &receiving.each {
+            None => receiving.reply(outcome.as_ref().map(|_| ())),
+            Some((count, outcomes)) => receiving.replies(*count, &outcomes.lock(), outcome.as_ref().map(|_| ())),
+        };
+        self.note("DATA", &receiving.recipients, bytes, &reply, receiving.since);
+        reply
+    }
+}
+
+impl Receiving {
+    /// True while another BDAT may follow.
+    pub(super) fn goes_on(&self) -> bool {
+        self.shelf.is_some()
+    }
+
+    fn reply(&self, outcome: std::result::Result<(), &Error>) -> Reply {
+        match outcome {
+            Ok(()) => Reply::new(250, "2.0.0", format!("Ok: queued as {}", self.id)),
+            Err(error) if error.source().is_some_and(<dyn std::error::Error>::is::<Loop>) => {
+                Reply::new(554, "5.4.6", error.public().to_owned())
+            }
+            Err(error) => {
+                log_fault(error);
+                Reply::refusal(Phase::Data, error)
+            }
+        }
+    }
+
+    /// One for each recipient; what failed before the hub was asked failed for all of them.
+    fn replies(&self, count: usize, each: &[Result<Receipt>], all: std::result::Result<(), &Error>) -> Reply {
+        let replies = match each {
+            [] => vec![self.reply(all); count],
+            each => each.iter().map(|outcome| self.reply(outcome.as_ref().map(|_| ()))).collect(),
+        };
+        Reply::each(replies).unwrap_or_else(|| Reply::new(451, "4.3.0", "the message is lost; send it again"))
+    }
+}
+
+/// After an error the rest of a message is read and forgotten up to this, so that the reply is heard and in its place.
+fn swallowed(most: u64) -> u64 {
+    const AT_LEAST: u64 = 1 << 20;
+    most.saturating_mul(2).max(AT_LEAST)
+}
+
+fn listed(recipients: &[Recipient]) -> String {
+    let mut text = String::new();
+    for (number, recipient) in recipients.iter().enumerate() {
+        if text.len() + recipient.address.len() > LONGEST_LOGGED && number > 0 {
+            let _ = write!(text, " and {} more", recipients.len() - number);
+            break;
+        }
+        if number > 0 {
+            text.push(' ');
+        }
+        text.push_str(&recipient.address);
+    }
+    text
+}
