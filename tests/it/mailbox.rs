@@ -17,7 +17,7 @@ pub async fn send(world: &World, to: &[&str], message: &str) -> String {
         recipients.push(world.hub.recipient(&caller, local, "example.org", None, None).await.expect("a recipient"));
     }
     let id = uuid::Uuid::now_v7().simple().to_string();
-    let envelope = Envelope { id: id.clone(), sender: "me@else.where".into(), recipients, size: None };
+    let envelope = Envelope { id: id.clone(), sender: "me@else.where".into(), recipients, size: None, proof: None };
     let mut upload = caller.deliver(envelope).await.expect("an upload");
     upload.push(Bytes::copy_from_slice(message.as_bytes())).await.expect("room");
     upload.commit().await.expect("delivered");
