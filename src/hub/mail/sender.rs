@@ -13,7 +13,11 @@ impl Hub {
             return true;
         }
         match self.recipient(caller, local, domain, None, None).await {
-            Ok(recipient) => matches!(recipient.target, Target::Mailbox { account } if account == caller.name()),
+            Ok(recipient) => {
+                let own =
+                    |target: &Target| matches!(target, Target::Mailbox { account, .. } if account == caller.name());
+                recipient.targets.iter().any(own)
+            }
             // No room for mail to oneself is no reason to be somebody else.
             Err(_) => local.eq_ignore_ascii_case(caller.name()),
         }
