@@ -329,8 +329,8 @@ impl Intake for Arriving {
         self.upload.remark(what);
     }
 
-    async fn commit(self: Box<Self>) -> Result<Receipt> {
-        self.upload.commit().await
+    async fn commit(self: Box<Self>) -> Result<Option<Receipt>> {
+        self.upload.commit().await.map(Some)
     }
 
     async fn abandon(self: Box<Self>) {
