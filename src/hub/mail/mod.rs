@@ -27,8 +27,8 @@ pub use proof::{Proof, Verdict};
 
 pub(crate) use alias::Aliases;
 pub(super) use deliver::finish;
-pub use filing::dissect;
 pub(super) use each::{finish_each, no_message};
+pub use filing::dissect;
 pub(super) use mailbox::note_read;
 
 /// What the hub remembers about mail while it runs.
