@@ -14,6 +14,7 @@ mod express;
 mod ftp;
 mod ftp_commands;
 mod ftp_data;
+mod hostile_ftp;
 mod http;
 mod hub;
 mod kill;
