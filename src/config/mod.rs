@@ -81,6 +81,7 @@ impl Default for Config {
                 listener("http", "127.0.0.1:8080", TlsMode::None),
                 listener("ftp", "127.0.0.1:2121", TlsMode::Upgrade),
                 listener("smtp", "127.0.0.1:2525", TlsMode::Upgrade),
+                listener("pop3", "127.0.0.1:1110", TlsMode::Upgrade),
                 listener("admin", "127.0.0.1:8081", TlsMode::None),
             ],
             limits: Limits::default(),

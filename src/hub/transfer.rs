@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
-use crate::hub::mail::{self, Envelope, Proof};
+use crate::hub::mail::{self, Envelope, Octets, Proof};
 use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
 use crate::hub::put::{Content, Put, PutFile};
@@ -111,6 +111,8 @@ pub(crate) struct Incoming {
     handed: Option<Bytes>,
     stage: Option<(StageId, Box<dyn Stage>)>,
     inline: usize,
+    /// Counts what a message comes to on the wire.
+    octets: Option<Octets>,
 }
 
 struct Ceiling {
@@ -126,11 +128,22 @@ impl Incoming {
             handed: None,
             stage: None,
             inline: usize::try_from(inline.0).unwrap_or(usize::MAX),
+            octets: None,
         }
     }
 
     pub(super) fn staged(id: StageId, stage: Box<dyn Stage>) -> Self {
-        Self { buffer: BytesMut::new(), handed: None, stage: Some((id, stage)), inline: 0 }
+        Self { buffer: BytesMut::new(), handed: None, stage: Some((id, stage)), inline: 0, octets: None }
+    }
+
+    /// The same for a message, which is also counted as the network sees it.
+    pub(super) fn counted(self) -> Self {
+        Self { octets: Some(Octets::default()), ..self }
+    }
+
+    /// Octets of a message as the network sees it; see [`Octets`].
+    pub(crate) fn octets(&self) -> u64 {
+        self.octets.as_ref().map_or(0, Octets::count)
     }
 
     /// Bytes so far.
@@ -144,6 +157,9 @@ impl Incoming {
 
     /// Takes more bytes; into a stage on this space's volume once they are many.
     pub(crate) async fn push(&mut self, chunk: Bytes, space: &Space) -> Result<()> {
+        if let Some(octets) = &mut self.octets {
+            octets.feed(&chunk);
+        }
         if let Some((_, stage)) = &mut self.stage {
             return stage.append(chunk).await;
         }

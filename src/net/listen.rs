@@ -145,9 +145,9 @@ pub fn bind_all(settings: &[ListenSettings], passed: &mut Passed) -> Result<Vec<
 
 fn open(listen: &ListenSettings, passed: &mut Passed) -> Result<Vec<Bound>> {
     for role in roles(listen) {
-        let sockets = passed.take(role);
+        let sockets = passed.take(&role);
         if !sockets.is_empty() {
-            return sockets.into_iter().map(|socket| adopt(listen, role, socket)).collect();
+            return sockets.into_iter().map(|socket| adopt(listen, &role, socket)).collect();
         }
     }
     let addresses = addresses(listen)?;
@@ -156,17 +156,16 @@ fn open(listen: &ListenSettings, passed: &mut Passed) -> Result<Vec<Bound>> {
 }
 
 /// Names a passed socket may have for this listener, the likeliest first.
-fn roles(listen: &ListenSettings) -> Vec<&str> {
+fn roles(listen: &ListenSettings) -> Vec<String> {
     if !listen.socket.is_empty() {
-        return vec![&listen.socket];
+        return vec![listen.socket.clone()];
     }
     let submission = listen.address.ends_with(":587");
     match (listen.protocol.as_str(), listen.tls) {
-        ("ftp", TlsMode::Implicit) => vec!["ftps"],
-        ("http", TlsMode::Implicit) => vec!["https"],
-        ("smtp", TlsMode::Implicit) => vec!["submissions", "smtps"],
-        ("smtp", _) if submission => vec!["submission"],
-        (protocol, _) => vec![protocol],
+        ("smtp", TlsMode::Implicit) => vec!["submissions".into(), "smtps".into()],
+        ("smtp", _) if submission => vec!["submission".into()],
+        (protocol, TlsMode::Implicit) => vec![format!("{protocol}s")],
+        (protocol, _) => vec![protocol.to_owned()],
     }
 }
 

@@ -9,6 +9,7 @@ pub mod framing;
 pub mod ftp;
 pub mod http;
 pub mod line;
+pub mod pop3;
 pub mod sasl;
 pub mod smtp;
 
@@ -65,4 +66,4 @@ pub struct Tools {
 }
 
 /// Every language, in the order they are shown.
-pub static PROTOCOLS: &[&dyn Protocol] = &[&http::Http, &http::admin::Admin, &ftp::Ftp, &smtp::Smtp];
+pub static PROTOCOLS: &[&dyn Protocol] = &[&http::Http, &http::admin::Admin, &ftp::Ftp, &smtp::Smtp, &pop3::Pop3];

@@ -95,7 +95,7 @@ impl Site {
         self.ask(address, None).await.expect_err(address).kind()
     }
 
-    async fn send(&self, to: &[&str], message: &[u8]) -> Result<Receipt> {
+    pub async fn send(&self, to: &[&str], message: &[u8]) -> Result<Receipt> {
         let caller = self.caller();
         let mut recipients = Vec::new();
         for address in to {
@@ -275,7 +275,7 @@ async fn a_mailbox_is_a_maildir() {
     assert_eq!(site.names("/mail/bob"), ["cur", "new", "tmp"]);
     let names = site.names("/mail/bob/new");
     let [name] = names.as_slice() else { panic!("one message for one mailbox: {names:?}") };
-    assert!(name.ends_with(&format!(".example.org,S={}", message.len())), "{name}");
+    assert!(name.ends_with(&format!(".example.org,S={0},W={0}", message.len())), "{name}");
     assert_eq!(name.split('.').count(), 4, "{name}");
     assert_eq!(std::fs::read(site.path("/mail/bob/new").join(name)).unwrap(), message);
     assert_eq!(site.names("/mail/alice/new").len(), 1);

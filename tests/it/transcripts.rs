@@ -53,6 +53,11 @@ async fn smtp_transcripts_hold_at_every_cut() {
     replay("smtp").await;
 }
 
+#[tokio::test]
+async fn pop3_transcripts_hold_at_every_cut() {
+    replay("pop3").await;
+}
+
 async fn replay(door: &'static str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts").join(door);
     let wanted = std::env::var("STOA_TRANSCRIPT").unwrap_or_default();

@@ -320,7 +320,7 @@ impl<'a> Delivery<'a> {
 
     fn maildir_name(&self) -> String {
         let host = self.caller.hub().mail_name().unwrap_or_else(|| "localhost".into());
-        maildir::name(&self.envelope.id, &host, self.size, self.arrived)
+        maildir::name(&self.envelope.id, &host, (self.size, self.body.octets()), self.arrived)
     }
 
     /// Removes the stages nothing was made of.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::maildir::{self, CUR};
 use super::numbering::{self, Message};
+use super::octets::Octets;
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
 use crate::hub::files::forget;
@@ -23,6 +24,8 @@ use crate::store::{Batch, Change, DeliveryState, Edit, HistoryLine, MailEdit, Re
 
 /// Messages removed by one commit.
 const REMOVED_AT_ONCE: usize = 256;
+/// Bytes of a message read at once while it is counted.
+const PIECE: usize = 128 << 10;
 /// Rows of one message's deliveries looked at.
 const DELIVERIES: usize = 1000;
 
@@ -132,6 +135,27 @@ impl Mailbox {
             outcome => outcome?,
         };
         Ok(Download::new(opened))
+    }
+
+    /// Octets of a message as it is sent. Needs `read`.
+    ///
+    /// # Errors
+    /// As [`Mailbox::open`].
+    pub async fn octets(&mut self, uid: u32) -> Result<u64> {
+        if let Some(octets) = self.message(uid)?.octets() {
+            return Ok(octets);
+        }
+        let download = self.open(uid).await?;
+        let (mut at, mut octets) = (0, Octets::default());
+        while at < download.node().size {
+            let piece = download.read_at(at, PIECE).await?;
+            if piece.is_empty() {
+                break;
+            }
+            at += piece.len() as u64;
+            octets.feed(&piece);
+        }
+        Ok(octets.count())
     }
 
     /// The receiver has this message now: its delivery becomes `fetched`, written down when the session ends.

@@ -17,6 +17,8 @@ pub(super) const BESIDE: [&str; 2] = [CUR, "tmp"];
 const LONGEST_FOLDER: usize = 200;
 /// What begins the flags; other meanings of what follows the colon were never used.
 const FLAGS: &str = ":2,";
+/// What stands before the size with CRLF line ends, in the names of other Maildir servers too.
+const OCTETS: &str = ",W=";
 /// What stands before our id of a message in its file's name: the number of the process.
 const BEFORE_ID: char = '_';
 
@@ -39,13 +41,19 @@ pub(super) fn with_flags(base: &str, flags: &str) -> String {
     })
 }
 
-/// The name of a file for a message that comes now, one that no other delivery has had.
-pub(super) fn name(id: &str, host: &str, size: u64, arrived: Micros) -> String {
+/// The name of a file for a message that comes now, one that no other delivery has had; with its bytes and its octets on the wire.
+pub(super) fn name(id: &str, host: &str, (size, octets): (u64, u64), arrived: Micros) -> String {
     let host: String = host.chars().filter(|letter| !letter.is_control()).take(64).collect();
     let host = host.replace('/', "\\057").replace(':', "\\072");
     let (seconds, micros) = (arrived / 1_000_000, arrived % 1_000_000);
     let id: String = id.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
-    format!("{seconds}.M{micros}P{}{BEFORE_ID}{id}.{host},S={size}", std::process::id())
+    format!("{seconds}.M{micros}P{}{BEFORE_ID}{id}.{host},S={size}{OCTETS}{octets}", std::process::id())
+}
+
+/// The octets of the message on the wire, when the file name tells them.
+pub(super) fn octets_of(name: &str) -> Option<u64> {
+    let (_, rest) = split(name).0.split_once(OCTETS)?;
+    rest.split(',').next()?.parse().ok()
 }
 
 /// Our id of the message in a file name, when we delivered it.
@@ -101,8 +109,16 @@ mod tests {
     #[test]
     fn our_own_names_tell_the_id_and_others_tell_nothing() {
         let id = uuid::Uuid::now_v7().simple().to_string();
-        let ours = name(&id, "mx/1:a.example.org", 12, 1_700_000_000_000_005);
-        assert!(ours.starts_with("1700000000.M5P") && ours.ends_with(".mx\\0571\\072a.example.org,S=12"), "{ours}");
+        let ours = name(&id, "mx/1:a.example.org", (12, 13), 1_700_000_000_000_005);
+        assert!(
+            ours.starts_with("1700000000.M5P") && ours.ends_with(".mx\\0571\\072a.example.org,S=12,W=13"),
+            "{ours}"
+        );
+        assert_eq!(octets_of(&ours), Some(13));
+        assert_eq!(octets_of("1.a.host,W=7,S=5:2,W"), Some(7));
+        for other in ["1.a.host", "1.a.host,S=12", "1.a.host,W=", "1.a.host,W=x", "1.a.host:2,W=9"] {
+            assert_eq!(octets_of(other), None, "{other}");
+        }
         assert_eq!(id_of(&ours), Some(id.as_str()));
         assert_eq!(id_of(&with_flags(&ours, "S")), Some(id.as_str()));
         for other in ["", "1.2.3", "1700000000.M5P7_9.host,S=3", "1700000000.V801I1M2.host", "1.M1P2_.h"] {

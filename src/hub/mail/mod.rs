@@ -8,11 +8,13 @@ mod decode;
 mod deliver;
 mod each;
 mod filing;
+mod import;
 mod mailbox;
 mod maildir;
 mod mime;
 mod name;
 mod numbering;
+mod octets;
 mod pattern;
 mod proof;
 mod recipient;
@@ -21,9 +23,11 @@ pub mod settings;
 mod trace;
 
 pub use alias::AliasView;
+pub use import::{About, Import, Letter};
 pub use mailbox::Mailbox;
 pub use numbering::Message;
 pub use proof::{Proof, Verdict};
+pub use octets::Octets;
 
 pub(crate) use alias::Aliases;
 pub(super) use deliver::finish;
@@ -117,7 +121,7 @@ impl Caller {
         let Some((space, _)) = view.space_of(&folder) else {
             return Err(Error::new(Kind::NotFound, "the recipient is gone"));
         };
-        let body = Incoming::new(view.settings.storage.inline);
+        let body = Incoming::new(view.settings.storage.inline).counted();
         Ok(Upload::begin(self.clone(), space.clone(), Goal::Mail(envelope), body, None, false))
     }
 }

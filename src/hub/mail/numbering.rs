@@ -42,6 +42,18 @@ impl Message {
         maildir::split(self.file.name()).0
     }
 
+    /// Octets as the network sees them, when the file's name tells; see [`super::Octets`].
+    pub(super) fn octets(&self) -> Option<u64> {
+        maildir::octets_of(self.file.name())
+    }
+
+    /// Its file in a Maildir: `cur/1700000000.M5P7_ID.host:2,S`.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let part = self.file.parent().unwrap_or_default();
+        format!("{}/{}", part.name(), self.file.name())
+    }
+
     /// A text that means this message for ever (RFC 1939 §7, UIDL): also after a restored catalog.
     #[must_use]
     pub fn unique(&self) -> String {
