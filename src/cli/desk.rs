@@ -1,14 +1,16 @@
 //! The operator's desk: the hub opened for a command, whether the daemon runs or not.
 //!
 //! No lock on the data folder is taken and nothing is replayed: a command only reads and writes records, and a running
-//! daemon notices them within seconds. Volumes stay closed.
+//! daemon notices them within seconds. Volumes stay closed, but for the commands that move mail: those are a node of their own on
+//! the same catalog and tree, one at a time.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::Failure;
 use crate::config::{self, Config};
 use crate::daemon::{data, volumes};
-use crate::hub::Hub;
+use crate::hub::{Hub, Volumes};
 use crate::store::Catalog;
 
 /// The hub for one command.
@@ -16,6 +18,7 @@ pub struct Desk {
     /// What it works on.
     pub hub: Hub,
     runtime: tokio::runtime::Runtime,
+    _turn: Option<data::Lock>,
 }
 
 impl Desk {
@@ -25,20 +28,37 @@ impl Desk {
         Self::with(&config)
     }
 
+    /// The same with its files; only one such command runs at a time.
+    pub fn with_files(file: Option<&Path>) -> Result<Self, Failure> {
+        let config = config::load(file)?.config;
+        data::prepare(&config.data)?;
+        same_owner(&config.data)?;
+        data::lay(&config.data)?;
+        let turn = data::turn(&config.data)?;
+        let mut desk = Self::open_as(&config, "mail", volumes::Directories::new(config.data.clone()))?;
+        desk._turn = Some(turn);
+        desk.wait(desk.hub.resume_publishing())?;
+        Ok(desk)
+    }
+
     /// The same for a configuration already read.
     pub fn with(config: &Config) -> Result<Self, Failure> {
         data::prepare(&config.data)?;
         same_owner(&config.data)?;
-        let node = format!("{}-cli", data::node(&config.data)?);
+        Self::open_as(config, "cli", volumes::closed())
+    }
+
+    fn open_as(config: &Config, role: &str, volumes: Arc<dyn Volumes>) -> Result<Self, Failure> {
+        let node = format!("{}-{role}", data::node(&config.data)?);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::io("starting", &error))?;
         let hub = runtime.block_on(async {
             let catalog = Catalog::open(&config.catalog, &config.data, &node).await?;
-            Hub::open_for_admin(config.hub(), catalog, volumes::closed()).await
+            Hub::open_for_admin(config.hub(), catalog, volumes).await
         })?;
-        Ok(Self { hub, runtime })
+        Ok(Self { hub, runtime, _turn: None })
     }
 
     /// Waits for one thing.

@@ -13,6 +13,7 @@ mod failure;
 mod groups;
 mod history;
 mod init;
+mod mail;
 mod password;
 mod space;
 mod table;
@@ -70,6 +71,9 @@ enum Command {
     Alias(alias::AliasCommand),
     /// What became of a message, by its id or an address.
     Trace(trace::TraceArgs),
+    /// Mail in and out of mailboxes: import, export.
+    #[command(subcommand)]
+    Mail(mail::MailCommand),
     /// Who did what, when, by which door.
     History(history::HistoryArgs),
     /// Print the version.
@@ -108,6 +112,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Space(command) => space::run(file, command),
         Command::Alias(command) => alias::run(file, command),
         Command::Trace(args) => trace::run(file, &args),
+        Command::Mail(command) => mail::run(file, command),
         Command::History(args) => history::run(file, &args),
         Command::Version => {
             say!("stoa {}", env!("CARGO_PKG_VERSION"));

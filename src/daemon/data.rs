@@ -39,7 +39,19 @@ pub fn lay(data: &Path) -> Result<()> {
 /// # Errors
 /// `Unavailable` when another daemon has it, naming its pid.
 pub fn lock(data: &Path) -> Result<Lock> {
-    let path = data.join("lock");
+    hold(data, "lock", "another stoa runs on this data folder", "stop it, or give this one its own `data`")
+}
+
+/// Waits for nobody: one command at a time moves mail, beside the daemon.
+///
+/// # Errors
+/// `Unavailable` when another command does, naming its pid.
+pub fn turn(data: &Path) -> Result<Lock> {
+    hold(data, "mail.lock", "another `stoa mail` is at work on this data folder", "wait until it is done")
+}
+
+fn hold(data: &Path, name: &str, other: &str, remedy: &str) -> Result<Lock> {
+    let path = data.join(name);
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o640).open(&path);
     let mut file = open.map_err(|error| failed("the lock of the data folder cannot be opened", &path, error))?;
     match file.try_lock() {
@@ -49,11 +61,7 @@ pub fn lock(data: &Path) -> Result<Lock> {
             let _ = (&file).take(32).read_to_string(&mut pid);
             return Err(Error::new(
                 Kind::Unavailable,
-                format!(
-                    "another stoa runs on this data folder (pid {}): {}; stop it, or give this one its own `data`",
-                    pid.trim(),
-                    data.display()
-                ),
+                format!("{other} (pid {}): {}; {remedy}", pid.trim(), data.display()),
             ));
         }
         Err(TryLockError::Error(error)) => return Err(failed("the data folder cannot be locked", &path, error)),

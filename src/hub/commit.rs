@@ -201,6 +201,11 @@ impl Pending {
         self.is_any_ahead(meets)
     }
 
+    /// Is any publish still to come?
+    pub(crate) fn is_anything_ahead(&self) -> bool {
+        self.is_any_ahead(|_| true)
+    }
+
     /// Is there such a publish still to come? In this order, for a group moves from doubtful to stuck.
     fn is_any_ahead(&self, such: impl Fn(&Promised) -> bool) -> bool {
         let doubtful = self.doubtful.lock().iter().flatten().any(&such);

@@ -14,6 +14,13 @@ const PAGE: usize = 500;
 impl Hub {
     /// Publishes every remaining intent in order and sweeps the stages nobody needs any more.
     pub(crate) async fn replay(&self) -> Result<()> {
+        let needed = self.replay_intents().await?;
+        self.sweep_stages(&needed).await;
+        Ok(())
+    }
+
+    /// Publishes every remaining intent of this node in order; the stages that are still needed.
+    pub(crate) async fn replay_intents(&self) -> Result<HashSet<StageId>> {
         let moved = self.moved_later().await?;
         let mut after = i64::MIN;
         let mut needed = HashSet::new();
@@ -29,8 +36,7 @@ impl Hub {
             tracing::info!(count, "put in place what was acknowledged before the last stop");
         }
         self.inner.next_intent.fetch_max(after.saturating_add(1), std::sync::atomic::Ordering::Relaxed);
-        self.sweep_stages(&needed).await;
-        Ok(())
+        Ok(needed)
     }
 
     /// Files that a remaining intent renames: their rows have the new name already. The barrier lets no chain arise.

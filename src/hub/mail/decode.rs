@@ -40,9 +40,10 @@ pub(super) enum Escape {
 }
 
 impl Decoder {
-    /// By the header's value.
+    /// By the header's value; comments and what else stands behind it do not count.
     pub(super) fn named(encoding: &str) -> Self {
-        match encoding.trim().to_ascii_lowercase().as_str() {
+        let word = encoding.trim_start().split(['(', ';', ' ', '\t']).next().unwrap_or_default();
+        match word.to_ascii_lowercase().as_str() {
             "base64" => Self::Base64 { bits: 0, count: 0 },
             "quoted-printable" => Self::Quoted { escape: Escape::None, blanks: Vec::new() },
             _ => Self::Plain,

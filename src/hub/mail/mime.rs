@@ -3,6 +3,8 @@
 //! Lenient in content (bare LF, missing ends, raw 8-bit names), strict in bounds: depth, parts and header sizes have
 //! limits, and a message past them is [`Walker::broken`], not refused.
 
+use std::collections::BTreeMap;
+
 use bytes::{Bytes, BytesMut};
 use mailparse::MailHeaderMap;
 
@@ -219,7 +221,7 @@ impl Walker {
         }
         let shown = value(&headers, "Content-Disposition").map(|text| mailparse::parse_content_disposition(&text));
         let shown = shown.unwrap_or_default();
-        let name = shown.params.get("filename").or_else(|| kind.params.get("name")).cloned();
+        let name = parameter(&shown.params, "filename").or_else(|| parameter(&kind.params, "name"));
         let encoding = value(&headers, "Content-Transfer-Encoding").unwrap_or_default();
         self.decoder = Decoder::named(&encoding);
         self.line_end = b"";
@@ -264,6 +266,22 @@ fn value(headers: &[mailparse::MailHeader<'_>], name: &str) -> Option<String> {
         .get_first_header(name)
         .filter(|header| is_bearable(header.get_value_raw()))
         .map(mailparse::MailHeader::get_value)
+}
+
+/// A parameter in its extended form (RFC 2231) or its plain one; where both are there, the extended one counts (RFC 6266 §4.3).
+fn parameter(known: &BTreeMap<String, String>, key: &str) -> Option<String> {
+    // The parser leaves it as it is when both are there, or when it does not know the charset.
+    let raw = known.get(&format!("{key}*"));
+    raw.and_then(|raw| extended(raw)).or_else(|| known.get(key).cloned())
+}
+
+fn extended(raw: &str) -> Option<String> {
+    let read = |raw: &str| {
+        let mut parsed = mailparse::parse_content_disposition(&format!("attachment; filename*={raw}"));
+        parsed.params.remove("filename").filter(|name| !name.is_empty())
+    };
+    let (_, rest) = raw.split_once('\'')?;
+    read(raw).or_else(|| read(&format!("utf-8'{rest}")))
 }
 
 fn is_bearable(raw: &[u8]) -> bool {
