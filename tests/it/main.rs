@@ -4,6 +4,7 @@
 
 mod accounts;
 mod adoption;
+mod attachments;
 mod browser;
 mod config;
 mod contract;
@@ -20,8 +21,11 @@ mod hub;
 mod kill;
 mod lifecycle;
 mod mail;
+mod mailbag;
 mod mailbox;
 mod net;
+mod pop3;
+mod post;
 mod postgres;
 mod recipients;
 mod replay;
