@@ -26,8 +26,8 @@ pub use alias::AliasView;
 pub use import::{About, Import, Letter};
 pub use mailbox::Mailbox;
 pub use numbering::Message;
-pub use proof::{Proof, Verdict};
 pub use octets::Octets;
+pub use proof::{Proof, Verdict};
 
 pub(crate) use alias::Aliases;
 pub(super) use deliver::finish;
