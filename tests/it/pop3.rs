@@ -52,7 +52,13 @@ async fn deliver(world: &World, text: &str) -> String {
     let caller: Caller = world.hub.guest(origin("smtp"));
     let recipient = world.hub.recipient(&caller, "alice", "example.org", None, None).await.expect("a recipient");
     let id = uuid::Uuid::now_v7().simple().to_string();
-    let envelope = Envelope { id: id.clone(), sender: "me@else.where".into(), recipients: vec![recipient], size: None };
+    let envelope = Envelope {
+        id: id.clone(),
+        sender: "me@else.where".into(),
+        recipients: vec![recipient],
+        size: None,
+        proof: None,
+    };
     let mut upload = caller.deliver(envelope).await.expect("an upload");
     upload.push(Bytes::copy_from_slice(text.as_bytes())).await.expect("room");
     upload.commit().await.expect("a delivery");
