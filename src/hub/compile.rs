@@ -11,10 +11,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::hub::account::Account;
+use crate::hub::mail::DropRules;
 use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
 use crate::hub::roster::{Roster, network_of};
-use crate::hub::settings::{LoginSettings, Overwrite, Settings, SpaceSettings};
+use crate::hub::settings::{DropSettings, LoginSettings, Overwrite, Settings, SpaceSettings};
 use crate::hub::view::{Principal, RESERVED_NAME, SpaceRole};
 use crate::store::{AccountKind, AccountRow, SpaceRow};
 
@@ -55,6 +56,7 @@ pub(crate) struct Plot {
     pub(crate) overwrite: Overwrite,
     pub(crate) address: Option<String>,
     pub(crate) keep_message: bool,
+    pub(crate) drop_rules: DropRules,
     pub(crate) durable: bool,
     pub(crate) grants: Vec<(Principal, Verbs)>,
     pub(crate) role: SpaceRole,
@@ -214,6 +216,7 @@ fn made(path: TreePath, role: SpaceRole) -> Plot {
         overwrite: Overwrite::Replace,
         address: None,
         keep_message: false,
+        drop_rules: DropRules::default(),
         durable: true,
         grants: Vec::new(),
         role,
@@ -232,6 +235,7 @@ struct Wish<'a> {
     overwrite: Result<Overwrite, String>,
     address: &'a str,
     keep_message: bool,
+    mail: Option<&'a DropSettings>,
     durable: bool,
     grants: Vec<(&'a str, &'a str)>,
 }
@@ -247,6 +251,7 @@ impl<'a> Wish<'a> {
             overwrite: Ok(space.overwrite),
             address: &space.address,
             keep_message: space.keep_message,
+            mail: Some(&space.mail),
             durable: space.durable,
             grants: space.grants.iter().map(|grant| (grant.to.as_str(), grant.allow.as_str())).collect(),
         }
@@ -262,6 +267,7 @@ impl<'a> Wish<'a> {
             overwrite: overwrite_of(&row.overwrite),
             address: &row.address,
             keep_message: false,
+            mail: None,
             durable: row.durable,
             grants: row.grants.iter().map(|grant| (grant.to.as_str(), grant.allow.as_str())).collect(),
         }
@@ -285,6 +291,7 @@ impl<'a> Wish<'a> {
         if let Err(what) = check_address(&address, accounts) {
             wrong.push(format!("address: {what}"));
         }
+        let drop_rules = self.mail.map(|mail| DropRules::compile(mail, wrong)).unwrap_or_default();
         let mut grants = Vec::new();
         for (to, allow) in &self.grants {
             match grant_of(to, allow, accounts) {
@@ -304,6 +311,7 @@ impl<'a> Wish<'a> {
             overwrite: overwrite?,
             address: Some(address).filter(|address| !address.is_empty()),
             keep_message: self.keep_message,
+            drop_rules,
             durable: self.durable,
             grants,
             role: SpaceRole::Shared,

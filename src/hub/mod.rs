@@ -45,7 +45,7 @@ pub use adopt::Rescan;
 pub use caller::{Caller, Entry};
 pub use held::{Held, Mark};
 pub use listing::Listing;
-pub use mail::{Envelope, Mailbox, Message, Proof, Recipient, Verdict};
+pub use mail::{Envelope, Mailbox, Message, Proof, Rcpt, Recipient, Verdict};
 pub use path::TreePath;
 pub use policy::{Verb, Verbs};
 pub use room::SpaceRoom;
@@ -97,6 +97,7 @@ impl Hub {
         let view = view::View::build(settings, &catalog, volumes.as_ref(), None).await?;
         let hub = Self::assemble(view, catalog, volumes).await?;
         hub.replay().await?;
+        hub.load_redeliveries().await?;
         Ok(hub)
     }
 

@@ -109,6 +109,8 @@ pub struct SpaceSettings {
     pub address: String,
     /// Keep the whole message as `.eml` beside its attachments.
     pub keep_message: bool,
+    /// What the drop address takes.
+    pub mail: DropSettings,
     /// An upload is acknowledged only when it would survive a power cut.
     pub durable: bool,
     /// Who may do what.
@@ -125,6 +127,7 @@ impl Default for SpaceSettings {
             overwrite: Overwrite::Replace,
             address: String::new(),
             keep_message: false,
+            mail: DropSettings::default(),
             durable: true,
             grants: Vec::new(),
         }

@@ -6,8 +6,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::hub::commit::Promised;
-use crate::hub::{Hub, adopt, now};
-use crate::store::{Batch, Edit};
+use crate::hub::{Hub, adopt, mail, now};
+use crate::store::{Batch, Edit, MailEdit};
 
 /// How long a publish may wait for its sync: many share one.
 const CLEAR_EVERY: Duration = Duration::from_millis(500);
@@ -95,9 +95,12 @@ async fn follow(hub: Hub, stop: CancellationToken) {
 async fn expire(hub: Hub, stop: CancellationToken) {
     while tick(EXPIRE_EVERY, &stop).await {
         hub.expire_partials().await;
-        let batch = Batch { edits: vec![Edit::Expire(now())] };
+        let kept = i64::try_from(hub.view().settings.mail.keep_traces.0.as_micros()).unwrap_or(i64::MAX);
+        let oldest = now().saturating_sub(kept);
+        let forget = MailEdit::Forget { gone: oldest, message: mail::id_at(oldest) };
+        let batch = Batch { edits: vec![Edit::Expire(now()), Edit::Mail(forget)] };
         if let Err(error) = hub.catalog().commit(batch).await {
-            tracing::warn!(error = error.detail(), "sessions and locks past their time could not be removed");
+            tracing::warn!(error = error.detail(), "what is past its time could not be removed");
         }
     }
 }

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
-use crate::hub::mail::{self, Envelope, Octets, Proof};
+use crate::hub::mail::{self, Envelope, Fingerprint, Octets, Proof};
 use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
 use crate::hub::put::{Content, Put, PutFile};
@@ -86,6 +86,8 @@ pub(super) struct Work {
     /// Largest length the limits allow, and what to say beyond it.
     ceiling: Ceiling,
     hasher: Option<Sha256>,
+    /// Recognises a message that is sent again.
+    print: Option<Fingerprint>,
     remark: &'static str,
 }
 
@@ -276,7 +278,8 @@ impl Upload {
     ) -> Self {
         let ceiling = Ceiling::of(&caller, &space, quota_left);
         let hasher = digest.then(Sha256::new);
-        Self { work: Some(Box::new(Work { caller, space, goal, body, ceiling, hasher, remark: "" })) }
+        let print = matches!(goal, Goal::Mail(_)).then(Fingerprint::default);
+        Self { work: Some(Box::new(Work { caller, space, goal, body, ceiling, hasher, print, remark: "" })) }
     }
 
     /// Takes the next bytes.
@@ -289,7 +292,20 @@ impl Upload {
         if let Some(hasher) = &mut work.hasher {
             hasher.update(&chunk);
         }
+        if let Some(print) = &mut work.print {
+            print.push(&chunk);
+        }
         work.body.push(chunk, &work.space).await
+    }
+
+    /// Takes header lines of our own, before the first byte of a message: they are no part of what its sender wrote.
+    ///
+    /// # Errors
+    /// As [`Upload::push`].
+    pub async fn preface(&mut self, lines: Bytes) -> Result<()> {
+        let Some(work) = self.work.as_deref_mut() else { return Err(over()) };
+        work.ceiling.check(work.body.len().saturating_add(lines.len() as u64))?;
+        work.body.push(lines, &work.space).await
     }
 
     /// A detail for the history line of its commit.
@@ -344,7 +360,9 @@ impl Upload {
     pub async fn commit_each(mut self) -> Vec<Result<Receipt>> {
         let Some(mut work) = self.work.take() else { return vec![Err(over())] };
         let outcomes = match &work.goal {
-            Goal::Mail(envelope) => mail::finish_each(&work.caller, envelope, &work.space, &mut work.body).await,
+            Goal::Mail(envelope) => {
+                mail::finish_each(&work.caller, envelope, work.print.as_ref(), &work.space, &mut work.body).await
+            }
             Goal::File { .. } => vec![Err(mail::no_message())],
         };
         // Nothing is left of it when it was published, and what still has to be published is kept.
@@ -465,7 +483,7 @@ impl Work {
 
     async fn commit_mail(&mut self) -> Result<Receipt> {
         let Goal::Mail(envelope) = &self.goal else { return Err(over()) };
-        mail::finish(&self.caller, envelope, &self.space, &mut self.body).await
+        mail::finish(&self.caller, envelope, self.print.as_ref(), &self.space, &mut self.body).await
     }
 
     async fn discard(&mut self) {

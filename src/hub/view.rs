@@ -12,7 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::Volumes;
 use crate::hub::account::Account;
 use crate::hub::compile::{Draft, Plot, Problems};
-use crate::hub::mail::Aliases;
+use crate::hub::mail::{Aliases, DropRules};
 use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
 use crate::hub::settings::{Overwrite, Settings};
@@ -38,6 +38,8 @@ pub struct Space {
     pub address: Option<String>,
     /// Keep messages beside their attachments.
     pub keep_message: bool,
+    /// What the drop address takes.
+    pub(crate) drop_rules: DropRules,
     /// Acknowledged means synced.
     pub durable: bool,
     /// Compiled grants.
@@ -485,6 +487,7 @@ fn open(plot: Plot, volumes: &dyn Volumes, old: Option<&View>) -> Result<Space> 
         overwrite: plot.overwrite,
         address: plot.address,
         keep_message: plot.keep_message,
+        drop_rules: plot.drop_rules,
         durable: plot.durable,
         rules: Rules::new(&plot.grants),
         grants: plot.grants,

@@ -746,7 +746,16 @@ async fn deliveries_are_followed_and_forgotten(site: Site) {
     assert_eq!(open.catalog.deliveries("0a", 9).await.expect("read"), &all[..2]);
     assert_eq!(open.catalog.deliveries_with("bob+0@example.org", 9).await.expect("read").len(), 2);
     assert_eq!(open.catalog.deliveries_with("me@else.where", 2).await.expect("read")[0], all[2], "the newest first");
-    assert_eq!(open.catalog.marked_since("0a", 9).await.expect("read"), &all[2..]);
+    let marks = async |since: &str, before: (&str, i64)| {
+        let rows = open.catalog.marks(since, before, 9).await.expect("read");
+        rows.into_iter().map(|row| (row.message, row.mark[0])).collect::<Vec<_>>()
+    };
+    assert_eq!(marks("", ("~", 0)).await, [("0b".to_owned(), 255), ("0a".to_owned(), 1)]);
+    assert_eq!(marks("", ("0b", 0)).await, [("0a".to_owned(), 1)]);
+    assert_eq!(marks("0a", ("~", 0)).await, [("0b".to_owned(), 255)]);
+    assert!(open.catalog.is_marked([1; 16], "0").await.expect("read"));
+    assert!(!open.catalog.is_marked([1; 16], "0a").await.expect("read"));
+    assert!(!open.catalog.is_marked([9; 16], "0").await.expect("read"));
     let fetched = |target: &str| Edit::Mail(MailEdit::Fetched { message: "0a".into(), target: target.into(), at: 8 });
     open.must([fetched("/mail/1"), fetched("/nowhere")]).await;
     open.must([Edit::Mail(MailEdit::Fetched { message: "0a".into(), target: "/mail/1".into(), at: 99 })]).await;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use stoa::error::{Kind, Result};
 use stoa::hub::settings::{DeviceSettings, GrantSettings, Overwrite, Settings, SpaceSettings, UserSettings};
-use stoa::hub::{Caller, Envelope, Hub, Receipt, TreePath, Volumes};
+use stoa::hub::{Caller, Envelope, Hub, Rcpt, Receipt, TreePath, Volumes};
 use stoa::origin::Origin;
 use stoa::store::{Catalog, CatalogSettings, Directory, HistoryFilter, Volume};
 use stoa::units::ByteSize;
 use tempfile::TempDir;
+
+use crate::mailbox::rcpt;
 
 /// Each space below one folder.
 struct Trees(PathBuf);
@@ -87,7 +89,7 @@ impl Site {
 
     async fn ask(&self, address: &str, size: Option<u64>) -> Result<String> {
         let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
-        let recipient = self.hub.recipient(&self.caller(), local, domain, None, size).await?;
+        let recipient = self.hub.recipient(&self.caller(), &Rcpt { size, ..rcpt(local, domain) }).await?;
         Ok(recipient.targets[0].folder()?.to_string())
     }
 
@@ -100,7 +102,7 @@ impl Site {
         let mut recipients = Vec::new();
         for address in to {
             let (local, domain) = address.rsplit_once('@').expect("an address");
-            recipients.push(self.hub.recipient(&caller, local, domain, None, None).await?);
+            recipients.push(self.hub.recipient(&caller, &rcpt(local, domain)).await?);
         }
         let id = uuid::Uuid::now_v7().simple().to_string();
         let envelope = Envelope { id, sender: "me@else.where".into(), recipients, size: None, proof: None };
@@ -193,7 +195,8 @@ async fn a_recipient_is_found_in_the_order_people_expect() {
         assert_eq!(site.refusal(elsewhere).await, Kind::Denied, "{elsewhere}");
     }
     let caller = site.caller();
-    let caught = site.hub.recipient(&caller, "nobody", "example.org", Some("bob"), None).await.unwrap();
+    let caught =
+        site.hub.recipient(&caller, &Rcpt { catch_all: Some("bob"), ..rcpt("nobody", "example.org") }).await.unwrap();
     assert_eq!(caught.targets[0].folder().unwrap().to_string(), "/mail/bob");
 }
 
@@ -206,7 +209,7 @@ async fn who_may_not_create_there_may_not_send_there() {
     // A device without a password is known by its network alone, on this door alone.
     let copier = site.caller_at("10.9.1.1:99");
     assert_eq!(copier.name(), "copier");
-    let recipient = site.hub.recipient(&copier, "closed", "example.org", None, None).await.unwrap();
+    let recipient = site.hub.recipient(&copier, &rcpt("closed", "example.org")).await.unwrap();
     assert_eq!(recipient.targets[0].folder().unwrap().to_string(), "/closed");
     assert!(site.caller_at("10.10.1.1:99").is_guest());
     let mut origin = Origin::inside("ftp");
@@ -342,7 +345,7 @@ async fn a_full_space_refuses_for_everybody_or_before_the_message_comes() {
 async fn a_message_that_broke_off_leaves_nothing() {
     let site = Site::new().await;
     let caller = site.caller();
-    let recipient = site.hub.recipient(&caller, "bob", "example.org", None, None).await.unwrap();
+    let recipient = site.hub.recipient(&caller, &rcpt("bob", "example.org")).await.unwrap();
     let envelope =
         Envelope { id: "1".into(), sender: String::new(), recipients: vec![recipient], size: None, proof: None };
     let mut upload = caller.deliver(envelope).await.unwrap();

@@ -4,17 +4,22 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use stoa::error::Kind;
-use stoa::hub::{Caller, Envelope, Mailbox};
+use stoa::hub::{Caller, Envelope, Mailbox, Rcpt};
 use stoa::store::HistoryFilter;
 
 use crate::world::{World, origin};
+
+/// A recipient without more.
+pub fn rcpt<'a>(local: &'a str, domain: &'a str) -> Rcpt<'a> {
+    Rcpt { local, domain, sender: "me@else.where", catch_all: None, size: None }
+}
 
 /// Sends a message; its id.
 pub async fn send(world: &World, to: &[&str], message: &str) -> String {
     let caller = world.hub.guest(origin("smtp"));
     let mut recipients = Vec::new();
     for local in to {
-        recipients.push(world.hub.recipient(&caller, local, "example.org", None, None).await.expect("a recipient"));
+        recipients.push(world.hub.recipient(&caller, &rcpt(local, "example.org")).await.expect("a recipient"));
     }
     let id = uuid::Uuid::now_v7().simple().to_string();
     let envelope = Envelope { id: id.clone(), sender: "me@else.where".into(), recipients, size: None, proof: None };

@@ -50,7 +50,8 @@ impl Client {
 
 async fn deliver(world: &World, text: &str) -> String {
     let caller: Caller = world.hub.guest(origin("smtp"));
-    let recipient = world.hub.recipient(&caller, "alice", "example.org", None, None).await.expect("a recipient");
+    let recipient =
+        world.hub.recipient(&caller, &crate::mailbox::rcpt("alice", "example.org")).await.expect("a recipient");
     let id = uuid::Uuid::now_v7().simple().to_string();
     let envelope = Envelope {
         id: id.clone(),

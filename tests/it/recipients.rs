@@ -36,7 +36,7 @@ async fn world() -> World {
 
 async fn ask(world: &World, caller: &Caller, address: &str) -> Result<Vec<String>> {
     let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
-    let recipient = world.hub.recipient(caller, local, domain, None, None).await?;
+    let recipient = world.hub.recipient(caller, &crate::mailbox::rcpt(local, domain)).await?;
     recipient.targets.iter().map(|target| Ok(target.folder()?.to_string())).collect()
 }
 
@@ -64,7 +64,7 @@ async fn each_address_leads_where_it_should() {
         ("alice+@example.org", &["/mail/alice"]),
         ("scans+a/b@example.org", &["/scans/b"]),
         ("scan-9@b.example", &["/inbox"]),
-        ("anything@B.Example", &["/mail/bob"]),
+        ("anything@B.Example", &["/mail/bob", "/mail/alice"]),
         ("alice@b.example", &["/mail/alice"]),
         ("ping@example.org", &["/mail/alice"]),
         ("deep3@example.org", &["/mail/alice"]),

@@ -7,7 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::filing::{FileName, Sorted, Sorter};
-use super::{Envelope, Recipient, Target, maildir, trace};
+use super::redelivery::Fingerprint;
+use super::trace::{self, Refused};
+use super::{Envelope, Recipient, Target, maildir};
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
 use crate::hub::path::TreePath;
@@ -16,7 +18,7 @@ use crate::hub::settings::Overwrite;
 use crate::hub::transfer::{Incoming, Receipt};
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
-use crate::store::{Batch, Change, DeliveryRow, Edit, MailEdit, Micros, RelPath, StageId};
+use crate::store::{Batch, Change, DeliveryRow, DeliveryState, Edit, MailEdit, Micros, RelPath, StageId};
 use crate::units::ByteSize;
 
 /// Bytes of a message read at once while its parts are sorted.
@@ -24,28 +26,41 @@ const PIECE: usize = 128 << 10;
 /// Bytes of attachments kept in memory for one message; those beyond are staged, however small.
 const INLINE_IN_ALL: u64 = 1 << 20;
 
-/// Delivers a message that has arrived whole: to every recipient, in one commit, or to none.
+/// Delivers a message that has arrived whole: to every recipient, in one commit, or to none. Where it was stored before,
+/// because its sender never heard the answer, it is not stored again.
 pub(in crate::hub) async fn finish(
     caller: &Caller,
     envelope: &Envelope,
+    print: Option<&Fingerprint>,
     space: &Arc<Space>,
     body: &mut Incoming,
 ) -> Result<Receipt> {
+    attempt(caller, envelope, print, space, body, Telling::Everybody).await
+}
+
+/// Who hears that a message was refused.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Telling {
+    /// Whoever asks what became of it.
+    Everybody,
+    /// Nobody: it is tried in another way.
+    Nobody,
+}
+
+/// See [`finish`].
+pub(super) async fn attempt(
+    caller: &Caller,
+    envelope: &Envelope,
+    print: Option<&Fingerprint>,
+    space: &Arc<Space>,
+    body: &mut Incoming,
+    telling: Telling,
+) -> Result<Receipt> {
     let mut delivery = Delivery::new(caller, envelope, space, body);
-    let outcome = match delivery.prepare().await {
-        Ok(()) => {
-            let act = Deliver {
-                id: envelope.id.clone(),
-                size: delivery.size,
-                modified: delivery.arrived,
-                puts: std::mem::take(&mut delivery.puts),
-                maildirs: std::mem::take(&mut delivery.maildirs),
-                rows: std::mem::take(&mut delivery.rows),
-            };
-            caller.perform(act).await
-        }
-        Err(error) => Err(error),
-    };
+    let outcome = delivery.deliver(print).await;
+    if let (Err(error), Telling::Everybody) = (&outcome, telling) {
+        delivery.tell_refusal(error);
+    }
     delivery.tidy(outcome.is_ok()).await;
     outcome
 }
@@ -64,6 +79,8 @@ struct Delivery<'a> {
     maildirs: Vec<TreePath>,
     /// What is recorded for each recipient.
     rows: Vec<DeliveryRow>,
+    /// Its copies are one file with many names.
+    link: bool,
     /// Stages made beside the message's own, for tidying up after a refusal.
     stages: Vec<(Arc<Space>, StageId)>,
     /// The message's bytes, once they are ready to be put: inline, or sealed at home.
@@ -97,6 +114,7 @@ impl<'a> Delivery<'a> {
             puts: Vec::new(),
             maildirs: Vec::new(),
             rows: Vec::new(),
+            link: false,
             stages: Vec::new(),
             whole: None,
             whole_used: false,
@@ -105,19 +123,76 @@ impl<'a> Delivery<'a> {
         }
     }
 
+    async fn deliver(&mut self, print: Option<&Fingerprint>) -> Result<Receipt> {
+        self.record(print)?;
+        let marks = self.rows.iter().filter_map(|row| row.mark).map(u128::from_be_bytes).collect();
+        let claim = self.caller.hub().claim(&self.envelope.id, marks).await?;
+        for (index, row) in self.rows.iter_mut().enumerate() {
+            if claim.as_ref().is_some_and(|claim| claim.knows(index)) {
+                (row.state, row.mark) = (DeliveryState::Redelivered, None);
+            }
+        }
+        let outcome = self.store().await;
+        match (claim, &outcome) {
+            (Some(claim), Ok(_)) => claim.stored(),
+            // Whether it was stored after all is looked up when somebody brings it again.
+            (Some(_), Err(error)) if is_doubtful(error) => {}
+            (Some(claim), Err(_)) => claim.released(),
+            (None, _) => {}
+        }
+        outcome
+    }
+
+    /// Stores it wherever it is not yet.
+    async fn store(&mut self) -> Result<Receipt> {
+        self.prepare().await?;
+        let act = Deliver {
+            id: self.envelope.id.clone(),
+            size: self.size,
+            modified: self.arrived,
+            puts: std::mem::take(&mut self.puts),
+            maildirs: std::mem::take(&mut self.maildirs),
+            rows: self.rows.clone(),
+        };
+        self.caller.perform(act).await
+    }
+
+    /// One row for each recipient and target.
+    fn record(&mut self, print: Option<&Fingerprint>) -> Result<()> {
+        let envelope = self.envelope;
+        for recipient in &envelope.recipients {
+            for (number, target) in (0..).zip(&recipient.targets) {
+                let folder = target.folder()?.to_string();
+                let mark = print.and_then(|print| print.mark(&envelope.sender, &recipient.address, &folder));
+                self.rows.push(DeliveryRow {
+                    message: envelope.id.clone(),
+                    place: trace::place(recipient.place, number),
+                    at: self.arrived,
+                    sender: envelope.sender.clone(),
+                    recipient: recipient.address.clone(),
+                    target: folder,
+                    bytes: self.size,
+                    state: DeliveryState::Stored,
+                    changed: self.arrived,
+                    detail: String::new(),
+                    mark: mark.map(u128::to_be_bytes),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Everything but the decision: bytes where they must be, one put for each file.
     async fn prepare(&mut self) -> Result<()> {
         let mut drops: HashMap<String, Drops<'_>> = HashMap::new();
         let mut seen = HashSet::new();
         let envelope = self.envelope;
+        let mut stored = self.rows.iter().map(|row| row.state == DeliveryState::Stored).collect::<Vec<_>>().into_iter();
+        let mut mailboxes = Vec::new();
         for recipient in &envelope.recipients {
-            for (number, target) in (0..).zip(&recipient.targets) {
+            for target in &recipient.targets {
                 let folder = target.folder()?;
-                self.rows.push(DeliveryRow {
-                    place: trace::place(recipient.place, number),
-                    ..trace::stored(envelope, &recipient.address, folder.to_string(), self.size, self.arrived)
-                });
-                if !seen.insert(folder.clone()) {
+                if stored.next() != Some(true) || !seen.insert(folder.clone()) {
                     continue;
                 }
                 let space = self.space_of(&folder)?;
@@ -126,14 +201,37 @@ impl<'a> Delivery<'a> {
                         let entry = drops.entry(space.key.clone()).or_insert_with(|| (space, Vec::new()));
                         entry.1.push((recipient, folder));
                     }
-                    Target::Mailbox { .. } => self.prepare_mailbox(&space, recipient, &folder).await?,
+                    Target::Mailbox { .. } => mailboxes.push((space, recipient, folder)),
                 }
             }
+        }
+        let copies = mailboxes.len() as u64;
+        let inline = self.caller.hub().view().settings.storage.inline.0;
+        self.link = copies > 1 && self.size.saturating_mul(copies) > inline;
+        for (space, recipient, folder) in mailboxes {
+            self.prepare_mailbox(&space, recipient, &folder).await?;
         }
         for (space, folders) in drops.into_values() {
             self.prepare_drops(&space, &folders).await?;
         }
         Ok(())
+    }
+
+    /// Writes down that it was refused, and why.
+    fn tell_refusal(&self, error: &Error) {
+        let refusals: Vec<Refused<'_>> = self
+            .rows
+            .iter()
+            .map(|row| Refused {
+                message: &row.message,
+                place: row.place,
+                sender: &row.sender,
+                recipient: &row.recipient,
+                target: row.target.clone(),
+                bytes: row.bytes,
+            })
+            .collect();
+        trace::refused(self.caller, &refusals, error);
     }
 
     fn space_of(&self, folder: &TreePath) -> Result<Arc<Space>> {
@@ -159,6 +257,11 @@ impl<'a> Delivery<'a> {
 
     /// One pass over the message for all drop folders of one space.
     async fn prepare_drops(&mut self, space: &Arc<Space>, folders: &[(&Recipient, TreePath)]) -> Result<()> {
+        let rules = &space.drop_rules;
+        for (recipient, _) in folders {
+            rules.fits(&recipient.address, self.size)?;
+            rules.proved(self.caller, self.envelope, &recipient.address)?;
+        }
         let (files, mut sorter) = self.sort(space).await?;
         let whole = sorter.whole();
         let message = (whole.is_some() || space.keep_message).then(|| sorter.message_name(&stamp(self.arrived)));
@@ -166,7 +269,11 @@ impl<'a> Delivery<'a> {
             tracing::info!(id = self.envelope.id, "a message is filed whole: {why}");
         }
         for (number, (recipient, folder)) in folders.iter().enumerate() {
+            if let (Some(name), true) = (&message, whole.is_some()) {
+                rules.wants(&recipient.address, name)?;
+            }
             for file in files.iter().filter(|_| whole.is_none()) {
+                rules.wants(&recipient.address, &file.name)?;
                 let content = match number {
                     0 => file.content.clone(),
                     _ => self.again(space, &file.content).await?,
@@ -273,14 +380,18 @@ impl<'a> Delivery<'a> {
         let whole = if let Some(whole) = &self.whole {
             whole.clone()
         } else {
-            let full = self.caller.hub().inline_backlog_is_full();
+            let full = self.link || self.caller.hub().inline_backlog_is_full();
             let content = self.body.content(self.home, full).await?;
             self.own_stage = self.body.stage_id().cloned();
             self.whole.insert(content).clone()
         };
         match whole {
             Content::Inline(_) => Ok(whole),
-            Content::Staged(_) if space.key != self.home.key => self.carry_over(space).await,
+            Content::Staged(_) if space.key != self.home.key => match self.again(space, &whole).await {
+                // This space stages its files elsewhere.
+                Err(error) if error.kind() == Kind::NotFound => self.carry_over(space).await,
+                outcome => outcome,
+            },
             Content::Staged(_) if self.whole_used => self.again(space, &whole).await,
             Content::Staged(_) => {
                 self.whole_used = true;
@@ -340,6 +451,11 @@ impl<'a> Delivery<'a> {
     }
 }
 
+/// Did the commit fail in a way that leaves open whether it was made?
+fn is_doubtful(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::Internal | Kind::Cancelled)
+}
+
 /// When a message came, as part of a file name.
 fn stamp(arrived: Micros) -> String {
     let Ok(moment) = jiff::Timestamp::from_microsecond(arrived) else { return "undated".into() };
@@ -380,6 +496,12 @@ impl Act for Deliver {
             changes.push(planned);
             first.get_or_insert((path.clone(), created));
             taken.insert(path);
+        }
+        for row in self.rows.iter().filter(|row| row.state == DeliveryState::Redelivered) {
+            let path = TreePath::parse(&row.target)?;
+            let detail = format!("mail {} from <{}> to <{}>: is there already", row.message, row.sender, row.recipient);
+            batch.push(sight.line("redeliver", &path, row.bytes, detail));
+            first.get_or_insert((path, false));
         }
         let Some((path, created)) = first else {
             return Err(Error::new(Kind::Internal, "the message goes nowhere"));

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Envelope, finish};
+use super::deliver::{Telling, attempt, finish};
+use super::{Envelope, Fingerprint};
 use crate::error::{Error, Kind, Result};
 use crate::hub::Caller;
 use crate::hub::transfer::{Incoming, Receipt};
@@ -13,25 +14,33 @@ use crate::hub::view::Space;
 pub(in crate::hub) async fn finish_each(
     caller: &Caller,
     envelope: &Envelope,
+    print: Option<&Fingerprint>,
     space: &Arc<Space>,
     body: &mut Incoming,
 ) -> Vec<Result<Receipt>> {
-    let together = finish(caller, envelope, space, body).await;
-    let [_, _, ..] = envelope.recipients.as_slice() else { return vec![together] };
-    if let Ok(receipt) = together {
+    let [_, _, ..] = envelope.recipients.as_slice() else {
+        return vec![finish(caller, envelope, print, space, body).await];
+    };
+    if let Ok(receipt) = attempt(caller, envelope, print, space, body, Telling::Nobody).await {
         return envelope.recipients.iter().map(|_| Ok(receipt.clone())).collect();
     }
     let mut outcomes = Vec::with_capacity(envelope.recipients.len());
     for recipient in &envelope.recipients {
         let own = Envelope { recipients: vec![recipient.clone()], ..envelope.clone() };
-        outcomes.push(alone(caller, &own, space, body).await);
+        outcomes.push(alone(caller, &own, print, space, body).await);
     }
     outcomes
 }
 
-async fn alone(caller: &Caller, envelope: &Envelope, space: &Arc<Space>, body: &Incoming) -> Result<Receipt> {
+async fn alone(
+    caller: &Caller,
+    envelope: &Envelope,
+    print: Option<&Fingerprint>,
+    space: &Arc<Space>,
+    body: &Incoming,
+) -> Result<Receipt> {
     let mut copy = body.copy(space, caller.hub().view().settings.storage.inline).await?;
-    let outcome = finish(caller, envelope, space, &mut copy).await;
+    let outcome = finish(caller, envelope, print, space, &mut copy).await;
     if outcome.is_err()
         && let Some(id) = copy.stage_id()
         && !caller.hub().inner.pending.needs_stage(id)

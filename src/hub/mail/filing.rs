@@ -18,6 +18,8 @@ const LONGEST_SUBJECT: usize = 100;
 pub(super) struct FileName {
     /// A safe plain name.
     pub text: String,
+    /// Its media type, `application/pdf`.
+    pub media: String,
     /// We made it up: it says nothing about which older file it could replace, so it never replaces any.
     pub ours: bool,
 }
@@ -88,7 +90,7 @@ impl Sorter {
     pub(super) fn message_name(&mut self, date: &str) -> FileName {
         let subject = plain_name(self.walker.subject()).unwrap_or_else(|| "message".into());
         let subject = cut(&subject, LONGEST_SUBJECT).trim_end_matches(['.', ' ']);
-        FileName { text: self.fresh(&format!("{date} {subject}.eml")), ours: true }
+        FileName { text: self.fresh(&format!("{date} {subject}.eml")), media: "message/rfc822".into(), ours: true }
     }
 
     fn sort(&mut self, found: &mut Vec<Found>, sorted: &mut Vec<Sorted>) {
@@ -112,10 +114,10 @@ impl Sorter {
 
     fn name(&mut self, head: &Head) -> FileName {
         if let Some(name) = head.name.as_deref().and_then(plain_name) {
-            return FileName { text: self.fresh(&name), ours: false };
+            return FileName { text: self.fresh(&name), media: head.media.clone(), ours: false };
         }
         let name = format!("attachment-{}{}", self.files, extension_of(&head.media));
-        FileName { text: self.fresh(&name), ours: true }
+        FileName { text: self.fresh(&name), media: head.media.clone(), ours: true }
     }
 
     /// Two files of one message never replace one another.

@@ -18,6 +18,8 @@ mod octets;
 mod pattern;
 mod proof;
 mod recipient;
+mod redelivery;
+mod rules;
 mod sender;
 pub mod settings;
 mod trace;
@@ -28,18 +30,24 @@ pub use mailbox::Mailbox;
 pub use numbering::Message;
 pub use octets::Octets;
 pub use proof::{Proof, Verdict};
+pub use recipient::Rcpt;
 
 pub(crate) use alias::Aliases;
 pub(super) use deliver::finish;
 pub(super) use each::{finish_each, no_message};
 pub use filing::dissect;
 pub(super) use mailbox::note_read;
+pub(crate) use redelivery::Fingerprint;
+pub(crate) use rules::DropRules;
+pub(super) use trace::id_at;
 
 /// What the hub remembers about mail while it runs.
 #[derive(Default)]
 pub(crate) struct Memory {
     rooms: recipient::Rooms,
     sessions: mailbox::Sessions,
+    redeliveries: redelivery::Redeliveries,
+    refusals: trace::Refusals,
 }
 
 use crate::error::{Error, Kind, Result};

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::alias::Alias;
 use super::name::plain_name;
 use super::settings::Post;
+use super::trace::{self, Refused};
 use super::{Recipient, Target, maildir};
 use crate::error::{Error, Kind, Result};
 use crate::hub::path::TreePath;
@@ -53,6 +54,30 @@ impl Rooms {
     }
 }
 
+/// One recipient as its sender names it (RFC 5321 §4.1.1.3), with what is known about the message.
+#[derive(Clone, Copy, Debug)]
+pub struct Rcpt<'a> {
+    /// Local part, unquoted.
+    pub local: &'a str,
+    /// Domain; empty is ours.
+    pub domain: &'a str,
+    /// Envelope sender; empty for `<>`.
+    pub sender: &'a str,
+    /// Account that takes mail for unknown local parts.
+    pub catch_all: Option<&'a str>,
+    /// Declared size.
+    pub size: Option<u64>,
+}
+
+impl Rcpt<'_> {
+    fn address(&self) -> String {
+        match self.domain {
+            "" => self.local.to_owned(),
+            domain => format!("{}@{domain}", self.local),
+        }
+    }
+}
+
 impl Hub {
     /// Our name in mail headers and greetings: the first domain served.
     #[must_use]
@@ -92,14 +117,21 @@ impl Hub {
     /// # Errors
     /// `NotFound` (nobody of that name), `Denied` or `Unauthenticated` (not for this caller, or not our domain),
     /// `OverQuota` (may fit later), `TooLarge` (a message of this size never fits), `Unavailable` (disk full).
-    pub async fn recipient(
-        &self,
-        caller: &Caller,
-        local: &str,
-        domain: &str,
-        catch_all: Option<&str>,
-        size: Option<u64>,
-    ) -> Result<Recipient> {
+    pub async fn recipient(&self, caller: &Caller, rcpt: &Rcpt<'_>) -> Result<Recipient> {
+        let outcome = self.find(caller, rcpt).await;
+        if let Err(error) = &outcome {
+            let message = uuid::Uuid::now_v7().simple().to_string();
+            let (sender, recipient, bytes) = (rcpt.sender, rcpt.address(), rcpt.size.unwrap_or(0));
+            let one =
+                Refused { message: &message, place: 0, sender, recipient: &recipient, target: String::new(), bytes };
+            trace::refused(caller, &[one], error);
+        }
+        outcome
+    }
+
+    /// The verdict alone; nobody is refused anything by it.
+    pub(super) async fn find(&self, caller: &Caller, rcpt: &Rcpt<'_>) -> Result<Recipient> {
+        let Rcpt { local, domain, catch_all, .. } = *rcpt;
         if !(domain.is_empty() || self.serves_domain(domain) || is_our_address(domain, caller.origin())) {
             return Err(relaying(domain));
         }
@@ -115,13 +147,12 @@ impl Hub {
         let mut targets = search.found;
         for target in &mut targets {
             self.settle_folder(&view, target).await?;
-            self.take(&view, caller, target, local, size).await?;
+            self.take(&view, caller, target, rcpt).await?;
         }
         if targets.is_empty() {
             return Err(nobody(local, domain));
         }
-        let address = if domain.is_empty() { local.to_owned() } else { format!("{local}@{domain}") };
-        Ok(Recipient { address, targets, place: 0 })
+        Ok(Recipient { address: rcpt.address(), targets, place: 0 })
     }
 
     /// `bob+lists` goes into Bob's folder of that name where he has one, else into his inbox.
@@ -146,7 +177,8 @@ impl Hub {
     }
 
     /// The verdict on one target: the right to write there, and room for what comes.
-    async fn take(&self, view: &View, caller: &Caller, target: &Target, local: &str, size: Option<u64>) -> Result<()> {
+    async fn take(&self, view: &View, caller: &Caller, target: &Target, rcpt: &Rcpt<'_>) -> Result<()> {
+        let Rcpt { local, sender, size, .. } = *rcpt;
         let folder = target.folder()?;
         let Some((space, _)) = view.space_of(&folder) else {
             return Err(nobody(local, ""));
@@ -154,6 +186,7 @@ impl Hub {
         let least = match target {
             Target::Drop { .. } => {
                 caller.allow(Verb::Create, &folder).map_err(|error| explained(&error, local))?;
+                space.drop_rules.greet(caller, sender, local, size)?;
                 size.map(|size| size / 100 * DECODED_AT_LEAST)
             }
             Target::Mailbox { .. } => size,

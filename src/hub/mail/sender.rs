@@ -1,6 +1,6 @@
 //! Who may write a name on a message as its sender (RFC 6409 §6.1).
 
-use super::Target;
+use super::{Rcpt, Target};
 use crate::hub::{Caller, Hub};
 use crate::store::AccountKind;
 
@@ -12,7 +12,7 @@ impl Hub {
         if !ours || is_device(caller) {
             return true;
         }
-        match self.recipient(caller, local, domain, None, None).await {
+        match self.find(caller, &Rcpt { local, domain, sender: "", catch_all: None, size: None }).await {
             Ok(recipient) => {
                 let own =
                     |target: &Target| matches!(target, Target::Mailbox { account, .. } if account == caller.name());

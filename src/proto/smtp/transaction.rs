@@ -14,7 +14,7 @@ use super::reply::{Phase, Reply};
 use super::session::{Session, State, log_fault, out_of_order};
 use super::trace::{Trace, date};
 use crate::error::{Error, Result};
-use crate::hub::{Envelope, Receipt, Recipient};
+use crate::hub::{Envelope, Rcpt, Receipt, Recipient};
 use crate::proto::dialogue::{Framing, Lane, Turn};
 
 /// Unknown recipients answered at once; each one more waits longer, so that names cannot be guessed quickly.
@@ -84,14 +84,16 @@ impl Session {
         }
         let since = Instant::now();
         let (catch_all, size) = (self.door.settings.catch_all.as_str(), writing.mail.size);
+        let sender = writing.mail.sender.as_ref().map(ToString::to_string).unwrap_or_default();
+        let asks = |local, domain, catch_all| Rcpt { local, domain, sender: &sender, catch_all, size };
         let asked = match self.door.settings.role {
             Role::Catch => {
-                let box_of = self.door.hub.recipient(&self.caller, catch_all, "", None, size).await;
+                let box_of = self.door.hub.recipient(&self.caller, &asks(catch_all, "", None)).await;
                 box_of.map(|recipient| Recipient { address: address.to_string(), ..recipient })
             }
             Role::Device | Role::General | Role::Mx | Role::Submission => {
-                let (local, domain) = (&address.local, &address.domain);
-                self.door.hub.recipient(&self.caller, local, domain, Some(catch_all), size).await
+                let rcpt = asks(&address.local, &address.domain, Some(catch_all));
+                self.door.hub.recipient(&self.caller, &rcpt).await
             }
         };
         match asked {
@@ -186,7 +188,7 @@ impl Session {
         let since = Instant::now();
         let opened = async {
             let mut upload = self.caller.deliver(envelope).await?;
-            upload.push(trace).await?;
+            upload.preface(trace).await?;
             Ok(upload)
         };
         match opened.await {

@@ -76,6 +76,19 @@ pub struct DeliveryRow {
     pub mark: Option<[u8; 16]>,
 }
 
+/// The mark of one delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkRow {
+    /// The message's id.
+    pub message: String,
+    /// Number of the row.
+    pub place: i64,
+    /// When it was accepted.
+    pub at: Micros,
+    /// Recognises the same message sent again.
+    pub mark: [u8; 16],
+}
+
 /// How far a message has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeliveryState {
@@ -169,8 +182,10 @@ const DELIVERIES: &str = "SELECT message, place, at, sender, recipient, target, 
      FROM deliveries WHERE message = ?1 ORDER BY place LIMIT ?2";
 const DELIVERIES_WITH: &str = "SELECT message, place, at, sender, recipient, target, bytes, state, changed, detail, mark \
      FROM deliveries WHERE lower(recipient) = ?1 OR lower(sender) = ?1 ORDER BY message DESC, place DESC LIMIT ?2";
-const MARKED_SINCE: &str = "SELECT message, place, at, sender, recipient, target, bytes, state, changed, detail, mark \
-     FROM deliveries WHERE message > ?1 AND mark IS NOT NULL ORDER BY message DESC, place DESC LIMIT ?2";
+const MARKS: &str = "SELECT message, place, at, mark FROM deliveries WHERE message > ?1 \
+     AND (message, place) < (CAST(?2 AS TEXT), CAST(?3 AS BIGINT)) AND mark IS NOT NULL \
+     ORDER BY message DESC, place DESC LIMIT ?4";
+const MARKED: &str = "SELECT place FROM deliveries WHERE mark = ?1 AND message > ?2 LIMIT 1";
 const ALIASES: &str = "SELECT address, targets, post FROM aliases ORDER BY address";
 
 const INSERT_FOLDER: &str = "INSERT INTO mail_folders (space, folder, validity, next, modseq) VALUES (?1, ?2, ?3, ?4, ?5) \
@@ -312,10 +327,18 @@ impl Catalog {
         rows.into_iter().map(delivery).collect()
     }
 
-    /// Deliveries with a mark whose message's id sorts behind `message`, newest first.
-    pub async fn marked_since(&self, message: &str, limit: usize) -> Result<Vec<DeliveryRow>> {
-        let rows = self.ask(MARKED_SINCE, vec![Value::text(message), super::reads::count(limit)]).await?;
-        rows.into_iter().map(delivery).collect()
+    /// Marks of messages whose id sorts behind `since`, newest first, older than the row of `before`.
+    pub async fn marks(&self, since: &str, before: (&str, i64), limit: usize) -> Result<Vec<MarkRow>> {
+        let (message, place) = before;
+        let params = vec![Value::text(since), Value::text(message), Value::Int(place), super::reads::count(limit)];
+        self.ask(MARKS, params).await?.into_iter().map(marked).collect()
+    }
+
+    /// True when a delivery has this mark whose message's id sorts behind `since`. Only a shared catalog has an index
+    /// for it.
+    pub async fn is_marked(&self, mark: [u8; 16], since: &str) -> Result<bool> {
+        let mark = Value::Blob(Bytes::copy_from_slice(&mark));
+        Ok(!self.ask(MARKED, vec![mark, Value::text(since)]).await?.is_empty())
     }
 
     /// All aliases made by command.
@@ -368,6 +391,16 @@ fn delivery(row: Row) -> Result<DeliveryRow> {
     })
 }
 
+fn marked(row: Row) -> Result<MarkRow> {
+    let mut columns = Columns::of("deliveries", row);
+    Ok(MarkRow {
+        message: columns.text()?,
+        place: columns.int()?,
+        at: columns.int()?,
+        mark: columns.blob_or_null()?.and_then(|bytes| <[u8; 16]>::try_from(&bytes[..]).ok()).unwrap_or_default(),
+    })
+}
+
 fn alias(row: Row) -> Result<AliasRow> {
     let mut columns = Columns::of("aliases", row);
     Ok(AliasRow { address: columns.text()?, targets: columns.list()?, post: columns.text()? })
@@ -389,7 +422,7 @@ mod tests {
             (FOLDER, "(space=? AND folder=?)"),
             (MESSAGES, "(space=? AND folder=? AND uid>?)"),
             (DELIVERIES, "(message=?)"),
-            (MARKED_SINCE, "(message>?)"),
+            (MARKS, "message"),
             (FETCHED, "(message=?)"),
             (FORGET_MESSAGES, "messages_gone"),
             (FORGET_DELIVERIES, "(message<?)"),

@@ -147,6 +147,11 @@ pub trait Engine: Send + Sync + 'static {
     /// Applies all of it durably or nothing; many callers share one fsync.
     async fn commit(&self, transaction: Transaction) -> Result<()>;
 
+    /// True when several daemons may write to it at the same time.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// A number that changes when another process (or node) has committed; the hub reloads its snapshots then.
     async fn version(&self) -> Result<i64>;
 }
@@ -252,6 +257,12 @@ impl Catalog {
     /// The first guard's kind; `Unavailable` when the engine cannot write (disk full, connection lost).
     pub async fn commit(&self, batch: Batch) -> Result<()> {
         self.engine.commit(sql::transaction(batch, self.engine.node())).await
+    }
+
+    /// See [`Engine::is_shared`].
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.engine.is_shared()
     }
 
     /// See [`Engine::version`].

@@ -92,6 +92,10 @@ impl Engine for Postgres {
         self.write(|reply| Job::Commit(transaction, reply)).await
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn version(&self) -> Result<i64> {
         self.write(Job::Version).await
     }

@@ -111,6 +111,10 @@ impl Engine for FaultyEngine {
         Err(error)
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     async fn version(&self) -> Result<i64> {
         self.hit(false)?;
         self.inner.version().await
