@@ -325,19 +325,15 @@ fn checksum(verb: &str) -> Option<Ask> {
 
 /// RFC 7151 §3.1: a name, an IPv4 address or an IPv6 address in brackets; never a port.
 fn host(rest: &[u8]) -> Parsed {
-    let wrong = || syntax("HOST takes a name, or an address (an IPv6 one in brackets), without a port");
     let name = text(trim(rest))?;
     let literal = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    let known = match literal {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => {
-            let fine = |letter: char| {
-                letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_') || !letter.is_ascii()
-            };
-            (1..=255).contains(&name.len()) && name.chars().all(fine)
-        }
-    };
-    if known { Ok(Command::Host(name.to_lowercase())) } else { Err(wrong()) }
+    let letter =
+        |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_') || !letter.is_ascii();
+    let plain = (1..=255).contains(&name.len()) && name.chars().all(letter);
+    match literal.map_or(plain, |address| address.parse::<Ipv6Addr>().is_ok()) {
+        true => Ok(Command::Host(name.to_lowercase())),
+        false => Err(syntax("HOST takes a name, or an address (an IPv6 one in brackets), without a port")),
+    }
 }
 
 fn listing(style: Style, rest: &[u8]) -> Parsed {

@@ -60,16 +60,12 @@ fn class(set: &[u8], letter: u8) -> Option<(bool, &[u8])> {
     let (mut members, rest) = (set.get(..end)?, set.get(end + 1..)?);
     let mut found = false;
     while let [first, more @ ..] = members {
-        members = match more {
-            [b'-', last, more @ ..] => {
-                found |= (first..=last).contains(&&letter);
-                more
-            }
-            _ => {
-                found |= *first == letter;
-                more
-            }
+        let (last, more) = match more {
+            [b'-', last, more @ ..] => (last, more),
+            _ => (first, more),
         };
+        found |= (*first..=*last).contains(&letter);
+        members = more;
     }
     Some((found == wanted, rest))
 }
