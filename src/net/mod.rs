@@ -66,6 +66,7 @@ impl Link {
         let deadline: Duration = self.limits.handshake.0;
         self.stream = tls.accept(plain, deadline, self.origin.link).await?;
         self.origin.secure = true;
+        tracing::debug!(cipher = self.stream.cipher(), "TLS is up");
         Ok(())
     }
 }

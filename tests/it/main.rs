@@ -17,6 +17,7 @@ mod ftp;
 mod ftp_commands;
 mod ftp_data;
 mod hostile_ftp;
+mod ftp_clients;
 mod http;
 mod hub;
 mod kill;
