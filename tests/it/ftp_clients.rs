@@ -8,7 +8,7 @@ use std::path::Path;
 
 use stage::{Form, Stage, Version, assert_same, bytes, digest, large, modified, small, sum, sums, tail, text, write};
 
-mod stage;
+pub mod stage;
 
 macro_rules! matrix {
     ($($client:ident, $resumes:literal: $($form:ident)+;)+) => {
@@ -25,8 +25,8 @@ macro_rules! matrix {
 
 matrix! {
     lftp, true: plain explicit_tls12 explicit_tls13 implicit_tls12 implicit_tls13;
-    curl, true: plain explicit_tls12 explicit_tls13 implicit_tls12 implicit_tls13;
-    rclone, true: plain explicit_tls12 explicit_tls13 implicit_tls12 implicit_tls13;
+    curl, false: plain explicit_tls12 explicit_tls13 implicit_tls12 implicit_tls13;
+    rclone, false: plain explicit_tls12 explicit_tls13 implicit_tls12 implicit_tls13;
     wget, true: plain explicit_tls12 explicit_tls13 implicit_tls12 implicit_tls13;
     ftplib, true: plain explicit_tls12 explicit_tls13 implicit_tls12 implicit_tls13;
     basic_ftp, true: plain explicit_tls12 explicit_tls13 implicit_tls12 implicit_tls13;

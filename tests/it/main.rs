@@ -11,6 +11,7 @@ mod contract;
 mod corpus;
 mod daemon;
 mod delivery;
+mod docs;
 mod driver;
 mod express;
 mod ftp;

@@ -115,6 +115,9 @@ password_file = "{password}"
 [[space]]
 path = "/files"
 grants = [ {{ to = "user:alice", allow = "own" }} ]
+[[space]]
+path = "/scans"
+grants = [ {{ to = "user:alice", allow = "own" }} ]
 [[listen]]
 protocol = "ftp"
 address = "127.0.0.1:0"
