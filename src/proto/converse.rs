@@ -280,6 +280,15 @@ impl<D: Dialogue> Drive<D> {
         Ok(())
     }
 
+    /// Says what comes before a body.
+    async fn begin(&mut self, prompt: Option<D::Reply>) -> io::Result<Pace> {
+        if let Some(prompt) = prompt {
+            prompt.encode(&mut self.output);
+        }
+        self.flush().await?;
+        Ok(self.pace())
+    }
+
     /// Does a [`Turn::Take`]; true when the connection lost its place.
     async fn take(
         &mut self,
@@ -288,11 +297,7 @@ impl<D: Dialogue> Drive<D> {
         framing: Framing,
         lane: Lane,
     ) -> io::Result<(Event, bool)> {
-        if let Some(prompt) = prompt {
-            prompt.encode(&mut self.output);
-        }
-        self.flush().await?;
-        let mut pace = self.pace();
+        let mut pace = self.begin(prompt).await?;
         let (outcome, lost) = match lane {
             Lane::Inline => {
                 let early = self.lines.take_rest();
@@ -337,11 +342,7 @@ impl<D: Dialogue> Drive<D> {
         framing: Framing,
         lane: Lane,
     ) -> io::Result<(Event, bool)> {
-        if let Some(prompt) = prompt {
-            prompt.encode(&mut self.output);
-        }
-        self.flush().await?;
-        let mut pace = self.pace();
+        let mut pace = self.begin(prompt).await?;
         match lane {
             Lane::Inline => {
                 let sent = carry::give_out(&mut self.link.stream, source, framing, &mut pace).await;
@@ -389,14 +390,15 @@ impl<D: Dialogue> Drive<D> {
                             self.waiting.push_back(Heard::Command(command));
                             return Ok(Err(Error::new(Kind::Cancelled, "transfer aborted")));
                         }
-                        Meanwhile::Answer => {
+                        // Replies keep the order of their commands: behind one that waits, all wait.
+                        Meanwhile::Answer if self.waiting.is_empty() => {
                             // Only a reply makes sense here; a dialogue that wants more classifies the command as `Wait`.
                             if let Turn::Say(reply) = self.answer(command).await? {
                                 reply.encode(&mut self.output);
                                 self.flush().await?;
                             }
                         }
-                        Meanwhile::Wait => self.waiting.push_back(Heard::Command(command)),
+                        Meanwhile::Answer | Meanwhile::Wait => self.waiting.push_back(Heard::Command(command)),
                     },
                     other => self.waiting.push_back(other),
                 }
@@ -527,7 +529,9 @@ async fn read_some(stream: &mut Stream, lines: &mut LineBuffer, telnet: bool) ->
     let room = lines.room();
     let before = room.len();
     let read = stream.read_buf(room).await?;
-    if telnet && room.get(before..).is_some_and(|new| new.contains(&IAC)) {
+    // Either the Synch of Telnet, or a line whose end was sent as urgent data (Python's ABOR).
+    let cut = |new: &[u8]| new.contains(&IAC) || new.last().is_some_and(|last| *last != b'\n');
+    if telnet && room.get(before..).is_some_and(cut) {
         stream.read_behind_mark(room);
     }
     lines.noted();

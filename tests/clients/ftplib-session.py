@@ -78,17 +78,16 @@ assert facts["active"]["size"] == str(len(body)) and facts["active"]["type"] == 
 ftp.voidcmd("MFMT 20200102030405 active")
 assert ftp.voidcmd("MDTM active") == "213 20200102030405"
 
-if mode != "plain":
-    # The wanted beginning came: a polite client says ABOR, hangs up and goes on.
-    connection, size = ftp.ntransfercmd("RETR f1")
-    assert size == len(body), size
-    connection.recv(10)
-    reply = ftp.abort()
-    assert reply.startswith(("426", "226")), reply
-    connection.close()
-    reply = ftp.getresp()
-    assert reply.startswith("226"), reply
-    assert fetch("f1") == body
+# The wanted beginning came: a polite client says ABOR (in the clear as urgent data), hangs up and goes on.
+connection, size = ftp.ntransfercmd("RETR f1")
+assert size == len(body), size
+connection.recv(10)
+reply = ftp.abort()
+assert reply.startswith(("426", "226")), reply
+connection.close()
+reply = ftp.getresp()
+assert reply.startswith("226"), reply
+assert fetch("f1") == body
 
 assert all(getattr(ftp, "reused", [])), ftp.reused
 assert ftp.quit().startswith("221")

@@ -29,7 +29,7 @@ fn quoted(page: &str) -> Vec<&str> {
 
 #[test]
 fn the_commands_for_ftp_clients_work_as_written() {
-    let stage = Stage::new(Form::plain(), true);
+    let stage = Stage::new(Form::plain(), false);
     let certificate = stage.certificate();
     // What people do once: trust the server's certificate.
     fs::write(stage.local(".curlrc"), format!("cacert = \"{certificate}\"\n")).unwrap();

@@ -46,6 +46,48 @@ async fn abor_behind_a_real_synch_is_heard() {
     assert!(!server.world.disk("/pub/a.bin").exists());
 }
 
+#[tokio::test]
+async fn an_abor_whose_last_byte_is_urgent_is_heard() {
+    let server = Server::start(TlsMode::None, "").await;
+    let mut client = server.sign_in().await;
+    let mut lane = client.lane().await;
+    client.expect("STOR /pub/a.bin", "150").await;
+    lane.write_all(b"half").await.unwrap();
+    // Python's ftplib: the whole line as urgent data, of which the last byte is the urgent one.
+    assert_eq!(rustix::net::send(client.0.get_ref(), b"ABOR\r\n", SendFlags::OOB).unwrap(), 6);
+    assert!(client.reply().await.starts_with("426"));
+    assert!(client.reply().await.starts_with("226"));
+}
+
+#[tokio::test]
+async fn replies_keep_the_order_of_commands_while_bytes_flow() {
+    let server = Server::start(TlsMode::None, "").await;
+    let mut client = server.sign_in().await;
+    let _lane = client.lane().await;
+    client.expect("STOR /pub/a.bin", "150").await;
+    client.expect("NOOP", "200").await;
+    // PWD waits for the end of the transfer, and so must the NOOP behind it.
+    client.send("PWD\r\nNOOP\r\nABOR\r\n").await;
+    for code in ["426", "257", "200", "226"] {
+        let reply = client.reply().await;
+        assert!(reply.starts_with(code), "{reply}");
+    }
+}
+
+#[tokio::test]
+async fn rest_counts_for_the_next_transfer_only() {
+    let server = Server::start(TlsMode::None, "").await;
+    server.world.put("/pub/a.txt", b"hello");
+    let mut client = server.sign_in().await;
+    client.expect("REST 3", "350").await;
+    client.expect(&format!("STOR {}", "x".repeat(300)), "553").await;
+    let mut lane = client.lane().await;
+    client.expect("RETR /pub/a.txt", "150").await;
+    let mut content = String::new();
+    lane.read_to_string(&mut content).await.unwrap();
+    assert_eq!(content, "hello");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_camera_that_hangs_up_behind_its_data_is_believed() {
     let server = Server::start(TlsMode::None, "").await;

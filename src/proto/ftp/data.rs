@@ -179,7 +179,7 @@ impl Session {
     }
 
     pub(super) async fn retrieve(&mut self, caller: &Caller, name: &str) -> Result<Turn> {
-        let offset = std::mem::take(&mut self.offset);
+        let (offset, _) = self.take_foretold();
         let lane = match self.lane(Way::Out) {
             Ok(lane) => lane,
             Err(reply) => return Ok(Turn::Say(reply)),
@@ -202,29 +202,34 @@ impl Session {
         Ok(Turn::Give { prompt, source: Source::File(download, offset..size), framing: self.framing(), lane })
     }
 
+    /// What REST and ALLO said counts for the next transfer only, whatever becomes of it.
+    fn take_foretold(&mut self) -> (u64, Option<u64>) {
+        (std::mem::take(&mut self.offset), self.announced.take())
+    }
+
     pub(super) async fn store(&mut self, caller: &Caller, name: &str) -> Result<Turn> {
+        let (offset, size) = self.take_foretold();
         let path = self.resolve(caller, name)?;
-        let mode = match self.offset {
-            0 => WriteMode::Replace,
-            offset => WriteMode::Resume(offset),
-        };
-        let options = WriteOptions { mode, ..WriteOptions::default() };
+        let mode = if offset == 0 { WriteMode::Replace } else { WriteMode::Resume(offset) };
+        let options = WriteOptions { mode, size, ..WriteOptions::default() };
         self.upload(caller, "STOR", path, options, "ready for the file".into()).await
     }
 
     /// Goes on with what is there, or with a broken upload of this account that nobody else sees.
     pub(super) async fn append(&mut self, caller: &Caller, name: &str) -> Result<Turn> {
+        let (_, size) = self.take_foretold();
         let path = self.resolve(caller, name)?;
         let mode = match caller.resumable(&path) {
             Some(length) if caller.stat(&path).await.is_err() => WriteMode::Resume(length),
             _ => WriteMode::Append,
         };
-        let options = WriteOptions { mode, ..WriteOptions::default() };
+        let options = WriteOptions { mode, size, ..WriteOptions::default() };
         self.upload(caller, "APPE", path, options, "ready for the rest of the file".into()).await
     }
 
     /// RFC 1123 §4.1.2.9: the name is told in the 150 already, so it is chosen here: the one asked for while it is free.
     pub(super) async fn store_unique(&mut self, caller: &Caller, name: Option<&str>) -> Result<Turn> {
+        let (_, size) = self.take_foretold();
         let asked = match name {
             Some(name) => self.resolve(caller, name)?,
             None => self.cwd.join("upload")?,
@@ -234,7 +239,7 @@ impl Session {
             (true, Some(folder)) => folder.join(&fresh(asked.name()))?,
             _ => asked,
         };
-        let options = WriteOptions { unique: true, ..WriteOptions::default() };
+        let options = WriteOptions { unique: true, size, ..WriteOptions::default() };
         let prompt = format!("FILE: {}", Self::shown(caller, &path));
         self.upload(caller, "STOU", path, options, prompt).await
     }
@@ -247,14 +252,13 @@ impl Session {
         options: WriteOptions,
         prompt: String,
     ) -> Result<Turn> {
-        self.offset = 0;
-        let size = self.announced.take();
         let lane = match self.lane(Way::In) {
             Ok(lane) => lane,
             Err(reply) => return Ok(Turn::Say(reply)),
         };
         let begun = Instant::now();
-        let options = WriteOptions { size, keep_partial: self.door.settings.keep_partial, ..options };
+        let announced = options.size;
+        let options = WriteOptions { keep_partial: self.door.settings.keep_partial, ..options };
         match caller.write(&path, options).await {
             Ok(upload) => {
                 self.running = Some(Running { verb, path, begun });
@@ -264,7 +268,7 @@ impl Session {
                     Hangup::Keep => false,
                     Hangup::Publish => true,
                 };
-                let intake = Box::new(Arriving { upload, announced: size, rude });
+                let intake = Box::new(Arriving { upload, announced, rude });
                 Ok(Turn::Take { prompt, intake, framing: self.framing(), lane })
             }
             Err(error) => {

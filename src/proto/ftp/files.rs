@@ -153,6 +153,7 @@ impl Session {
     }
 
     pub(super) async fn list(&mut self, caller: &Caller, style: Style, name: Option<&str>) -> Result<Turn> {
+        self.offset = 0;
         let lane = match self.lane(Way::Out) {
             Ok(lane) => lane,
             Err(reply) => return Ok(Turn::Say(reply)),
