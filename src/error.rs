@@ -25,6 +25,8 @@ pub enum Kind {
     Denied,
     /// The name is taken and the rule says not to replace it.
     Exists,
+    /// The server's disk has no room for now.
+    Full,
     /// A fault of ours.
     Internal,
     /// The request itself makes no sense.
@@ -43,7 +45,7 @@ pub enum Kind {
     TooLarge,
     /// The caller must sign in (or gave a wrong password).
     Unauthenticated,
-    /// A resource is missing for now: disk full, database gone, shutting down.
+    /// A resource is missing for now: database gone, shutting down.
     Unavailable,
     /// A folder where a file was meant, or the reverse.
     WrongType,
@@ -89,7 +91,8 @@ impl Error {
     /// The same request may succeed later without being changed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self.kind, Kind::Cancelled | Kind::Conflict | Kind::Locked | Kind::Throttled | Kind::Unavailable)
+        use Kind::{Cancelled, Conflict, Full, Locked, Throttled, Unavailable};
+        matches!(self.kind, Cancelled | Conflict | Full | Locked | Throttled | Unavailable)
     }
 
     /// Text for the log: the public text and every cause below it.
@@ -135,8 +138,8 @@ impl From<std::io::Error> for Error {
             Io::DirectoryNotEmpty => (Kind::NotEmpty, "the folder is not empty"),
             Io::NotADirectory => (Kind::WrongType, "not a folder"),
             Io::IsADirectory => (Kind::WrongType, "is a folder"),
-            Io::StorageFull => (Kind::Unavailable, "the disk is full"),
-            Io::QuotaExceeded => (Kind::Unavailable, "the disk quota of the server is used up"),
+            Io::StorageFull => (Kind::Full, "the server's disk is full"),
+            Io::QuotaExceeded => (Kind::Full, "the disk quota of the server is used up"),
             Io::InvalidFilename => (Kind::Invalid, "the name is not allowed here"),
             Io::FileTooLarge => (Kind::TooLarge, "the file is too large for the server's disk"),
             _ => (Kind::Internal, "internal error, see the server's log"),

@@ -82,7 +82,9 @@ impl From<Error> for Failure {
             | Kind::OverQuota
             | Kind::TooLarge
             | Kind::WrongType => DATA,
-            Kind::Cancelled | Kind::Conflict | Kind::Locked | Kind::Throttled | Kind::Unavailable => UNAVAILABLE,
+            Kind::Cancelled | Kind::Conflict | Kind::Full | Kind::Locked | Kind::Throttled | Kind::Unavailable => {
+                UNAVAILABLE
+            }
             Kind::Corrupt | Kind::Internal => SOFTWARE,
         };
         Self { code, words: error.detail() }

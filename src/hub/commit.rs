@@ -8,7 +8,8 @@
 //! 6. The publishes are done.
 //! 7. The intents are handed to the keeper, who syncs the tree and clears them.
 //!
-//! From 4 on it runs to its end even when the caller goes away. A crash after 5 is mended by [`crate::hub::replay`].
+//! 5 and 6 are done for many acts at once ([`crate::hub::group`]), and from there on to the end even when the caller
+//! goes away. A crash after 5 is mended by [`crate::hub::replay`].
 
 use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
@@ -18,8 +19,6 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
-
-use tracing::Instrument;
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Plan, Planned, Sight};
@@ -260,8 +259,11 @@ fn stripes_named<A: Act>(view: &View, act: &A) -> Vec<usize> {
     stripes
 }
 
+/// What an act has to itself while it runs: its spaces and its paths.
+pub(crate) type Held = (Hold, Vec<OwnedMutexGuard<()>>);
+
 /// Spaces held while an act runs.
-enum Hold {
+pub(crate) enum Hold {
     Shared(#[expect(dead_code, reason = "held for its drop")] Vec<OwnedRwLockReadGuard<()>>),
     Alone(#[expect(dead_code, reason = "held for its drop")] Vec<OwnedRwLockWriteGuard<()>>),
 }
@@ -311,28 +313,13 @@ impl Hub {
         }
     }
 
-    /// Commits a plan and publishes it, to the end even when the caller goes away in between: a commit without its
-    /// publish would be replayed over what came later.
-    async fn settle<Y: Send + 'static>(&self, plan: Plan<Y>, held: impl Send + 'static) -> Result<Y> {
-        let hub = self.clone();
-        let work = async move {
-            let _held = held;
-            hub.settle_held(plan).await
-        };
-        tokio::spawn(work.in_current_span()).await.unwrap_or_else(|lost| Err(Error::internal(lost)))
-    }
-
-    /// Commits a plan and publishes it; its paths are locked.
-    async fn settle_held<Y>(&self, plan: Plan<Y>) -> Result<Y> {
+    /// Commits a plan and publishes it; its paths are held until then.
+    async fn settle<Y>(&self, plan: Plan<Y>, held: Held) -> Result<Y> {
         let Plan { mut batch, changes, answer, .. } = plan;
         self.refuse_stuck(&changes)?;
         self.pass_barrier(&changes).await?;
         let promised = self.promise(&mut batch.edits, changes);
-        let promised = match self.catalog().commit(batch).await {
-            Ok(()) => promised,
-            Err(error) => self.ascertain(promised, error).await?,
-        };
-        let nodes = self.publish_all(promised).await;
+        let nodes = self.settle_together(batch, promised, held).await?;
         Ok(answer(&nodes))
     }
 
@@ -372,8 +359,8 @@ impl Hub {
     }
 
     /// A commit failed. When only its answer was lost it counts as done; when nobody can say, the keeper asks later.
-    async fn ascertain(&self, promised: Vec<Promised>, error: Error) -> Result<Vec<Promised>> {
-        if !matches!(error.kind(), Kind::Unavailable | Kind::Internal | Kind::Cancelled) {
+    pub(crate) async fn ascertain(&self, promised: Vec<Promised>, error: Error) -> Result<Vec<Promised>> {
+        if !matches!(error.kind(), Kind::Unavailable | Kind::Full | Kind::Internal | Kind::Cancelled) {
             return Err(error);
         }
         let Some(first) = promised.first().map(|one| one.id) else { return Err(error) };
@@ -409,7 +396,7 @@ impl Hub {
     }
 
     /// So that our own publish is not taken for another program's.
-    fn remember(&self, planned: &Planned, node: Option<&Node>) {
+    pub(crate) fn remember(&self, planned: &Planned, node: Option<&Node>) {
         let (key, tag) = (planned.space.key.as_str(), node.map(|node| node.tag));
         match &planned.change {
             Change::Put { path, .. } | Change::SetModified { path, .. } => self.inner.own.left(key, path.as_str(), tag),
@@ -424,7 +411,7 @@ impl Hub {
     }
 
     /// Puts everything in place; what the volume refuses even now is durable all the same and goes to the keeper.
-    async fn publish_all(&self, promised: Vec<Promised>) -> Vec<Option<Node>> {
+    pub(crate) async fn publish_all(&self, promised: Vec<Promised>) -> Vec<Option<Node>> {
         let mut nodes = Vec::with_capacity(promised.len());
         let mut done = Vec::with_capacity(promised.len());
         for one in promised {

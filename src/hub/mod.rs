@@ -13,6 +13,7 @@ pub mod caller;
 mod commit;
 mod compile;
 pub mod files;
+mod group;
 pub mod held;
 pub mod listing;
 mod lock;
@@ -81,6 +82,7 @@ pub(crate) struct Inner {
     pub(crate) sessions: session::Resumed,
     pub(crate) locks: lock::Locks,
     pub(crate) paths: commit::PathLocks,
+    pub(crate) groups: group::Groups,
     pub(crate) pending: commit::Pending,
     pub(crate) own: adopt::Own,
     pub(crate) partials: partial::Partials,
@@ -133,6 +135,7 @@ impl Hub {
                 sessions: session::Resumed::default(),
                 locks,
                 paths: commit::PathLocks::default(),
+                groups: group::Groups::default(),
                 pending: commit::Pending::default(),
                 own: adopt::Own::default(),
                 partials: partial::Partials::default(),

@@ -42,6 +42,8 @@ pub(crate) struct Put {
     pub(crate) folders: bool,
     /// Lock tokens the client holds.
     pub(crate) tokens: Vec<String>,
+    /// Its name was made up to be the only one of its kind in the world: nobody has to look who else has it.
+    pub(crate) unheard: bool,
     /// The history's verb instead of `create` / `overwrite`.
     pub(crate) verb: Option<&'static str>,
     /// The history's detail.
@@ -67,6 +69,10 @@ impl Put {
     /// Plans it; `taken` are the places other puts of the same batch go to.
     pub(crate) async fn place(&self, sight: &Sight<'_>, taken: &HashSet<TreePath>) -> Result<Placed> {
         let (space, rel) = sight.place(&self.path)?;
+        if self.unheard {
+            sight.unlocked(&self.path, &self.tokens)?;
+            return Ok(self.record(sight, space, rel, self.path.clone(), false, None));
+        }
         let there = sight.look(&space, &rel).await?;
         self.precondition(there.as_ref())?;
         if there.as_ref().is_some_and(|node| node.kind == NodeKind::Folder) {
@@ -79,7 +85,8 @@ impl Put {
         let (rel, replaces) = self.settle_name(sight, &space, rel, occupied, taken).await?;
         let path = space.path.with(&rel);
         sight.unlocked(&path, &self.tokens)?;
-        self.record(sight, space, rel, path, replaces).await
+        let old = sight.hub.catalog().file(&space.key, rel.as_str()).await?;
+        Ok(self.record(sight, space, rel, path, replaces, old))
     }
 
     fn precondition(&self, there: Option<&Node>) -> Result<()> {
@@ -149,15 +156,15 @@ impl Put {
     }
 
     /// The row, the usage, the history line and the publish.
-    async fn record(
+    fn record(
         &self,
         sight: &Sight<'_>,
         space: Arc<Space>,
         rel: RelPath,
         path: TreePath,
         replaces: bool,
-    ) -> Result<Placed> {
-        let old = sight.hub.catalog().file(&space.key, rel.as_str()).await?;
+        old: Option<FileRow>,
+    ) -> Placed {
         let (counted, files, expect) = match &old {
             Some(row) => (row.size, 0, Expect::Version(row.version)),
             None => (0, 1, Expect::Absent),
@@ -182,7 +189,7 @@ impl Put {
             Content::Staged(id) => (Body::Staged(id.clone()), None),
         };
         let change = Change::Put { path: rel, body, modified: Some(self.modified) };
-        Ok(Placed { edits, planned: Planned { space, change, body: inline }, path, created: !replaces })
+        Placed { edits, planned: Planned { space, change, body: inline }, path, created: !replaces }
     }
 }
 

@@ -84,7 +84,7 @@ impl Caller {
     ) -> Result<Option<u64>> {
         let room = space.volume.room().await?;
         if room.free < view.settings.storage.keep_free.0.saturating_add(size.unwrap_or(0)) {
-            return Err(Error::new(Kind::Unavailable, "the server's disk is full: tell its administrator"));
+            return Err(Error::new(Kind::Full, "the server's disk is full: tell its administrator"));
         }
         if space.max_bytes.is_none() && space.max_files.is_none() {
             return Ok(None);

@@ -285,7 +285,7 @@ impl Upload {
     /// Takes the next bytes.
     ///
     /// # Errors
-    /// `OverQuota`, `TooLarge`, `Unavailable` as soon as it is clear that the commit cannot succeed.
+    /// `OverQuota`, `TooLarge`, `Full` as soon as it is clear that the commit cannot succeed.
     pub async fn push(&mut self, chunk: Bytes) -> Result<()> {
         let Some(work) = self.work.as_deref_mut() else { return Err(over()) };
         work.ceiling.check(work.body.len().saturating_add(chunk.len() as u64))?;
@@ -430,6 +430,7 @@ impl Work {
             judge: true,
             folders: options.folders,
             tokens: options.tokens.clone(),
+            unheard: false,
             verb: None,
             detail: self.remark.to_owned(),
         })

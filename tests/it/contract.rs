@@ -71,7 +71,8 @@ impl Open {
 
     async fn tamper(&self, sql: &'static str) {
         let statements = vec![Statement { sql, params: Vec::new(), must: None }];
-        self.engine.commit(Transaction { statements, history: Vec::new() }).await.expect("tampering");
+        let transaction = Transaction { statements, history: Vec::new() };
+        self.engine.commit(vec![transaction]).await.remove(0).expect("tampering");
     }
 
     async fn ask(&self, sql: &'static str, params: Vec<Value>) -> Vec<Row> {

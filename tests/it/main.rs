@@ -26,6 +26,7 @@ mod lifecycle;
 mod mail;
 mod mailbag;
 mod mailbox;
+mod mailstorm;
 mod net;
 mod pop3;
 mod post;

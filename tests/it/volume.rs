@@ -517,10 +517,10 @@ async fn staging_on_another_disk_moves_into_the_tree_and_is_hidden_there() {
 }
 
 /// A small file system of its own, unmounted at the end; `None` where this account may not mount.
-struct Mounted(PathBuf);
+pub struct Mounted(PathBuf);
 
 impl Mounted {
-    fn tmpfs(at: &Path, size: &str) -> Option<Self> {
+    pub fn tmpfs(at: &Path, size: &str) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let options = format!("size={size}");
         let done = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(at).output();
@@ -549,11 +549,11 @@ async fn a_full_disk_is_said_in_words_and_leaves_nothing_partial() {
     let mut stage = volume.stage(&StageId("s".into())).await.unwrap();
     stage.append(Bytes::from(vec![1; 100_000])).await.unwrap();
     let error = stage.append(Bytes::from(vec![2; 400_000])).await.unwrap_err();
-    assert_eq!((error.kind(), error.public()), (Kind::Unavailable, "the disk is full"));
+    assert_eq!((error.kind(), error.public()), (Kind::Full, "the server's disk is full"));
     assert_eq!((stage.len(), stage.file().metadata().unwrap().len()), (100_000, 100_000));
     let big = Bytes::from(vec![3; 300_000]);
     let error = volume.publish(&inline("big"), Some(big)).await.unwrap_err();
-    assert_eq!(error.kind(), Kind::Unavailable);
+    assert_eq!(error.kind(), Kind::Full);
     assert!(volume.list(&RelPath::root(), None, 9).await.unwrap().is_empty());
     assert_eq!(fs::read_dir(small.join("stage")).unwrap().count(), 1);
     stage.seal().await.unwrap();

@@ -2,9 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::filing::{FileName, Sorted, Sorter};
 use super::redelivery::Fingerprint;
@@ -18,13 +20,15 @@ use crate::hub::settings::Overwrite;
 use crate::hub::transfer::{Incoming, Receipt};
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
-use crate::store::{Batch, Change, DeliveryRow, DeliveryState, Edit, MailEdit, Micros, RelPath, StageId};
+use crate::store::{Batch, Change, DeliveryRow, DeliveryState, Edit, MailEdit, Micros, NodeKind, RelPath, StageId};
 use crate::units::ByteSize;
 
 /// Bytes of a message read at once while its parts are sorted.
 const PIECE: usize = 128 << 10;
 /// Bytes of attachments kept in memory for one message; those beyond are staged, however small.
 const INLINE_IN_ALL: u64 = 1 << 20;
+/// How long a Maildir that was seen whole is taken to be.
+const WHOLE_FOR: Duration = Duration::from_secs(1);
 
 /// Delivers a message that has arrived whole: to every recipient, in one commit, or to none. Where it was stored before,
 /// because its sender never heard the answer, it is not stored again.
@@ -75,7 +79,7 @@ struct Delivery<'a> {
     size: u64,
     arrived: Micros,
     puts: Vec<Put>,
-    /// Folders a mailbox must have.
+    /// Mailboxes it goes to.
     maildirs: Vec<TreePath>,
     /// What is recorded for each recipient.
     rows: Vec<DeliveryRow>,
@@ -243,14 +247,12 @@ impl<'a> Delivery<'a> {
     async fn prepare_mailbox(&mut self, space: &Arc<Space>, recipient: &Recipient, folder: &TreePath) -> Result<()> {
         let new = folder.join("new")?.join(&self.maildir_name())?;
         let content = self.whole_for(space).await?;
-        for name in maildir::BESIDE {
-            self.maildirs.push(folder.join(name)?);
-        }
+        self.maildirs.push(folder.clone());
         let mut put = self.put(new, content, self.size, recipient);
         // Anybody may write to a mailbox; that is what it is for.
         put.judge = false;
         put.verb = Some("deliver");
-        put.rule = Some(Overwrite::KeepBoth);
+        put.unheard = true;
         self.puts.push(put);
         Ok(())
     }
@@ -314,6 +316,7 @@ impl<'a> Delivery<'a> {
             judge: true,
             folders: true,
             tokens: Vec::new(),
+            unheard: false,
             verb: None,
             detail: format!("mail {} from <{}> to <{}>", self.envelope.id, self.envelope.sender, recipient.address),
         }
@@ -462,6 +465,24 @@ fn stamp(arrived: Micros) -> String {
     moment.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H.%M.%S").to_string()
 }
 
+/// Mailboxes seen whole a moment ago: thousands of messages a second need not each look again.
+#[derive(Default)]
+pub(in crate::hub) struct Maildirs {
+    seen: Mutex<HashMap<TreePath, Instant>>,
+}
+
+impl Maildirs {
+    fn is_whole(&self, mailbox: &TreePath) -> bool {
+        self.seen.lock().get(mailbox).is_some_and(|seen| seen.elapsed() < WHOLE_FOR)
+    }
+
+    fn was_whole(&self, mailbox: &TreePath) {
+        let mut seen = self.seen.lock();
+        seen.retain(|_, seen| seen.elapsed() < WHOLE_FOR);
+        seen.insert(mailbox.clone(), Instant::now());
+    }
+}
+
 /// One message into all its places.
 struct Deliver {
     id: String,
@@ -521,13 +542,26 @@ impl Act for Deliver {
 }
 
 impl Deliver {
-    /// `cur` and `tmp` of mailboxes that have none yet: a Maildir without them is none to other programs.
+    /// Folders of mailboxes that have none yet: a Maildir without them is none to other programs.
     async fn missing_folders(&self, sight: &Sight<'_>) -> Result<Vec<Planned>> {
         let mut changes = Vec::new();
-        for folder in &self.maildirs {
-            let (space, rel): (Arc<Space>, RelPath) = sight.place(folder)?;
-            if sight.look(&space, &rel).await?.is_none() {
-                changes.push(Planned { space, change: Change::Folder { path: rel }, body: None });
+        for mailbox in &self.maildirs {
+            if sight.hub.inner.mail.maildirs.is_whole(mailbox) {
+                continue;
+            }
+            let before = changes.len();
+            for name in maildir::FOLDERS {
+                let (space, rel): (Arc<Space>, RelPath) = sight.place(&mailbox.join(name)?)?;
+                match sight.look(&space, &rel).await?.map(|node| node.kind) {
+                    Some(NodeKind::Folder) => {}
+                    Some(NodeKind::File) => {
+                        return Err(Error::new(Kind::WrongType, "a file is where a folder of the mailbox belongs"));
+                    }
+                    None => changes.push(Planned { space, change: Change::Folder { path: rel }, body: None }),
+                }
+            }
+            if changes.len() == before {
+                sight.hub.inner.mail.maildirs.was_whole(mailbox);
             }
         }
         Ok(changes)

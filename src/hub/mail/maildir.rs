@@ -11,8 +11,8 @@ use crate::store::{Micros, RelPath};
 pub(super) const NEW: &str = "new";
 /// Where messages are that a reader has noticed.
 pub(super) const CUR: &str = "cur";
-/// Folders every Maildir has beside `new`.
-pub(super) const BESIDE: [&str; 2] = [CUR, "tmp"];
+/// Folders every Maildir has.
+pub(super) const FOLDERS: [&str; 3] = [CUR, NEW, "tmp"];
 /// Longest name of a folder below a mailbox.
 const LONGEST_FOLDER: usize = 200;
 /// What begins the flags; other meanings of what follows the colon were never used.

@@ -44,6 +44,7 @@ pub(super) use trace::id_at;
 /// What the hub remembers about mail while it runs.
 #[derive(Default)]
 pub(crate) struct Memory {
+    maildirs: deliver::Maildirs,
     rooms: recipient::Rooms,
     sessions: mailbox::Sessions,
     redeliveries: redelivery::Redeliveries,

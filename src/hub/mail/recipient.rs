@@ -116,7 +116,7 @@ impl Hub {
     ///
     /// # Errors
     /// `NotFound` (nobody of that name), `Denied` or `Unauthenticated` (not for this caller, or not our domain),
-    /// `OverQuota` (may fit later), `TooLarge` (a message of this size never fits), `Unavailable` (disk full).
+    /// `OverQuota` (may fit later), `TooLarge` (a message of this size never fits), `Full` (no room on the disk).
     pub async fn recipient(&self, caller: &Caller, rcpt: &Rcpt<'_>) -> Result<Recipient> {
         let outcome = self.find(caller, rcpt).await;
         if let Err(error) = &outcome {
@@ -210,7 +210,7 @@ impl Hub {
             }
         }
         if self.inner.mail.rooms.free(space).await? < keep_free.saturating_add(size) {
-            return Err(Error::new(Kind::Unavailable, "the server's disk is full; try again later"));
+            return Err(Error::new(Kind::Full, "the server's disk is full; try again later"));
         }
         Ok(())
     }

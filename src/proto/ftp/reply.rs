@@ -85,6 +85,7 @@ fn code_of(error: &Error) -> u16 {
         Kind::Cancelled => 426,
         Kind::Conflict | Kind::Locked | Kind::Throttled => 450,
         Kind::Corrupt | Kind::Internal | Kind::Unavailable => 451,
+        Kind::Full => 452,
         Kind::Denied | Kind::Exists | Kind::NotEmpty | Kind::NotFound | Kind::WrongType => 550,
         Kind::Invalid => 553,
         Kind::OverQuota | Kind::TooLarge => 552,

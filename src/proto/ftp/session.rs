@@ -330,7 +330,7 @@ impl Session {
                 self.who = Who::Named(name);
                 match error.kind() {
                     Kind::Throttled => Reply::new(421, error.public().to_owned()),
-                    Kind::Internal | Kind::Unavailable => Reply::from(&error),
+                    Kind::Full | Kind::Internal | Kind::Unavailable => Reply::from(&error),
                     Kind::Denied if error.public() == NEEDS_TLS => Reply::new(530, NEEDS_TLS),
                     _ => Reply::new(530, "name or password is wrong"),
                 }
@@ -520,7 +520,8 @@ impl Dialogue for Session {
 /// What a peer cannot learn from the reply.
 pub(super) fn log_fault(error: &Error) {
     let no_lane = std::error::Error::source(error).is_some_and(|source| source.is::<NoLane>());
-    if matches!(error.kind(), Kind::Corrupt | Kind::Internal | Kind::Unavailable) && !no_lane {
+    let ours = matches!(error.kind(), Kind::Corrupt | Kind::Full | Kind::Internal | Kind::Unavailable);
+    if ours && !no_lane {
         tracing::warn!(detail = error.detail(), "ftp: a command failed");
     }
 }

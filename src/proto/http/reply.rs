@@ -77,7 +77,7 @@ fn status(kind: Kind) -> StatusCode {
         Kind::Invalid => StatusCode::BAD_REQUEST,
         Kind::Locked => StatusCode::LOCKED,
         Kind::NotFound => StatusCode::NOT_FOUND,
-        Kind::OverQuota => StatusCode::INSUFFICIENT_STORAGE,
+        Kind::Full | Kind::OverQuota => StatusCode::INSUFFICIENT_STORAGE,
         Kind::Throttled => StatusCode::TOO_MANY_REQUESTS,
         Kind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Kind::Unauthenticated => StatusCode::UNAUTHORIZED,
@@ -88,14 +88,14 @@ fn status(kind: Kind) -> StatusCode {
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let status = status(error.kind());
-        if status.is_server_error() && status != StatusCode::INSUFFICIENT_STORAGE {
+        if status.is_server_error() && error.kind() != Kind::OverQuota {
             tracing::error!(error = %error.detail(), "a request failed");
         }
         let refusal = Self::new(status, error.public().to_owned());
         if error.kind() == Kind::Throttled {
             return refusal.with(header::RETRY_AFTER, HeaderValue::from_static(RETRY_THROTTLED));
         }
-        if error.kind() == Kind::Unavailable {
+        if matches!(error.kind(), Kind::Full | Kind::Unavailable) {
             return refusal.with(header::RETRY_AFTER, HeaderValue::from_static(RETRY_UNAVAILABLE));
         }
         refusal

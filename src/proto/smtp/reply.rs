@@ -77,7 +77,7 @@ impl Reply {
             (Phase::Data | Phase::Recipient, Kind::Denied | Kind::Unauthenticated) => (550, "5.7.1"),
             (Phase::Data | Phase::Recipient, Kind::Throttled) => (450, "4.7.0"),
             (_, Kind::OverQuota) => (452, "4.2.2"),
-            (_, Kind::Unavailable) => (452, "4.3.1"),
+            (_, Kind::Full | Kind::Unavailable) => (452, "4.3.1"),
             (_, Kind::Exists | Kind::NotEmpty | Kind::WrongType) => (554, "5.2.0"),
             (_, Kind::Cancelled | Kind::Conflict | Kind::Corrupt | Kind::Internal | Kind::Locked | Kind::TooLarge) => {
                 (451, "4.3.0")
@@ -140,6 +140,7 @@ mod tests {
             K::Corrupt,
             K::Denied,
             K::Exists,
+            K::Full,
             K::Internal,
             K::Invalid,
             K::Locked,

@@ -369,7 +369,7 @@ pub(super) fn out_of_order(text: &'static str) -> Reply {
 
 /// Faults of ours belong in the log; what a peer did wrong is in its access line.
 pub(super) fn log_fault(error: &Error) {
-    if matches!(error.kind(), Kind::Corrupt | Kind::Internal | Kind::Unavailable) {
+    if matches!(error.kind(), Kind::Corrupt | Kind::Full | Kind::Internal | Kind::Unavailable) {
         tracing::error!(error = error.detail(), "mail could not be taken");
     }
 }

@@ -144,8 +144,9 @@ pub trait Engine: Send + Sync + 'static {
     /// Runs one reading statement on a reader connection.
     async fn read(&self, statement: Statement) -> Result<Vec<Row>>;
 
-    /// Applies all of it durably or nothing; many callers share one fsync.
-    async fn commit(&self, transaction: Transaction) -> Result<()>;
+    /// Applies each durably or not at all, as if it were alone; all of them, and those of other callers, share one fsync.
+    /// One outcome a transaction, in order.
+    async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<()>>;
 
     /// True when several daemons may write to it at the same time.
     fn is_shared(&self) -> bool {
@@ -256,7 +257,14 @@ impl Catalog {
     /// # Errors
     /// The first guard's kind; `Unavailable` when the engine cannot write (disk full, connection lost).
     pub async fn commit(&self, batch: Batch) -> Result<()> {
-        self.engine.commit(sql::transaction(batch, self.engine.node())).await
+        let outcome = self.commit_each(vec![batch]).await.pop();
+        outcome.unwrap_or_else(|| Err(Error::internal("the engine did not say what became of a commit")))
+    }
+
+    /// Makes several batches durable together, each whole or not at all; one outcome a batch, in order.
+    pub async fn commit_each(&self, batches: Vec<Batch>) -> Vec<Result<()>> {
+        let node = self.engine.node();
+        self.engine.commit(batches.into_iter().map(|batch| sql::transaction(batch, node)).collect()).await
     }
 
     /// See [`Engine::is_shared`].
@@ -271,6 +279,32 @@ impl Catalog {
     /// `Unavailable` when the engine cannot be asked.
     pub async fn version(&self) -> Result<i64> {
         self.engine.version().await
+    }
+}
+
+/// What is left of transactions sent to an engine's thread, with the way to say what became of each.
+type Sent = (Vec<Transaction>, tokio::sync::oneshot::Sender<Vec<Result<()>>>);
+
+/// Several senders' transactions put together for one group, and taken apart again for the answers.
+#[derive(Default)]
+struct Gathered {
+    transactions: Vec<Transaction>,
+    waiting: Vec<(usize, tokio::sync::oneshot::Sender<Vec<Result<()>>>)>,
+}
+
+impl Gathered {
+    fn add(&mut self, (transactions, reply): Sent) {
+        self.waiting.push((transactions.len(), reply));
+        self.transactions.extend(transactions);
+    }
+
+    /// Tells each sender the outcomes of its own. Whoever stopped waiting still has durable transactions; that is
+    /// theirs to find out.
+    fn answer(self, outcomes: Vec<Result<()>>) {
+        let mut outcomes = outcomes.into_iter();
+        for (count, reply) in self.waiting {
+            let _ = reply.send(outcomes.by_ref().take(count).collect());
+        }
     }
 }
 

@@ -14,7 +14,7 @@ mod values;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{CatalogSettings, Engine, Row, Statement, Transaction};
+use super::{CatalogSettings, Engine, Row, Statement, Transaction, copy};
 use crate::error::{Error, Kind, Result};
 use address::Address;
 use committer::{Committer, Job};
@@ -69,10 +69,10 @@ impl Postgres {
         Ok(Self { node: node.to_owned(), writes, reads })
     }
 
-    async fn write<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {
+    async fn write<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         self.writes.send(job(reply)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        answer.await.map_err(|_| closed())
     }
 }
 
@@ -88,8 +88,12 @@ impl Engine for Postgres {
         answer.await.map_err(|_| closed())?
     }
 
-    async fn commit(&self, transaction: Transaction) -> Result<()> {
-        self.write(|reply| Job::Commit(transaction, reply)).await
+    async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<()>> {
+        let count = transactions.len();
+        match self.write(|reply| Job::Commit((transactions, reply))).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => (0..count).map(|_| Err(copy(&error))).collect(),
+        }
     }
 
     fn is_shared(&self) -> bool {
@@ -97,7 +101,7 @@ impl Engine for Postgres {
     }
 
     async fn version(&self) -> Result<i64> {
-        self.write(Job::Version).await
+        self.write(Job::Version).await?
     }
 }
 

@@ -41,10 +41,7 @@ const SET_USAGE: &str = "INSERT INTO usage (space, bytes, files) VALUES (?1, ?2,
      ON CONFLICT (space) DO UPDATE SET bytes = excluded.bytes, files = excluded.files";
 
 const INTENT: &str = "INSERT INTO intents (node, id, space, change, body) VALUES (?1, ?2, ?3, ?4, ?5)";
-const CLEAR_INTENTS: &str = "DELETE FROM intents WHERE node = ?1 AND id IN (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-
-/// Intents cleared by one statement; what is missing to it is filled with a repeated id.
-const CLEARED_AT_ONCE: usize = 8;
+const CLEAR_INTENTS: &str = "DELETE FROM intents WHERE node = ?1 AND id >= ?2 AND id <= ?3";
 
 const PUT_ACCOUNT: &str = "INSERT INTO accounts \
      (name, kind, password_hash, groups, root, networks, protocols, folder, disabled) \
@@ -114,7 +111,7 @@ fn push(into: &mut Transaction, edit: Edit, node: &str) {
             plain(into, SET_USAGE, vec![Value::Text(space), bytes.into(), files.into()]);
         }
         Edit::Intent(row) => put_intent(into, row, node),
-        Edit::ClearIntents(ids) => clear_intents(into, &ids, node),
+        Edit::ClearIntents(ids) => clear_intents(into, ids, node),
         Edit::History(line) => into.history.push(chain::writable(line)),
         Edit::PutAccount(row) => put_account(into, row),
         Edit::RemoveAccount(name) => guarded(into, REMOVE_ACCOUNT, vec![Value::Text(name)], NO_ACCOUNT),
@@ -199,12 +196,13 @@ fn put_intent(into: &mut Transaction, row: IntentRow, node: &str) {
     plain(into, INTENT, params);
 }
 
-fn clear_intents(into: &mut Transaction, ids: &[i64], node: &str) {
-    for some in ids.chunks(CLEARED_AT_ONCE) {
-        let filler = some.first().copied().unwrap_or_default();
-        let ids = some.iter().copied().chain(std::iter::repeat(filler)).take(CLEARED_AT_ONCE).map(Value::Int);
-        let params = std::iter::once(Value::text(node)).chain(ids).collect();
-        plain(into, CLEAR_INTENTS, params);
+/// One statement for each run of numbers without a gap: what lies between two of them is exactly what was named.
+fn clear_intents(into: &mut Transaction, mut ids: Vec<i64>, node: &str) {
+    ids.sort_unstable();
+    for run in ids.chunk_by(|one, next| next.saturating_sub(*one) <= 1) {
+        if let (Some(first), Some(last)) = (run.first(), run.last()) {
+            plain(into, CLEAR_INTENTS, vec![Value::text(node), Value::Int(*first), Value::Int(*last)]);
+        }
     }
 }
 

@@ -17,7 +17,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, ToSql};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{CatalogSettings, Engine, Row, Statement, Transaction, Value};
+use super::{CatalogSettings, Engine, Row, Statement, Transaction, Value, copy};
 use crate::error::{Error, Kind, Result};
 
 /// How long one process waits for another that holds the file (the command line beside the daemon).
@@ -65,11 +65,11 @@ impl Sqlite {
         Ok(Self { node: node.to_owned(), writes: Some(writes), reads: Some(reads), writer: Some(writer), readers })
     }
 
-    async fn write<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T>>) -> writer::Job) -> Result<T> {
+    async fn write<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> writer::Job) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         let writes = self.writes.as_ref().ok_or_else(closed)?;
         writes.send(job(reply)).await.map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        answer.await.map_err(|_| closed())
     }
 }
 
@@ -101,12 +101,16 @@ impl Engine for Sqlite {
         answer.await.map_err(|_| closed())?
     }
 
-    async fn commit(&self, transaction: Transaction) -> Result<()> {
-        self.write(|reply| writer::Job::Commit(transaction, reply)).await
+    async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<()>> {
+        let count = transactions.len();
+        match self.write(|reply| writer::Job::Commit((transactions, reply))).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => (0..count).map(|_| Err(copy(&error))).collect(),
+        }
     }
 
     async fn version(&self) -> Result<i64> {
-        self.write(writer::Job::Version).await
+        self.write(writer::Job::Version).await?
     }
 }
 
@@ -169,7 +173,7 @@ fn value(value: ValueRef<'_>) -> Result<Value> {
 fn word(error: rusqlite::Error) -> Error {
     let (kind, public) = match error.sqlite_error_code() {
         Some(ErrorCode::ConstraintViolation) => (Kind::Conflict, "the same record was changed at the same time"),
-        Some(ErrorCode::DiskFull) => (Kind::Unavailable, "the disk of the server is full"),
+        Some(ErrorCode::DiskFull) => (Kind::Full, "the server's disk is full"),
         Some(
             ErrorCode::CannotOpen
             | ErrorCode::DatabaseBusy

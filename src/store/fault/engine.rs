@@ -86,6 +86,17 @@ impl FaultyEngine {
     }
 }
 
+impl FaultyEngine {
+    /// Each transaction counts for itself.
+    async fn commit_one(&self, transaction: Transaction) -> Result<()> {
+        let fault = self.hit(self.calls != Calls::Reads)?;
+        if fault.is_none() || self.moment == Moment::After {
+            self.inner.commit(vec![transaction]).await.into_iter().collect::<Result<()>>()?;
+        }
+        fault.map_or(Ok(()), Err)
+    }
+}
+
 fn stopped() -> Error {
     Error::new(Kind::Unavailable, "the catalog was stopped by an injected fault")
 }
@@ -103,12 +114,12 @@ impl Engine for FaultyEngine {
         }
     }
 
-    async fn commit(&self, transaction: Transaction) -> Result<()> {
-        let Some(error) = self.hit(self.calls != Calls::Reads)? else { return self.inner.commit(transaction).await };
-        if self.moment == Moment::After {
-            self.inner.commit(transaction).await?;
+    async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<()>> {
+        let mut outcomes = Vec::with_capacity(transactions.len());
+        for transaction in transactions {
+            outcomes.push(self.commit_one(transaction).await);
         }
-        Err(error)
+        outcomes
     }
 
     fn is_shared(&self) -> bool {
@@ -139,9 +150,9 @@ mod tests {
             Ok(Vec::new())
         }
 
-        async fn commit(&self, _: Transaction) -> Result<()> {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            Ok(())
+        async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<()>> {
+            self.0.fetch_add(transactions.len() as u64, Ordering::SeqCst);
+            transactions.iter().map(|_| Ok(())).collect()
         }
 
         async fn version(&self) -> Result<i64> {
@@ -157,7 +168,8 @@ mod tests {
         engine.read(read).await.expect("reads do not count here");
         let mut outcomes = Vec::new();
         for _ in 0..3 {
-            outcomes.push(engine.commit(Transaction::default()).await.err().map(|error| error.kind()));
+            let outcome = engine.commit(vec![Transaction::default()]).await.remove(0);
+            outcomes.push(outcome.err().map(|error| error.kind()));
         }
         (outcomes, inner.0.load(Ordering::SeqCst))
     }

@@ -190,6 +190,15 @@ pub trait Volume: Send + Sync + 'static {
     /// Does the change. Returns the node that is now there, for `Put`, `Rename` and `SetModified`.
     async fn publish(&self, change: &Change, body: Option<Bytes>) -> Result<Option<Node>>;
 
+    /// Does several changes in order, each with an outcome of its own.
+    async fn publish_each(&self, changes: Vec<(Change, Option<Bytes>)>) -> Vec<Result<Option<Node>>> {
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for (change, body) in changes {
+            outcomes.push(self.publish(&change, body).await);
+        }
+        outcomes
+    }
+
     /// Makes earlier publishes of these paths (file content, names, folders) survive a power cut.
     async fn sync(&self, changes: &[Change]) -> Result<()>;
 

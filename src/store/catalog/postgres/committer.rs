@@ -10,7 +10,7 @@ use super::link::{Failure, Link, Step};
 use super::schema;
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::chain::{HEAD, Head};
-use crate::store::catalog::{Statement, Transaction, Value, copy};
+use crate::store::catalog::{Gathered, Sent, Statement, Transaction, Value, copy};
 
 /// Counts this node's commits, so that the other nodes notice them.
 const COUNT: &str = "INSERT INTO nodes (node, commits) VALUES (?1, 1) \
@@ -25,7 +25,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
 /// What the committer is asked for.
 pub(super) enum Job {
-    Commit(Transaction, oneshot::Sender<Result<()>>),
+    Commit(Sent),
     Version(oneshot::Sender<Result<i64>>),
 }
 
@@ -54,24 +54,19 @@ impl Committer {
     /// Serves until nobody can ask any more.
     pub(super) async fn run(mut self, mut jobs: mpsc::Receiver<Job>, largest: usize) {
         while let Some(job) = jobs.recv().await {
-            let mut transactions = Vec::new();
-            let mut waiting = Vec::new();
+            let mut gathered = Gathered::default();
             let mut askers = Vec::new();
             let mut next = Some(job);
             while let Some(job) = next {
                 match job {
-                    Job::Commit(transaction, reply) => {
-                        transactions.push(transaction);
-                        waiting.push(reply);
-                    }
+                    Job::Commit(sent) => gathered.add(sent),
                     Job::Version(reply) => askers.push(reply),
                 }
-                next = if waiting.len() + askers.len() < largest { jobs.try_recv().ok() } else { None };
+                next = if gathered.transactions.len() + askers.len() < largest { jobs.try_recv().ok() } else { None };
             }
-            if !transactions.is_empty() {
-                for (reply, outcome) in waiting.into_iter().zip(self.together(&transactions).await) {
-                    let _ = reply.send(outcome);
-                }
+            if !gathered.transactions.is_empty() {
+                let outcomes = self.together(&gathered.transactions).await;
+                gathered.answer(outcomes);
             }
             for reply in askers {
                 let _ = reply.send(self.version().await);

@@ -86,7 +86,7 @@ pub(super) fn word(error: tokio_postgres::Error) -> Error {
             (Kind::Conflict, "somebody else changed the same records at the same time")
         }
         (&SqlState::UNIQUE_VIOLATION, _) => (Kind::Conflict, "the same record was changed at the same time"),
-        (&SqlState::DISK_FULL, _) => (Kind::Unavailable, "the disk of the catalog's PostgreSQL is full"),
+        (&SqlState::DISK_FULL, _) => (Kind::Full, "the disk of the catalog's PostgreSQL is full"),
         (&SqlState::CHARACTER_NOT_IN_REPERTOIRE | &SqlState::UNTRANSLATABLE_CHARACTER, _) => {
             (Kind::Invalid, "a name holds a character the catalog cannot keep")
         }

@@ -1,10 +1,11 @@
-//! The one writing connection: takes every waiting transaction, gives each a savepoint, commits once, answers all.
+//! The one writing connection: takes every waiting transaction, commits once, answers all.
 //!
-//! A caller is answered only after the commit that holds its transaction was synced. One caller's failed guard undoes
-//! its own savepoint and nobody else's; a commit that fails (disk full) fails the whole group and leaves the
+//! A caller is answered only after the commit that holds its transaction was synced. When a guard fails the group is
+//! done again with a savepoint each, so that one caller's failure undoes its own work and nobody else's; a commit that fails (disk full) fails the whole group and leaves the
 //! connection ready for the next.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
@@ -13,7 +14,7 @@ use super::{prepare, rows, word};
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::chain::{HEAD, Head};
 use crate::store::catalog::rows::HistoryLine;
-use crate::store::catalog::{Statement, Transaction, Value, copy, migrations};
+use crate::store::catalog::{Gathered, Sent, Statement, Transaction, Value, copy, migrations};
 
 /// Pages of the log after which SQLite itself copies them back into the database file (16 MiB).
 const CHECKPOINT_PAGES: i64 = 4096;
@@ -21,26 +22,25 @@ const CHECKPOINT_PAGES: i64 = 4096;
 /// The log file is cut back to this once its pages are copied.
 const LOG_KEPT: i64 = 64 << 20;
 
-/// Groups after which a writer with nothing to do copies the log back.
-const IDLE_CHECKPOINT: u32 = 64;
+/// How often a writer with nothing to do copies the log back.
+const IDLE_CHECKPOINT: Duration = Duration::from_secs(5);
 
 /// KiB of page cache of the writing connection (negative: SQLite's way to say KiB).
 const CACHE: i64 = -32 * 1024;
 
 /// What the writer is asked for.
 pub(super) enum Job {
-    Commit(Transaction, oneshot::Sender<Result<()>>),
+    Commit(Sent),
     Version(oneshot::Sender<Result<i64>>),
 }
-
-type Waiting = oneshot::Sender<Result<()>>;
 
 /// The writing connection and the head of this node's history.
 pub(super) struct Writer {
     connection: Connection,
     node: String,
     head: Option<Head>,
-    groups: u32,
+    /// When something was written that no idle moment has copied back yet.
+    written: Option<Instant>,
 }
 
 impl Writer {
@@ -61,59 +61,68 @@ impl Writer {
             return Err(Error::new(Kind::Unavailable, text));
         }
         migrate(&mut connection, &file.display().to_string())?;
-        Ok(Self { connection, node: node.to_owned(), head: None, groups: 0 })
+        Ok(Self { connection, node: node.to_owned(), head: None, written: None })
     }
 
     /// Serves until nobody can ask any more.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>, largest: usize) {
         while let Some(job) = jobs.blocking_recv() {
-            let mut transactions = Vec::new();
-            let mut waiting = Vec::new();
+            let mut gathered = Gathered::default();
             let mut next = Some(job);
             while let Some(job) = next {
                 match job {
-                    Job::Commit(transaction, reply) => {
-                        transactions.push(transaction);
-                        waiting.push(reply);
-                    }
+                    Job::Commit(sent) => gathered.add(sent),
                     Job::Version(reply) => drop(reply.send(self.version())),
                 }
-                next = if transactions.len() < largest { jobs.try_recv().ok() } else { None };
+                next = if gathered.transactions.len() < largest { jobs.try_recv().ok() } else { None };
             }
-            self.answer(&transactions, waiting);
+            if !gathered.transactions.is_empty() {
+                let outcomes = self.together(&gathered.transactions);
+                gathered.answer(outcomes);
+            }
             if jobs.is_empty() {
                 self.rest();
             }
         }
     }
 
-    fn answer(&mut self, transactions: &[Transaction], waiting: Vec<Waiting>) {
-        if transactions.is_empty() {
-            return;
-        }
-        self.groups += 1;
-        for (reply, outcome) in waiting.into_iter().zip(self.together(transactions)) {
-            // Whoever stopped waiting still has a durable transaction; that is theirs to find out.
-            let _ = reply.send(outcome);
-        }
-    }
-
     /// One outcome a transaction; those that are `Ok` are on the disk.
     fn together(&mut self, transactions: &[Transaction]) -> Vec<Result<()>> {
-        match self.try_together(transactions) {
+        self.written.get_or_insert_with(Instant::now);
+        match self.at_once(transactions) {
+            Ok(()) => return transactions.iter().map(|_| Ok(())).collect(),
+            Err(error) if transactions.len() == 1 => {
+                self.undo();
+                return vec![Err(error)];
+            }
+            Err(_) => self.undo(),
+        }
+        match self.with_savepoints(transactions) {
             Ok(outcomes) => outcomes,
             Err(error) => {
-                self.head = None;
-                if !self.connection.is_autocommit() {
-                    // Should even this fail, the next BEGIN says so and its group fails too.
-                    let _ = self.connection.execute_batch("ROLLBACK");
-                }
+                self.undo();
                 transactions.iter().map(|_| Err(copy(&error))).collect()
             }
         }
     }
 
-    fn try_together(&mut self, transactions: &[Transaction]) -> Result<Vec<Result<()>>> {
+    fn undo(&mut self) {
+        self.head = None;
+        if !self.connection.is_autocommit() {
+            // Should even this fail, the next BEGIN says so and its group fails too.
+            let _ = self.connection.execute_batch("ROLLBACK");
+        }
+    }
+
+    /// Everybody's or nobody's: guards hardly ever fail, and a savepoint each costs a copy of every page they touch.
+    fn at_once(&mut self, transactions: &[Transaction]) -> Result<()> {
+        self.run_words("BEGIN IMMEDIATE").map_err(lost)?;
+        transactions.iter().try_for_each(|transaction| self.apply(transaction))?;
+        self.run_words("COMMIT").map_err(lost)
+    }
+
+    /// The same once more after one of them failed, each in a savepoint of its own.
+    fn with_savepoints(&mut self, transactions: &[Transaction]) -> Result<Vec<Result<()>>> {
         self.run_words("BEGIN IMMEDIATE").map_err(lost)?;
         let mut outcomes = Vec::with_capacity(transactions.len());
         for transaction in transactions {
@@ -192,8 +201,8 @@ impl Writer {
 
     /// Copies the log back while nobody waits; PASSIVE never blocks a reader, and a failure only postpones it.
     fn rest(&mut self) {
-        if self.groups >= IDLE_CHECKPOINT {
-            self.groups = 0;
+        if self.written.is_some_and(|since| since.elapsed() >= IDLE_CHECKPOINT) {
+            self.written = None;
             let _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         }
     }
@@ -203,7 +212,7 @@ impl Writer {
 fn lost(error: rusqlite::Error) -> Error {
     let error = word(error);
     match error.kind() {
-        Kind::Corrupt | Kind::Unavailable => error,
+        Kind::Corrupt | Kind::Full | Kind::Unavailable => error,
         _ => Error::new(Kind::Unavailable, "the catalog could not be written").with(error),
     }
 }
@@ -275,7 +284,7 @@ mod tests {
         limit_pages(&writer, 1);
         let outcomes = writer.together(&[put("c"), large(1), put("d")]);
         let refused = outcomes.get(1).and_then(|outcome| outcome.as_ref().err()).expect("no room");
-        assert_eq!(refused.kind(), Kind::Unavailable);
+        assert_eq!(refused.kind(), Kind::Full);
         limit_pages(&writer, 1_000_000);
         assert!(writer.together(&[large(1), put("e")]).iter().all(Result::is_ok));
         let head = writer.read_head().expect("a head");

@@ -31,6 +31,7 @@ use crate::error::{Error, Result};
 use list::Listings;
 pub use lookup::Lookups;
 use lookup::{Root, node_of, readable, refused};
+use publish::Nearby;
 use stage::{Staging, failed};
 use stamp::Stamps;
 
@@ -194,7 +195,18 @@ impl Volume for Directory {
 
     async fn publish(&self, change: &Change, body: Option<Bytes>) -> Result<Option<Node>> {
         let change = change.clone();
-        self.on_pool(move |inner| inner.publish(&change, body)).await
+        self.on_pool(move |inner| inner.publish(&change, body, &mut Nearby::default())).await
+    }
+
+    async fn publish_each(&self, changes: Vec<(Change, Option<Bytes>)>) -> Vec<Result<Option<Node>>> {
+        let count = changes.len();
+        let work = move |inner: &Inner| {
+            let mut nearby = Nearby::default();
+            Ok(changes.into_iter().map(|(change, body)| inner.publish(&change, body, &mut nearby)).collect())
+        };
+        let lost =
+            |error: Error| (0..count).map(|_| Err(Error::new(error.kind(), error.public().to_owned()))).collect();
+        self.on_pool(work).await.unwrap_or_else(lost)
     }
 
     async fn sync(&self, changes: &[Change]) -> Result<()> {

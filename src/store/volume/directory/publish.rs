@@ -24,13 +24,13 @@ const COPYING: &str = ".stoa-put-";
 
 impl Inner {
     /// Does one change.
-    pub(super) fn publish(&self, change: &Change, body: Option<Bytes>) -> Result<Option<Node>> {
+    pub(super) fn publish(&self, change: &Change, body: Option<Bytes>, nearby: &mut Nearby) -> Result<Option<Node>> {
         match change {
             Change::Put { path, body: Body::Inline, modified } => {
                 let bytes = body.ok_or_else(|| Error::internal("an inline body is missing from its intent"))?;
-                self.put_inline(path, &bytes, *modified)
+                self.put_inline(path, &bytes, *modified, nearby)
             }
-            Change::Put { path, body: Body::Staged(id), modified } => self.put_staged(path, id, *modified),
+            Change::Put { path, body: Body::Staged(id), modified } => self.put_staged(path, id, *modified, nearby),
             Change::Folder { path } => self.root.make_folder(path).map(|_| None).map_err(misplaced),
             Change::Remove { path } => self.remove(path).map(|()| None),
             Change::RemoveFolder { path, all: true } => self.remove_tree(path).map(|()| None),
@@ -40,7 +40,13 @@ impl Inner {
         }
     }
 
-    fn put_inline(&self, path: &RelPath, bytes: &[u8], modified: Option<Micros>) -> Result<Option<Node>> {
+    fn put_inline(
+        &self,
+        path: &RelPath,
+        bytes: &[u8],
+        modified: Option<Micros>,
+        nearby: &mut Nearby,
+    ) -> Result<Option<Node>> {
         let name = file_name(path)?;
         let stage = self.staging.fd();
         let temporary = Staging::own_name();
@@ -48,7 +54,7 @@ impl Inner {
         let file = File::from(rustix::fs::openat(stage, &temporary, flags, file_mode()).map_err(failed)?);
         let outcome = write_at(&file, bytes, 0)
             .and_then(|()| modified.map_or(Ok(()), |at| rustix::fs::futimens(&file, &times(at)).map_err(failed)))
-            .and_then(|()| self.place(&temporary, path));
+            .and_then(|()| self.place(&temporary, path, nearby));
         match outcome {
             Ok(Placed::Moved) => Ok(Seen::of(&file).map_err(failed)?.node(name)),
             Ok(Placed::Gone) => Err(Error::internal("a file was taken out of the staging folder by someone else")),
@@ -59,7 +65,13 @@ impl Inner {
         }
     }
 
-    fn put_staged(&self, path: &RelPath, id: &StageId, modified: Option<Micros>) -> Result<Option<Node>> {
+    fn put_staged(
+        &self,
+        path: &RelPath,
+        id: &StageId,
+        modified: Option<Micros>,
+        nearby: &mut Nearby,
+    ) -> Result<Option<Node>> {
         let name = file_name(path)?;
         let stage = name_of(id)?;
         if let Some(at) = modified {
@@ -68,7 +80,7 @@ impl Inner {
                 Err(error) => return Err(failed(error)),
             }
         }
-        let placed = self.place(stage, path)?;
+        let placed = self.place(stage, path, nearby)?;
         let there = self.look(path)?;
         if matches!(placed, Placed::Gone) && there.is_none() {
             tracing::warn!(path = %path, stage, "neither the staged bytes nor the file are there: another program took the file");
@@ -77,16 +89,19 @@ impl Inner {
     }
 
     /// Moves a file of the staging folder to its place, making missing folders.
-    fn place(&self, stage: &str, path: &RelPath) -> Result<Placed> {
+    fn place(&self, stage: &str, path: &RelPath, nearby: &mut Nearby) -> Result<Placed> {
         let name = file_name(path)?;
         let mut tries = 0;
         loop {
-            let folder = self.parent_made(path)?;
-            match rustix::fs::renameat(self.staging.fd(), stage, &folder, name) {
+            let folder = nearby.folder(self, path)?;
+            match rustix::fs::renameat(self.staging.fd(), stage, folder, name) {
                 Ok(()) => return Ok(Placed::Moved),
                 Err(Errno::NOENT) if self.is_gone(stage)? => return Ok(Placed::Gone),
-                Err(Errno::NOENT) if tries < PLACE_TRIES => tries += 1,
-                Err(Errno::XDEV) => return self.copy_across(stage, &folder, name),
+                Err(Errno::NOENT) if tries < PLACE_TRIES => {
+                    tries += 1;
+                    *nearby = Nearby::default();
+                }
+                Err(Errno::XDEV) => return self.copy_across(stage, folder, name),
                 Err(error) => return Err(misplaced(error)),
             }
         }
@@ -209,6 +224,27 @@ impl Inner {
 
     fn parent_made(&self, path: &RelPath) -> Result<OwnedFd> {
         self.root.make_folder(&path.parent().unwrap_or_default()).map_err(misplaced)
+    }
+}
+
+/// The folder the last file was put in: of many files published together most go to the same one.
+#[derive(Default)]
+pub(super) struct Nearby {
+    last: Option<(RelPath, OwnedFd)>,
+}
+
+impl Nearby {
+    /// The folder a path is in, made when missing.
+    fn folder(&mut self, inner: &Inner, path: &RelPath) -> Result<&OwnedFd> {
+        let wanted = path.parent().unwrap_or_default();
+        let last = match self.last.take() {
+            Some(last) if last.0 == wanted => last,
+            _ => {
+                let made = inner.root.make_folder(&wanted).map_err(misplaced)?;
+                (wanted, made)
+            }
+        };
+        Ok(&self.last.insert(last).1)
     }
 }
 

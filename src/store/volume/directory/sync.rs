@@ -14,11 +14,14 @@ use super::stage::failed;
 use crate::error::Result;
 use crate::store::{Body, Change, RelPath};
 
-/// Files synced by one thread, before another takes a part: fsyncs that run at once share the disk's journal writes.
-const FILES_EACH: usize = 16;
+/// Files held open at once while they are synced.
+const OPEN_AT_ONCE: usize = 256;
 
-/// Threads that sync at once, at most.
-const THREADS: usize = 4;
+/// Bytes of a file whose writing is begun ahead of its sync; what comes behind them is written by the sync itself.
+const AHEAD: u64 = 64 << 10;
+
+/// What one page of the kernel's memory holds at least.
+const PAGE: usize = 4096;
 
 impl Inner {
     /// Syncs what the changes touched.
@@ -30,35 +33,52 @@ impl Inner {
             folders.extend(folders_of(change).into_iter().flatten().flat_map(lineage));
         }
         let files: Vec<RelPath> = files.into_iter().collect();
-        let share = files.len().div_ceil(THREADS).max(FILES_EACH);
-        std::thread::scope(|scope| {
-            let mut parts = files.chunks(share);
-            let mine = parts.next().unwrap_or_default();
-            let others: Vec<_> = parts.map(|part| scope.spawn(move || self.sync_files(part))).collect();
-            let mut outcome = self.sync_files(mine);
-            for other in others {
-                let theirs = other.join().unwrap_or_else(|_| Err(crate::error::Error::internal("a sync thread died")));
-                outcome = outcome.and(theirs);
-            }
-            outcome
-        })?;
-        folders.iter().try_for_each(|folder| self.sync_at(folder, OFlags::DIRECTORY))
+        files.chunks(OPEN_AT_ONCE).try_for_each(|some| self.sync_files(some))?;
+        folders
+            .iter()
+            .try_for_each(|folder| self.open_for_sync(folder, OFlags::DIRECTORY)?.map_or(Ok(()), |fd| flush(&fd)))
     }
 
+    /// Begins to write all of them before it waits for any: the first sync then commits the journal for all, and the
+    /// others find nothing left to do. One by one, each would wait for a journal commit of its own.
     fn sync_files(&self, files: &[RelPath]) -> Result<()> {
-        files.iter().try_for_each(|file| self.sync_at(file, OFlags::empty()))
+        let mut open = Vec::with_capacity(files.len());
+        for file in files {
+            open.extend(self.open_for_sync(file, OFlags::empty())?);
+        }
+        open.iter().for_each(begin_writing);
+        open.iter().try_for_each(flush)
     }
 
-    fn sync_at(&self, path: &RelPath, more: OFlags) -> Result<()> {
-        let fd: OwnedFd = match self.root.open(path, OFlags::RDONLY | OFlags::NONBLOCK | more) {
-            Ok(fd) => fd,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NXIO) => return Ok(()),
-            Err(error) => return Err(failed(error)),
-        };
-        match rustix::fs::fsync(&fd) {
-            // A FIFO or a device that took the place meanwhile.
-            Ok(()) | Err(Errno::INVAL | Errno::ROFS) => Ok(()),
+    /// `None` for what other programs removed or replaced meanwhile.
+    fn open_for_sync(&self, path: &RelPath, more: OFlags) -> Result<Option<OwnedFd>> {
+        match self.root.open(path, OFlags::RDONLY | OFlags::NONBLOCK | more) {
+            Ok(fd) => Ok(Some(fd)),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV | Errno::NXIO) => Ok(None),
             Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+fn flush(fd: &OwnedFd) -> Result<()> {
+    match rustix::fs::fsync(fd) {
+        // A FIFO or a device that took the place meanwhile.
+        Ok(()) | Err(Errno::INVAL | Errno::ROFS) => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Asks the kernel to begin writing a file's first bytes, without waiting. Only a hint, so its failure is nothing.
+///
+/// `DONTNEED` starts the write of what is dirty in its range, and lets go of those pages that lie whole in the range
+/// and are clean. A range from the second byte of one page to the first of the next holds no page whole, so everything
+/// stays in memory for whoever reads the mail.
+fn begin_writing(fd: &OwnedFd) {
+    let size = rustix::fs::fstat(fd).map_or(0, |stat| stat.st_size.cast_unsigned());
+    for start in (0..size.min(AHEAD)).step_by(2 * PAGE) {
+        let len = std::num::NonZeroU64::new(PAGE as u64);
+        if rustix::fs::fadvise(fd, start + 1, len, rustix::fs::Advice::DontNeed).is_err() {
+            return;
         }
     }
 }

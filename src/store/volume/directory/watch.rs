@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Once, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::event::{PollFd, PollFlags};
@@ -24,6 +25,9 @@ use crate::store::{RelPath, Touched};
 
 /// Bytes of events read at once.
 const EVENTS: usize = 64 << 10;
+
+/// Events of this long are read together: a thousand files a second need not wake us each.
+const GATHER: Duration = Duration::from_millis(1);
 
 /// The one watcher of this process; `None` inside when the kernel gives us none.
 static SHARED: OnceLock<Option<Arc<Shared>>> = OnceLock::new();
@@ -243,6 +247,7 @@ impl Shared {
         self.busy.store(false, Ordering::SeqCst);
         // An error here shows again in the read that follows.
         let _ = rustix::event::poll(&mut [PollFd::new(&self.fd, PollFlags::IN)], None);
+        std::thread::sleep(GATHER);
         self.busy.store(true, Ordering::SeqCst);
     }
 

@@ -1,0 +1,246 @@
+//! The group: acts that are ready at the same time become durable by one sync and are put in place by one visit to the
+//! volume.
+//!
+//! Who finds nobody leading starts a leader, which commits all that waits, hands it on to be published and looks who
+//! has come meanwhile: the longer the disk takes, the larger the next group. Each worker thread has a queue of its own,
+//! so that its tasks are woken by itself and not by a thread far away, once for each of them.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tracing::{Instrument, Span};
+
+use crate::error::{Error, Result};
+use crate::hub::Hub;
+use crate::hub::commit::{Held, Promised};
+use crate::hub::view::Space;
+use crate::store::{Batch, Change, Node};
+
+/// Queues; more threads than these share.
+const QUEUES: usize = 64;
+
+/// Acts committed together by one leader.
+const TOGETHER: usize = 512;
+
+/// Acts on their way to a commit.
+pub(crate) struct Groups {
+    queues: Vec<Mutex<Queue>>,
+}
+
+impl Default for Groups {
+    fn default() -> Self {
+        Self { queues: (0..QUEUES).map(|_| Mutex::default()).collect() }
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<Waiting>,
+    /// A leader is at work and will look here again.
+    led: bool,
+}
+
+/// One act that waits for its commit.
+struct Waiting {
+    batch: Batch,
+    settling: Settling,
+}
+
+/// One act between its commit and its answer.
+struct Settling {
+    promised: Vec<Promised>,
+    /// Kept until everything is in place.
+    held: Held,
+    reply: oneshot::Sender<Result<Vec<Option<Node>>>>,
+    span: Span,
+}
+
+/// The number of this thread's queue.
+fn queue_here() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static HERE: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+    HERE.with(|here| {
+        let number = here.get().unwrap_or_else(|| NEXT.fetch_add(1, Ordering::Relaxed));
+        here.set(Some(number));
+        number % QUEUES
+    })
+}
+
+impl Hub {
+    /// Makes a batch durable and puts what it promised in place; the node each change left, in order. Whatever becomes
+    /// of the caller, this runs to its end: a commit without its publish would be replayed over what came later.
+    pub(crate) async fn settle_together(
+        &self,
+        batch: Batch,
+        promised: Vec<Promised>,
+        held: Held,
+    ) -> Result<Vec<Option<Node>>> {
+        let (reply, answer) = oneshot::channel();
+        let settling = Settling { promised, held, reply, span: Span::current() };
+        self.join_queue(Waiting { batch, settling });
+        answer.await.unwrap_or_else(|lost| Err(Error::internal(lost)))
+    }
+
+    fn join_queue(&self, waiting: Waiting) {
+        let here = queue_here();
+        let Some(queue) = self.inner.groups.queues.get(here) else { return };
+        let mut queue = queue.lock();
+        queue.waiting.push(waiting);
+        if !std::mem::replace(&mut queue.led, true) {
+            tokio::spawn(Leader { hub: self.clone(), queue: here, over: false }.lead());
+        }
+    }
+
+    /// Puts a committed group in place and answers everybody in it.
+    async fn finish_group(self, group: Vec<(Settling, Result<()>)>) {
+        let mut quick = Vec::with_capacity(group.len());
+        for (settling, outcome) in group {
+            match outcome {
+                Ok(()) if settling.promised.iter().all(is_quick) => quick.push(settling),
+                outcome => self.finish_alone(settling, outcome),
+            }
+        }
+        let outcomes = publish_each(&quick).await;
+        let mut done = Vec::with_capacity(quick.len());
+        for (settling, nodes) in quick.into_iter().zip(outcomes) {
+            let Some(nodes) = nodes else {
+                self.finish_alone(settling, Ok(()));
+                continue;
+            };
+            for (one, node) in settling.promised.iter().zip(&nodes) {
+                self.remember(&one.planned, node.as_ref());
+            }
+            done.push((settling, nodes));
+        }
+        for (settling, nodes) in done {
+            self.inner.pending.add_done(settling.promised);
+            drop(settling.held);
+            // Whoever went away finds what was done for them.
+            let _ = settling.reply.send(Ok(nodes));
+        }
+    }
+
+    /// One act whose commit or publish was not plain sailing; nobody else waits for it.
+    fn finish_alone(&self, settling: Settling, outcome: Result<()>) {
+        let hub = self.clone();
+        let Settling { promised, held, reply, span } = settling;
+        let work = async move {
+            let promised = match outcome {
+                Ok(()) => Ok(promised),
+                Err(error) => hub.ascertain(promised, error).await,
+            };
+            let outcome = match promised {
+                Ok(promised) => Ok(hub.publish_all(promised).await),
+                Err(error) => Err(error),
+            };
+            drop(held);
+            let _ = reply.send(outcome);
+        };
+        tokio::spawn(work.instrument(span));
+    }
+}
+
+/// Commits what waits in one queue until nothing does.
+struct Leader {
+    hub: Hub,
+    queue: usize,
+    /// The queue was empty and may have another leader by now.
+    over: bool,
+}
+
+impl Leader {
+    async fn lead(mut self) {
+        loop {
+            let group = self.next_group();
+            self.over = group.is_empty();
+            if self.over {
+                return;
+            }
+            let (batches, settling): (Vec<_>, Vec<_>) =
+                group.into_iter().map(|waiting| (waiting.batch, waiting.settling)).unzip();
+            let outcomes = self.hub.catalog().commit_each(batches).await;
+            // The next group need not wait until this one is in place.
+            tokio::spawn(self.hub.clone().finish_group(settling.into_iter().zip(outcomes).collect()));
+        }
+    }
+
+    /// What waits now; with nothing left the next to come needs a new leader.
+    fn next_group(&self) -> Vec<Waiting> {
+        let Some(queue) = self.hub.inner.groups.queues.get(self.queue) else { return Vec::new() };
+        let mut queue = queue.lock();
+        let count = queue.waiting.len().min(TOGETHER);
+        let rest = queue.waiting.split_off(count);
+        let group = std::mem::replace(&mut queue.waiting, rest);
+        queue.led = !group.is_empty();
+        group
+    }
+}
+
+impl Drop for Leader {
+    /// A leader that was stopped with its runtime, or by a fault, must not leave others waiting for ever.
+    fn drop(&mut self) {
+        if let Some(queue) = self.hub.inner.groups.queues.get(self.queue).filter(|_| !self.over) {
+            *queue.lock() = Queue::default();
+        }
+    }
+}
+
+/// Moves whole folders: others need not wait for that.
+fn is_quick(one: &Promised) -> bool {
+    !matches!(one.planned.change, Change::RemoveFolder { .. } | Change::Rename { .. })
+}
+
+/// Publishes for several acts, each volume visited once. `None` for an act the volume refused something.
+async fn publish_each(acts: &[Settling]) -> Vec<Option<Vec<Option<Node>>>> {
+    let mut outcomes: Vec<Option<Vec<Option<Node>>>> =
+        acts.iter().map(|act| Some(vec![None; act.promised.len()])).collect();
+    for visit in visits(acts) {
+        let Ok(nodes) = visit.work.await else {
+            visit.places.iter().for_each(|(act, _)| outcomes.get_mut(*act).into_iter().for_each(|one| *one = None));
+            continue;
+        };
+        for ((act, number), node) in visit.places.into_iter().zip(nodes) {
+            let Some(outcome) = outcomes.get_mut(act) else { continue };
+            match (node, outcome.as_mut().and_then(|nodes| nodes.get_mut(number))) {
+                (Ok(node), Some(place)) => *place = node,
+                (Err(_), _) => *outcome = None,
+                (Ok(_), None) => {}
+            }
+        }
+    }
+    outcomes
+}
+
+/// One volume's part of a group, under way.
+struct Visit {
+    /// Act and change of each publish.
+    places: Vec<(usize, usize)>,
+    work: tokio::task::JoinHandle<Vec<Result<Option<Node>>>>,
+}
+
+fn visits(acts: &[Settling]) -> Vec<Visit> {
+    type Parts<'a> = (&'a Arc<Space>, Vec<(usize, usize)>, Vec<(Change, Option<bytes::Bytes>)>);
+    let mut parts: HashMap<&str, Parts<'_>> = HashMap::new();
+    for (number, act) in acts.iter().enumerate() {
+        for (place, one) in act.promised.iter().enumerate() {
+            let planned = &one.planned;
+            let new = || (&planned.space, Vec::new(), Vec::new());
+            let (_, places, changes) = parts.entry(planned.space.key.as_str()).or_insert_with(new);
+            places.push((number, place));
+            changes.push((planned.change.clone(), planned.body.clone()));
+        }
+    }
+    parts
+        .into_values()
+        .map(|(space, places, changes)| {
+            let volume = space.volume.clone();
+            Visit { places, work: tokio::spawn(async move { volume.publish_each(changes).await }) }
+        })
+        .collect()
+}
