@@ -73,7 +73,7 @@ fn is_wide(kind: Kind) -> bool {
 }
 
 fn key(space: &str, path: &str) -> String {
-    format!("{space}\0{path}")
+    [space, "\0", path].concat()
 }
 
 impl Marks {

@@ -75,6 +75,15 @@ fn stripe(space: &str, path: &str) -> usize {
 pub(crate) struct Promised {
     pub(crate) id: i64,
     pub(crate) planned: Planned,
+    /// Length of the body that rides in the intent.
+    inline: u64,
+}
+
+impl Promised {
+    pub(crate) fn new(id: i64, planned: Planned) -> Self {
+        let inline = planned.body.as_ref().map_or(0, |body| body.len() as u64);
+        Self { id, planned, inline }
+    }
 }
 
 /// Publishes on their way to being forgotten: done but not synced, or not even done.
@@ -102,8 +111,10 @@ impl Pending {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn add_done(&self, promised: Vec<Promised>) {
+    /// Their bodies are in place and need no memory any more; they only count.
+    pub(crate) fn add_done(&self, mut promised: Vec<Promised>) {
         self.bytes.fetch_add(inline_bytes(&promised), Ordering::Relaxed);
+        promised.iter_mut().for_each(|one| one.planned.body = None);
         self.marks.lock().add(&promised);
         self.done.lock().extend(promised);
     }
@@ -213,7 +224,7 @@ impl Pending {
 }
 
 fn inline_bytes(promised: &[Promised]) -> u64 {
-    promised.iter().filter_map(|one| one.planned.body.as_ref()).map(|body| body.len() as u64).sum()
+    promised.iter().map(|one| one.inline).sum()
 }
 
 fn take_group(groups: &mut Vec<Vec<Promised>>, first: i64) -> Vec<Promised> {
@@ -353,7 +364,7 @@ impl Hub {
                     change: planned.change.encode(),
                     body: planned.body.clone(),
                 }));
-                Promised { id, planned }
+                Promised::new(id, planned)
             })
             .collect()
     }

@@ -70,7 +70,7 @@ impl Hub {
                 continue;
             };
             let change = Change::decode(&row.change)?;
-            let promised = Promised { id: row.id, planned: Planned { space, change, body: row.body } };
+            let promised = Promised::new(row.id, Planned { space, change, body: row.body });
             if !self.still_wanted(&promised.planned, moved).await? {
                 done.push(promised);
                 continue;

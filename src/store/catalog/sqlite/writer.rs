@@ -16,8 +16,9 @@ use crate::store::catalog::chain::{HEAD, Head};
 use crate::store::catalog::rows::HistoryLine;
 use crate::store::catalog::{Gathered, Sent, Statement, Transaction, Value, copy, migrations};
 
-/// Pages of the log after which SQLite itself copies them back into the database file (16 MiB).
-const CHECKPOINT_PAGES: i64 = 4096;
+/// Pages of the log after which SQLite itself copies them back into the database file (32 MiB): bodies that are in their
+/// place by then need no copy any more.
+const CHECKPOINT_PAGES: i64 = 8192;
 
 /// The log file is cut back to this once its pages are copied.
 const LOG_KEPT: i64 = 64 << 20;

@@ -11,11 +11,17 @@ use rustix::io::Errno;
 
 use super::Inner;
 use super::stage::failed;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{Body, Change, RelPath};
 
 /// Files held open at once while they are synced.
 const OPEN_AT_ONCE: usize = 256;
+
+/// Files synced by one thread, before another takes a part: the flushes of syncs that run at once become one.
+const FILES_EACH: usize = 32;
+
+/// Threads that sync at once, at most.
+const THREADS: usize = 8;
 
 /// Bytes of a file whose writing is begun ahead of its sync; what comes behind them is written by the sync itself.
 const AHEAD: u64 = 64 << 10;
@@ -47,7 +53,18 @@ impl Inner {
             open.extend(self.open_for_sync(file, OFlags::empty())?);
         }
         open.iter().for_each(begin_writing);
-        open.iter().try_for_each(flush)
+        let share = open.len().div_ceil(THREADS).max(FILES_EACH);
+        std::thread::scope(|scope| {
+            let mut parts = open.chunks(share);
+            let mine = parts.next().unwrap_or_default();
+            let others: Vec<_> = parts.map(|part| scope.spawn(move || flush_each(part))).collect();
+            let mut outcome = flush_each(mine);
+            for other in others {
+                let theirs = other.join().unwrap_or_else(|_| Err(Error::internal("a sync thread died")));
+                outcome = outcome.and(theirs);
+            }
+            outcome
+        })
     }
 
     /// `None` for what other programs removed or replaced meanwhile.
@@ -58,6 +75,10 @@ impl Inner {
             Err(error) => Err(failed(error)),
         }
     }
+}
+
+fn flush_each(files: &[OwnedFd]) -> Result<()> {
+    files.iter().try_for_each(flush)
 }
 
 fn flush(fd: &OwnedFd) -> Result<()> {
