@@ -345,7 +345,10 @@ impl Hub {
         if !self.inner.pending.stops(changes) {
             return Ok(());
         }
-        self.clear_done().await?;
+        // To its end even when the caller goes away: what it took in hand must not be forgotten.
+        let hub = self.clone();
+        let cleared = tokio::spawn(async move { hub.clear_done().await }).await;
+        cleared.unwrap_or_else(|lost| Err(Error::internal(lost)))?;
         match self.inner.pending.stops(changes) {
             true => Err(unsettled()),
             false => Ok(()),
