@@ -89,7 +89,12 @@ pub(super) struct Work {
     /// Recognises a message that is sent again.
     print: Option<Fingerprint>,
     remark: &'static str,
+    /// Bytes since the disk was asked for its room.
+    unchecked: u64,
 }
+
+/// A long upload asks the disk for its room again after so many bytes: others fill it too.
+const ROOM_EVERY: u64 = 64 << 20;
 
 /// What becomes of the bytes.
 pub(super) enum Goal {
@@ -279,7 +284,8 @@ impl Upload {
         let ceiling = Ceiling::of(&caller, &space, quota_left);
         let hasher = digest.then(Sha256::new);
         let print = matches!(goal, Goal::Mail(_)).then(Fingerprint::default);
-        Self { work: Some(Box::new(Work { caller, space, goal, body, ceiling, hasher, print, remark: "" })) }
+        let work = Work { caller, space, goal, body, ceiling, hasher, print, remark: "", unchecked: 0 };
+        Self { work: Some(Box::new(work)) }
     }
 
     /// Takes the next bytes.
@@ -294,6 +300,11 @@ impl Upload {
         }
         if let Some(print) = &mut work.print {
             print.push(&chunk);
+        }
+        work.unchecked += chunk.len() as u64;
+        if work.unchecked >= ROOM_EVERY {
+            work.unchecked = 0;
+            work.disk_has_room().await?;
         }
         work.body.push(chunk, &work.space).await
     }
@@ -394,6 +405,14 @@ fn over() -> Error {
 }
 
 impl Work {
+    async fn disk_has_room(&self) -> Result<()> {
+        let keep_free = self.caller.hub().view().settings.storage.keep_free.0;
+        match self.space.volume.room().await?.free >= keep_free {
+            true => Ok(()),
+            false => Err(Error::new(Kind::Full, "the server's disk is full: tell its administrator")),
+        }
+    }
+
     async fn commit_file(&mut self) -> Result<Receipt> {
         let mut rebased = 0;
         loop {

@@ -89,7 +89,9 @@ impl Quiet {
                 "the peer asks for too much and reads nothing",
             )));
         }
-        bufs.iter().for_each(|piece| self.held.extend_from_slice(piece));
+        for piece in bufs {
+            self.held.extend_from_slice(piece);
+        }
         Some(Ok(len))
     }
 }

@@ -27,9 +27,10 @@ pub fn offer(listeners: Vec<TcpListener>) {
         return;
     }
     let count = listeners.len();
-    match PORTS.set(Mutex::new(listeners)) {
-        Ok(()) => COUNT.store(count, Ordering::Relaxed),
-        Err(_) => tracing::warn!("passive data ports were offered twice; the first offer stands"),
+    if PORTS.set(Mutex::new(listeners)).is_ok() {
+        COUNT.store(count, Ordering::Relaxed);
+    } else {
+        tracing::warn!("passive data ports were offered twice; the first offer stands");
     }
 }
 

@@ -7,6 +7,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use listenfd::ListenFd;
 use rustix::io::Errno;
@@ -63,6 +64,9 @@ impl ListenSettings {
 
 /// Connections the kernel keeps while all workers are busy.
 const BACKLOG: i32 = 4096;
+
+/// A silent connection is probed this often; NATs forget one after a few minutes.
+const KEEPALIVE: Duration = Duration::from_mins(1);
 
 /// Name of the sockets that wait for FTP's data connections.
 const DATA_PORTS: &str = "ftp-data";
@@ -261,10 +265,13 @@ fn tune(listener: &TcpListener) -> io::Result<()> {
     Ok(tune_descriptor(listener)?)
 }
 
-/// Accepted connections inherit both: small replies leave at once, and a peer that vanished is noticed.
+/// Accepted connections inherit all: small replies leave at once, a peer that vanished is noticed, and a NAT does not forget a connection
+/// that says nothing while a long transfer runs beside it.
 fn tune_descriptor(socket: impl std::os::fd::AsFd) -> std::result::Result<(), Errno> {
     sockopt::set_tcp_nodelay(&socket, true)?;
-    sockopt::set_socket_keepalive(&socket, true)
+    sockopt::set_socket_keepalive(&socket, true)?;
+    sockopt::set_tcp_keepidle(&socket, KEEPALIVE)?;
+    sockopt::set_tcp_keepintvl(&socket, KEEPALIVE)
 }
 
 fn refused(listen: &ListenSettings, address: SocketAddr, error: Errno) -> Error {
@@ -308,6 +315,16 @@ mod tests {
         let bound = bind_all(&[listen("http", "*:0")], &mut Passed::default()).unwrap();
         let port = bound[0].address.port();
         std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    }
+
+    #[test]
+    fn a_silent_connection_is_kept_alive_through_a_nat() {
+        let bound = bind_all(&[listen("ftp", "127.0.0.1:0")], &mut Passed::default()).unwrap();
+        bound[0].listener.set_nonblocking(false).unwrap();
+        let _client = std::net::TcpStream::connect(bound[0].address).unwrap();
+        let (accepted, _) = bound[0].listener.accept().unwrap();
+        assert!(sockopt::socket_keepalive(&accepted).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), KEEPALIVE);
     }
 
     #[test]

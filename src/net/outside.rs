@@ -34,7 +34,7 @@ pub enum Outside {
 /// A name and what it stood for when it was asked last.
 #[derive(Debug)]
 pub struct Name {
-    name: String,
+    text: String,
     known: ArcSwapOption<(Ipv4Addr, Instant)>,
     asking: AtomicBool,
 }
@@ -62,7 +62,7 @@ impl Outside {
             return Err(format!("`{text}` is neither `auto`, an IPv4 address nor a name"));
         }
         let (known, asking) = (ArcSwapOption::empty(), AtomicBool::new(false));
-        Ok(Self::Name(Arc::new(Name { name: text.to_owned(), known, asking })))
+        Ok(Self::Name(Arc::new(Name { text: text.to_owned(), known, asking })))
     }
 
     /// The IPv4 address to tell a client. Waits only for the first answer about a name; later ones are asked for beside.
@@ -92,7 +92,7 @@ impl Name {
                     && let Some(times) = UNKNOWN.now()
                 {
                     tracing::warn!(
-                        name = this.name,
+                        name = this.text,
                         times,
                         "the passive address cannot be looked up, the last one stays: {error}"
                     );
@@ -104,7 +104,7 @@ impl Name {
     }
 
     async fn ask(&self) -> io::Result<Ipv4Addr> {
-        let looked_up = timeout(LOOKUP, tokio::net::lookup_host((self.name.as_str(), 0)));
+        let looked_up = timeout(LOOKUP, tokio::net::lookup_host((self.text.as_str(), 0)));
         let mut found = looked_up.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let first = found.find_map(|address| match address.ip().to_canonical() {
             IpAddr::V4(address) => Some(address),

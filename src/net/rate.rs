@@ -109,7 +109,7 @@ mod tests {
     #[test]
     fn a_rest_saves_up_a_burst_and_no_more() {
         let bucket = Bucket::new(1_000);
-        let later = Instant::now() + Duration::from_secs(3_600);
+        let later = Instant::now() + Duration::from_hours(1);
         assert_eq!(bucket.spend(250, later), Duration::ZERO);
         assert!(bucket.spend(100, later) >= Duration::from_millis(99));
     }

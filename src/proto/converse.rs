@@ -517,7 +517,7 @@ fn no_lane(error: io::Error) -> Error {
         io::ErrorKind::TimedOut => "no data connection came: check the firewall and the passive ports and address",
         io::ErrorKind::ConnectionRefused => "the data connection was refused",
         io::ErrorKind::InvalidData => "the TLS handshake of the data connection failed",
-        _ if error.get_ref().is_some_and(|inner| inner.is::<side::NotResumed>()) => {
+        _ if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<side::NotResumed>) => {
             "the data connection must resume the TLS session of this connection"
         }
         _ => "the data connection could not be opened",

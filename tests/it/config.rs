@@ -229,6 +229,16 @@ fn a_listener_lays_its_own_options_over_its_languages_section() {
 }
 
 #[test]
+fn rules_of_a_section_are_a_list_of_tables() {
+    let text = "[[ftp.accounts]]\nnames = [\"camera-3\"]\nactive = true\n[[ftp.accounts]]\nnames = [\"*\"]\n";
+    let loaded = right(Files::new(text).load(&[]));
+    let rules = loaded.config.section("ftp").values["accounts"].as_array().cloned().unwrap_or_default();
+    assert_eq!((rules.len(), rules[0]["active"].as_bool()), (2, Some(true)));
+    let shown = explain::text(&loaded);
+    assert_eq!(toml::from_str::<Config>(&shown).unwrap().section("ftp").values, loaded.config.section("ftp").values);
+}
+
+#[test]
 fn a_listeners_options_are_as_strict_as_the_section() {
     let with = |options: &str| {
         let listen = "[[listen]]\nprotocol = \"ftp\"\naddress = \"127.0.0.1:0\"\n";

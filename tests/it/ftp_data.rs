@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use stoa::error::Kind;
+use stoa::hub::{TreePath, WriteOptions};
 use stoa::net::TlsMode;
 use stoa::store::HistoryFilter;
+use stoa::units::ByteSize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
@@ -14,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 use crate::daemon::Daemon;
 use crate::ftp::{Client, Server, bytes, must};
 use crate::smtp::Anyone;
+use crate::world::World;
 
 /// A client that keeps its TLS sessions, as real ones do.
 fn keeping(version: &'static rustls::SupportedProtocolVersion) -> TlsConnector {
@@ -324,4 +328,29 @@ fn the_log_says_why_a_client_never_came() {
     daemon.wait_for_log("never came");
     let log = daemon.log();
     assert!(log.contains("passive_ports") && log.contains("passive_address"), "{log}");
+}
+
+#[tokio::test]
+async fn a_long_upload_stops_when_others_fill_the_disk() {
+    let mut settings = None;
+    let world = World::with(|all| settings = Some(all.clone())).await;
+    let caller = world.caller("alice", "ftp").await;
+    let path = TreePath::parse("/pub/long").unwrap();
+    let mut upload = caller.write(&path, WriteOptions::default()).await.unwrap();
+    let piece = bytes::Bytes::from(vec![7; 1 << 20]);
+    upload.push(piece.clone()).await.unwrap();
+    let mut settings = settings.unwrap();
+    settings.storage.keep_free = ByteSize(u64::MAX);
+    world.hub.reload(settings).await.unwrap();
+    let mut pushed = 1;
+    let error = loop {
+        match upload.push(piece.clone()).await {
+            Ok(()) => pushed += 1,
+            Err(error) => break error,
+        }
+        assert!(pushed < 128, "nothing stops it");
+    };
+    assert_eq!(error.kind(), Kind::Full);
+    upload.abandon().await;
+    assert!(!world.disk("/pub/long").exists());
 }

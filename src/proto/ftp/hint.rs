@@ -32,10 +32,10 @@ pub(super) enum Told {
 pub(super) fn failed(door: &Door, origin: &Origin, told: Told, error: &std::io::Error) {
     match told {
         Told::Passive(address, port) if error.kind() == std::io::ErrorKind::TimedOut => {
-            nobody(door, origin, address, port)
+            nobody(door, origin, address, port);
         }
         Told::Passive(..) => {
-            tracing::info!(peer = %origin.peer, link = origin.link, "ftp: no data connection: {error}")
+            tracing::info!(peer = %origin.peer, link = origin.link, "ftp: no data connection: {error}");
         }
         Told::Active(to) => {
             let Some(times) = ACTIVE.now() else { return };

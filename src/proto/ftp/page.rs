@@ -55,15 +55,12 @@ impl Page {
                 let ours = self.0.encode(letter.encode_utf8(&mut [0; 4])).2 && digits == u32::from(letter).to_string();
                 ours.then_some((letter, left))
             });
-            match escaped {
-                Some((letter, left)) => {
-                    out.push(letter);
-                    rest = left;
-                }
-                None => {
-                    out.push_str("&#");
-                    rest = after;
-                }
+            if let Some((letter, left)) = escaped {
+                out.push(letter);
+                rest = left;
+            } else {
+                out.push_str("&#");
+                rest = after;
             }
         }
         out.push_str(rest);

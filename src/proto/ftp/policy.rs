@@ -64,7 +64,10 @@ pub(super) struct Policy {
 }
 
 /// The buckets of accounts with a transfer limit, shared by all their sessions at all listeners.
-static BUCKETS: LazyLock<Mutex<HashMap<(String, bool), Weak<Bucket>>>> = LazyLock::new(Mutex::default);
+static BUCKETS: LazyLock<Mutex<Buckets>> = LazyLock::new(Mutex::default);
+
+/// By account, and whether its uploads (else its downloads) draw from it.
+type Buckets = HashMap<(String, bool), Weak<Bucket>>;
 
 impl Policies {
     /// # Errors

@@ -79,7 +79,11 @@ impl From<&Error> for Reply {
 fn code_of(error: &Error) -> u16 {
     if let Some(NoLane(error)) = error.source().and_then(|source| source.downcast_ref::<NoLane>()) {
         // RFC 4217 §15: 522 when the security of the data connection is not what the server's policy asks for.
-        return if error.get_ref().is_some_and(|inner| inner.is::<NotResumed>()) { 522 } else { 425 };
+        return if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<NotResumed>) {
+            522
+        } else {
+            425
+        };
     }
     match error.kind() {
         Kind::Cancelled => 426,

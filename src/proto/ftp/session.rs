@@ -519,7 +519,7 @@ impl Dialogue for Session {
 
 /// What a peer cannot learn from the reply.
 pub(super) fn log_fault(error: &Error) {
-    let no_lane = std::error::Error::source(error).is_some_and(|source| source.is::<NoLane>());
+    let no_lane = std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<NoLane>);
     let ours = matches!(error.kind(), Kind::Corrupt | Kind::Full | Kind::Internal | Kind::Unavailable);
     if ours && !no_lane {
         tracing::warn!(detail = error.detail(), "ftp: a command failed");
