@@ -53,7 +53,7 @@ pub use room::SpaceRoom;
 pub use settings::Settings;
 pub use transfer::{Download, Receipt, Upload, WriteMode, WriteOptions};
 
-pub use crate::store::{AccountKind, Micros, Node, NodeKind};
+pub use crate::store::{AccountKind, Micros, Node, NodeKind, Soaked, Then};
 
 use crate::error::Result;
 use crate::origin::Origin;

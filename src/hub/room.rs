@@ -1,6 +1,9 @@
 //! Room: what quota and disk leave for one more file, and the words a panel shows when that is not enough.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::Caller;
@@ -9,6 +12,32 @@ use crate::hub::policy::Verb;
 use crate::hub::view::{Space, View};
 use crate::store::{RelPath, Usage};
 use crate::units::ByteSize;
+
+/// How long a space's usage is taken for what it was, where there is plenty of room: the commit counts exactly in any case.
+const GLANCE: Duration = Duration::from_secs(1);
+/// Plenty of room.
+const PLENTY: Usage = Usage { bytes: 1 << 30, files: 10_000 };
+
+/// A space's usage as it was seen last.
+#[derive(Default)]
+pub(crate) struct Glance(Mutex<Option<(Instant, Usage)>>);
+
+impl Glance {
+    fn lately(&self) -> Option<Usage> {
+        self.0.lock().filter(|(seen, _)| seen.elapsed() < GLANCE).map(|(_, used)| used)
+    }
+
+    fn note(&self, used: Usage) {
+        *self.0.lock() = Some((Instant::now(), used));
+    }
+}
+
+/// Far from full even after a file of this size.
+fn is_roomy(space: &Space, used: Usage, size: u64) -> bool {
+    let bytes = used.bytes.saturating_add(size).saturating_add(PLENTY.bytes);
+    space.max_bytes.is_none_or(|most| bytes <= most)
+        && space.max_files.is_none_or(|most| used.files.saturating_add(PLENTY.files) <= most)
+}
 
 /// What a space holds, may hold, and can still take.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +118,14 @@ impl Caller {
         if space.max_bytes.is_none() && space.max_files.is_none() {
             return Ok(None);
         }
-        let used = self.hub().catalog().usage(&space.key).await?;
+        let used = match space.glance.lately().filter(|used| is_roomy(space, *used, size.unwrap_or(0))) {
+            Some(used) => used,
+            None => {
+                let used = self.hub().catalog().usage(&space.key).await?;
+                space.glance.note(used);
+                used
+            }
+        };
         if !replaces && space.max_files.is_some_and(|most| used.files >= most) {
             return Err(Error::new(Kind::OverQuota, full(space, used)));
         }

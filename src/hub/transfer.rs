@@ -1,6 +1,7 @@
 //! Bytes on their way in and out: uploads that are invisible before their commit, downloads by range.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -15,7 +16,7 @@ use crate::hub::room::{does_not_fit, too_large};
 use crate::hub::settings::Overwrite;
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
-use crate::store::{Micros, Node, Opened, RelPath, Stage, StageId};
+use crate::store::{Micros, Node, Opened, RelPath, Soaked, Stage, StageId};
 use crate::units::ByteSize;
 
 /// How an upload meets what is there.
@@ -326,6 +327,20 @@ impl Upload {
         }
     }
 
+    /// Takes what a non-blocking descriptor holds without seeing it, as far as the limits allow; `None` where the bytes must be seen, or
+    /// are few: read and [`Upload::push`] them.
+    ///
+    /// # Errors
+    /// `Unavailable`: the disk's.
+    pub async fn soak(&mut self, from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
+        let Some(work) = self.work.as_deref_mut() else { return Err(over()) };
+        let room = work.ceiling.bytes.saturating_sub(work.body.len());
+        match &mut work.body.stage {
+            Some((_, stage)) if room > 0 && work.hasher.is_none() => stage.soak(from, room).await,
+            _ => Ok(None),
+        }
+    }
+
     /// Bytes it will hold so far, with what it resumed or appends to.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -525,7 +540,13 @@ impl Work {
             Goal::File { .. } | Goal::Mail(_) => None,
         };
         match (keep, self.body.stage.take()) {
-            (Some(path), Some((id, stage))) if !stage.is_empty() => {
+            (Some(path), Some((id, mut stage))) if !stage.is_empty() => {
+                // What still runs ends first, and leaves nothing behind that was not counted.
+                let len = stage.len();
+                if stage.truncate(len).await.is_err() {
+                    self.body.stage = Some((id, stage));
+                    return self.discard().await;
+                }
                 let partial = Partial { space: self.space.clone(), id, len: stage.len(), since: now() };
                 self.caller.hub().keep_partial(self.caller.name(), &path, partial).await;
             }

@@ -15,6 +15,7 @@ use crate::hub::compile::{Draft, Plot, Problems};
 use crate::hub::mail::{Aliases, DropRules};
 use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
+use crate::hub::room::Glance;
 use crate::hub::settings::{Overwrite, Settings};
 use crate::store::{AccountKind, Catalog, Change, RelPath, Volume};
 
@@ -52,6 +53,8 @@ pub struct Space {
     pub gate: Arc<tokio::sync::RwLock<()>>,
     /// `grants`, ready to be asked.
     pub(crate) rules: Rules,
+    /// Its usage, not asked for again and again.
+    pub(crate) glance: Glance,
 }
 
 /// Spaces that are made for accounts, beside the declared ones.
@@ -494,5 +497,6 @@ fn open(plot: Plot, volumes: &dyn Volumes, old: Option<&View>) -> Result<Space> 
         role: plot.role,
         declared: plot.declared,
         gate,
+        glance: Glance::default(),
     })
 }

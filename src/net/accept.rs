@@ -5,6 +5,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,7 +19,7 @@ use tracing::Instrument;
 use super::drain::{Links, Parting};
 use super::limit::{Gate, Refusal};
 use super::{Handler, Link, Stream, Tls, TlsMode, proxy};
-use crate::origin::Origin;
+use crate::origin::{Origin, Whence};
 use crate::telemetry::{Seldom, metric};
 
 /// How long the loop rests when the process or the machine has no descriptor left.
@@ -77,20 +78,21 @@ impl Service {
             Err(refusal) => return self.refuse(&tcp, peer, refusal),
         };
         let Ok(local) = tcp.local_addr() else { return };
-        let origin = Origin {
+        let origin = Origin::from(Whence {
             door: self.door,
             listener: Arc::clone(listener),
             peer,
             local: canonical(local),
             link: NEXT_LINK.fetch_add(1, Ordering::Relaxed),
             secure: false,
-        };
+        });
         let span = tracing::info_span!("link", link = origin.link, door = self.door, peer = %peer);
+        let limits = self.gate.limits();
         let link = Link {
             stream: Stream::Tcp(tcp),
             origin,
-            stop: links.part(),
-            limits: self.gate.limits(),
+            stop: links.part(!limits.total.0.is_zero()),
+            limits,
             tls: self.tls.clone(),
             permit,
         };
@@ -98,33 +100,39 @@ impl Service {
         links.spawn(service.attend(link, behind_proxy, links.parting()).instrument(span));
     }
 
-    /// One connection's life. Kept small: what is large is boxed and gone before the long part.
-    async fn attend(self: Arc<Self>, mut link: Link, behind_proxy: bool, parting: Parting) {
+    /// One connection's life. Not an `async fn`: the link would stay in the task beside the box it was moved into, for as long as the
+    /// connection is idle. What is large is boxed, and gone before the long part.
+    fn attend(self: Arc<Self>, link: Link, behind_proxy: bool, parting: Parting) -> impl Future<Output = ()> + Send {
         let counted = Counted::new(self.door);
-        if behind_proxy || self.mode == TlsMode::Implicit {
-            match Box::pin(self.prepare(link, behind_proxy)).await {
-                Some(ready) => link = ready,
-                None => return parting.done(),
-            }
-        }
-        let handler = Arc::clone(&self.handler.load());
-        let (stop, limits) = (link.stop.clone(), Arc::clone(&link.limits));
-        let serving = handler.serve(link);
-        let result = if limits.total.0.is_zero() {
-            serving.await
-        } else {
-            Box::pin(within(serving, stop, limits.total.0, limits.drain.0)).await
+        let begun = match behind_proxy || self.mode == TlsMode::Implicit {
+            true => Begun::Preparing(Box::pin(Arc::clone(&self).prepare(link, behind_proxy))),
+            false => Begun::Ready(Box::new(link)),
         };
-        match result {
-            Ok(()) => tracing::debug!(target: "stoa::net", "closed"),
-            Err(error) => tracing::debug!(target: "stoa::net", "closed: {error}"),
+        async move {
+            let ready = match begun {
+                Begun::Ready(link) => Some(link),
+                Begun::Preparing(preparing) => preparing.await,
+            };
+            if let Some(link) = ready {
+                let handler = Arc::clone(&self.handler.load());
+                let bounds = Bounds::of(&link);
+                let serving = handler.serve(*link);
+                let result = match bounds {
+                    None => serving.await,
+                    Some(bounds) => Box::pin(bounds.hold(serving)).await,
+                };
+                match result {
+                    Ok(()) => tracing::debug!(target: "stoa::net", "closed"),
+                    Err(error) => tracing::debug!(target: "stoa::net", "closed: {error}"),
+                }
+            }
+            drop(counted);
+            parting.done();
         }
-        drop(counted);
-        parting.done();
     }
 
     /// The PROXY header and the handshake of an implicit TLS listener.
-    async fn prepare(&self, mut link: Link, behind_proxy: bool) -> Option<Link> {
+    async fn prepare(self: Arc<Self>, mut link: Link, behind_proxy: bool) -> Option<Box<Link>> {
         if behind_proxy {
             self.unwrap_proxy(&mut link).await?;
         }
@@ -134,7 +142,7 @@ impl Service {
             tracing::debug!(target: "stoa::net", "TLS handshake failed: {error}");
             return None;
         }
-        Some(link)
+        Some(Box::new(link))
     }
 
     async fn unwrap_proxy(&self, link: &mut Link) -> Option<()> {
@@ -177,20 +185,35 @@ impl Service {
     }
 }
 
-/// Serves, but asks the link to part after `total` and leaves after `grace` more.
-async fn within(
-    serving: impl Future<Output = io::Result<()>>,
+/// A link on its way to its handler.
+enum Begun {
+    Ready(Box<Link>),
+    Preparing(Pin<Box<dyn Future<Output = Option<Box<Link>>> + Send>>),
+}
+
+/// How long a link may be served, where there is a limit.
+struct Bounds {
     stop: CancellationToken,
     total: Duration,
     grace: Duration,
-) -> io::Result<()> {
-    tokio::pin!(serving);
-    if let Ok(result) = tokio::time::timeout(total, &mut serving).await {
-        return result;
+}
+
+impl Bounds {
+    fn of(link: &Link) -> Option<Box<Self>> {
+        let total = link.limits.total.0;
+        (!total.is_zero()).then(|| Box::new(Self { stop: link.stop.clone(), total, grace: link.limits.drain.0 }))
     }
-    stop.cancel();
-    let late = || io::Error::new(io::ErrorKind::TimedOut, "open longer than [limits] total");
-    tokio::time::timeout(grace, serving).await.unwrap_or_else(|_| Err(late()))
+
+    /// Serves, but asks the link to part after `total` and leaves after `grace` more.
+    async fn hold(self: Box<Self>, serving: impl Future<Output = io::Result<()>>) -> io::Result<()> {
+        tokio::pin!(serving);
+        if let Ok(result) = tokio::time::timeout(self.total, &mut serving).await {
+            return result;
+        }
+        self.stop.cancel();
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "open longer than [limits] total");
+        tokio::time::timeout(self.grace, serving).await.unwrap_or_else(|_| Err(late()))
+    }
 }
 
 /// Counts a link while it lives, a panic included.
@@ -307,7 +330,7 @@ mod tests {
         };
         let parting = Links::new(CancellationToken::new()).parting();
         let task = service.attend(link, false, parting);
-        assert!(size_of_val(&task) <= 640, "{} bytes", size_of_val(&task));
+        assert!(size_of_val(&task) <= 176, "{} bytes", size_of_val(&task));
         task.await;
     }
 }

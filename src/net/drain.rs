@@ -61,9 +61,9 @@ impl Links {
         Parting(Arc::clone(&self.parted))
     }
 
-    /// The stop word for one link: cancelled with all others, or alone.
-    pub(super) fn part(&self) -> CancellationToken {
-        self.stop.child_token()
+    /// The stop word for one link: cancelled with all others and, where it must be possible, `alone`.
+    pub(super) fn part(&self, alone: bool) -> CancellationToken {
+        if alone { self.stop.child_token() } else { self.stop.clone() }
     }
 
     /// Waits for the word to stop.

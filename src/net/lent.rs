@@ -54,10 +54,9 @@ pub(super) fn lend() -> Option<io::Result<Lent>> {
 }
 
 impl Lent {
-    /// A handle for waiting on it in the current runtime.
-    pub(super) fn handle(&self) -> io::Result<tokio::net::TcpListener> {
-        let listener = self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?;
-        tokio::net::TcpListener::from_std(listener.try_clone()?)
+    /// A handle for waiting on it.
+    pub(super) fn handle(&self) -> io::Result<TcpListener> {
+        self.listener.as_ref().ok_or(io::ErrorKind::NotConnected)?.try_clone()
     }
 
     /// Drops who connected while nobody waited.

@@ -18,6 +18,10 @@ use super::Stream;
 
 /// Bytes of one turn: large enough to be cheap, small enough to be fair to the links of the same thread.
 const TURN: usize = 512 << 10;
+/// Turns after which others have theirs.
+const TURNS: u32 = 4;
+/// A file of this size goes out by one write.
+const SMALL: usize = 8 << 10;
 /// The kernel keeps a file in memory by pieces no smaller than this.
 const PAGE: usize = 4096;
 /// Bytes read at once where the kernel cannot send by itself.
@@ -48,7 +52,16 @@ async fn by_kernel(
     mut left: u64,
     on_progress: &mut (dyn FnMut(u64) + Send),
 ) -> io::Result<()> {
+    if left <= SMALL as u64 {
+        let sent = at_once(tcp, file, offset, left)?;
+        if sent > 0 {
+            on_progress(sent as u64);
+        }
+        offset += sent as u64;
+        left = left.saturating_sub(sent as u64);
+    }
     let mut warm_until = offset;
+    let mut turns = 0;
     while left > 0 {
         let turn = usize::try_from(left).unwrap_or(TURN).min(TURN);
         if offset >= warm_until {
@@ -66,14 +79,34 @@ async fn by_kernel(
                 offset += sent as u64;
                 left = left.saturating_sub(sent as u64);
                 on_progress(sent as u64);
+                turns += 1;
                 // A fast reader never makes the socket full: others must have their turn even so.
-                tokio::task::yield_now().await;
+                if turns % TURNS == 0 && left > 0 {
+                    tokio::task::yield_now().await;
+                }
             }
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+/// A small file goes out by one read and one write; how much of it did. 0: it is not in memory, or the socket is full.
+fn at_once(tcp: &TcpStream, file: &File, offset: u64, len: u64) -> io::Result<usize> {
+    let mut buffer = [0; SMALL];
+    let room = usize::try_from(len).unwrap_or(SMALL).min(SMALL);
+    let target = buffer.get_mut(..room).unwrap_or_default();
+    let read =
+        rustix::io::preadv2(file, &mut [io::IoSliceMut::new(target)], offset, ReadWriteFlags::NOWAIT).unwrap_or(0);
+    if read < room {
+        return Ok(0);
+    }
+    match rustix::net::send(tcp, target, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+        Ok(sent) => Ok(sent),
+        Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// One turn of sending a file by the kernel, for drivers that poll: how much of `len` bytes went out.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
@@ -22,7 +23,7 @@ use crate::origin::Origin;
 use crate::telemetry::{Seldom, metric};
 
 /// Connections that may wait in the kernel: the peer's own and a few strangers'.
-const BACKLOG: u32 = 8;
+const BACKLOG: i32 = 8;
 /// Ports of a range tried before it counts as used up.
 const TRIES: u16 = 1_000;
 /// What a flood makes the log say is said once in this time.
@@ -90,7 +91,7 @@ impl std::error::Error for NotResumed {}
 pub struct Passive {
     /// The port it waits on.
     pub port: u16,
-    listener: TcpListener,
+    listener: std::net::TcpListener,
     control: IpAddr,
     peer: Peer,
     since: Instant,
@@ -198,12 +199,26 @@ impl Passive {
         Ok(Self { port, listener, control, peer, since: Instant::now(), _lent: lent, _turn: turn })
     }
 
+    /// Most clients are there already when their transfer starts: the runtime only hears of the listener when it must wait.
     async fn accept(self) -> io::Result<TcpStream> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        while let Ok((stream, Some(from))) = rustix::net::acceptfrom_with(&self.listener, flags) {
+            if SocketAddr::try_from(from).is_ok_and(|from| self.knows(from)) {
+                return TcpStream::from_std(stream.into());
+            }
+        }
+        let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         loop {
-            let (stream, from) = self.listener.accept().await?;
-            if self.peer.takes(self.control, from.ip().to_canonical()) {
+            let (stream, from) = listener.accept().await?;
+            if self.knows(from) {
                 return Ok(stream);
             }
+        }
+    }
+
+    fn knows(&self, from: SocketAddr) -> bool {
+        let known = self.peer.takes(self.control, from.ip().to_canonical());
+        if !known {
             metric::data_connection_failed("stranger");
             if let Some(times) = STRANGER.now() {
                 tracing::warn!(
@@ -212,6 +227,7 @@ impl Passive {
                 );
             }
         }
+        known
     }
 
     /// It has waited this long, and nobody ever came.
@@ -241,8 +257,9 @@ impl Lane {
                 _ => "other",
             });
         })?;
-        tcp.set_nodelay(true)?;
+        // Plain bytes go one way, and the end of the connection sends the last of them.
         let Some(secured) = self.secured else { return Ok(Stream::Tcp(tcp)) };
+        tcp.set_nodelay(true)?;
         secured.shake(Stream::Tcp(tcp), wait).await
     }
 }
@@ -284,7 +301,7 @@ async fn connect(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(to).await
 }
 
-fn listen_near(local: IpAddr, ports: &RangeInclusive<u16>) -> io::Result<TcpListener> {
+fn listen_near(local: IpAddr, ports: &RangeInclusive<u16>) -> io::Result<std::net::TcpListener> {
     match listen_in(local, ports) {
         // Behind a PROXY header our own address is the balancer's.
         Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => listen_in(any(local), ports),
@@ -300,7 +317,7 @@ fn any(like: IpAddr) -> IpAddr {
 }
 
 /// Starts at a random port of the range, so that nobody can guess the next one.
-fn listen_in(address: IpAddr, ports: &RangeInclusive<u16>) -> io::Result<TcpListener> {
+fn listen_in(address: IpAddr, ports: &RangeInclusive<u16>) -> io::Result<std::net::TcpListener> {
     let (first, last) = (*ports.start(), *ports.end());
     if first == 0 {
         return listen_on(SocketAddr::new(address, 0));
@@ -320,14 +337,14 @@ fn listen_in(address: IpAddr, ports: &RangeInclusive<u16>) -> io::Result<TcpList
     outcome
 }
 
-fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
+fn listen_on(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The bytes of a connection: plain TCP, TLS over TCP, or an in-memory pipe for tests.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustls::ProtocolVersion;
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
@@ -42,6 +42,37 @@ impl Stream {
             Self::Tls(tls) => tls.get_ref().0.readable().await,
             Self::Pipe(_) => std::future::pending().await,
             Self::Closed => Ok(()),
+        }
+    }
+
+    /// Waits until the kernel holds something unread, or the end. For who reads past this stream, by its [`Stream::handle`]: what the
+    /// stream itself knows of the socket is out of date then. Only for plain TCP; any other is ready at once.
+    ///
+    /// # Errors
+    /// The socket's.
+    pub async fn unread(&self) -> io::Result<()> {
+        let Self::Tcp(tcp) = self else { return Ok(()) };
+        loop {
+            tcp.readable().await?;
+            let peeked = tcp.try_io(Interest::READABLE, || {
+                let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+                rustix::net::recv(tcp, &mut [0; 1], flags).map(drop).map_err(io::Error::from)
+            });
+            match peeked {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// A descriptor of the plain TCP socket that outlives the stream; `None` for any other.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn handle(&self) -> io::Result<Option<OwnedFd>> {
+        match self {
+            Self::Tcp(tcp) => tcp.as_fd().try_clone_to_owned().map(Some),
+            Self::Tls(_) | Self::Pipe(_) | Self::Closed => Ok(None),
         }
     }
 

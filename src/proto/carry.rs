@@ -4,6 +4,8 @@
 
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -14,11 +16,16 @@ use tokio::time::{Instant, sleep, timeout};
 use super::dialogue::{Framing, Intake, Source};
 use super::framing::{Frame, Unframe};
 use crate::error::{Error, Kind, Result};
+use crate::hub::{Soaked, Then};
 use crate::net::rate::Rates;
 use crate::net::{Limits, Stream, pour};
 
-/// First room for a body; a small one needs no more.
+/// First room for a body: most are small.
+const SMALLEST: usize = 16 << 10;
+/// Room for a body that is not small.
 const FIRST: usize = 64 << 10;
+/// A burst of fewer bytes is not worth a thread of its own.
+const WORTH: u64 = 256 << 10;
 /// Room once a body proved large, and what is handed on or written at once.
 const CHUNK: usize = 256 << 10;
 /// A room filled with so many reads or fewer belongs to a fast peer.
@@ -107,6 +114,12 @@ impl Pace {
         }
     }
 
+    /// Bytes that came while nobody waited for the peer.
+    fn moved(&mut self, bytes: u64) {
+        self.moved += bytes;
+        self.in_all += bytes;
+    }
+
     /// Writes all, each step watched.
     async fn write(&mut self, stream: &mut Stream, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
@@ -163,15 +176,21 @@ pub(super) async fn take_in(
     }
 }
 
-/// No byte is copied: reads land in the buffer that is handed on, and the buffer is used again once the intake let go of it.
+/// A slow or small body: reads land in the buffer that is handed on, and the buffer is used again once the intake let go of it. A fast
+/// one: the intake takes it from the socket itself, for as long as it stays fast.
 async fn raw_in(stream: &mut Stream, mut buffer: BytesMut, intake: &mut dyn Intake, pace: &mut Pace) -> Result<()> {
-    buffer.reserve(FIRST);
-    let (mut room, mut reads) = (FIRST, 0);
+    let mut socket = None;
+    let (mut room, mut reads) = (SMALLEST, 0);
+    buffer.reserve(room);
     loop {
         if buffer.len() == buffer.capacity() {
             intake.push(buffer.split().freeze()).await?;
             // Only who fills the room with a few reads gets more of it: a thousand slow cameras stay small.
-            room = if reads <= FEW_READS { CHUNK.min(room * 2) } else { FIRST };
+            let fast = reads <= FEW_READS;
+            if fast && room >= FIRST && pace.rates.is_free() && drink(stream, &mut socket, intake, pace).await? {
+                return Ok(());
+            }
+            room = if fast { CHUNK.min(room * 4) } else { FIRST };
             reads = 0;
             buffer.reserve(room);
         }
@@ -186,6 +205,36 @@ async fn raw_in(stream: &mut Stream, mut buffer: BytesMut, intake: &mut dyn Inta
             intake.push(buffer.freeze()).await?;
         }
         return read.map(drop).map_err(broken);
+    }
+}
+
+/// Lets the intake take from the socket while it is worth it; true at the end of the body.
+async fn drink(
+    stream: &Stream,
+    socket: &mut Option<Arc<OwnedFd>>,
+    intake: &mut dyn Intake,
+    pace: &mut Pace,
+) -> Result<bool> {
+    let socket = match socket {
+        Some(socket) => socket,
+        None => match stream.handle().map_err(broken)? {
+            Some(handle) => socket.insert(Arc::new(handle)),
+            None => return Ok(false),
+        },
+    };
+    loop {
+        let Some(Soaked { bytes, then }) = intake.soak(socket).await? else { return Ok(false) };
+        pace.moved(bytes);
+        match then {
+            Then::End => return Ok(true),
+            Then::Broken(error) => return Err(broken(error)),
+            Then::More if bytes == 0 => return Ok(false),
+            Then::More => {}
+            Then::Dry if bytes < WORTH => return Ok(false),
+            Then::Dry => {
+                pace.wait(async { stream.unread().await.map(|()| 0) }).await.map_err(broken)?;
+            }
+        }
     }
 }
 

@@ -4,10 +4,11 @@
 //! dialogue, a small line buffer and nothing else: everything that is not waiting for a line is boxed.
 
 use std::collections::VecDeque;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -96,25 +97,37 @@ impl<D: Dialogue> Drive<D> {
     }
 
     async fn run(&mut self) -> io::Result<()> {
-        let mut turn = self.react(Event::Opened).await?;
+        let mut open = Box::pin(self.step(None)).await?;
+        while open {
+            // All that an idle connection waits in: whatever else it does is boxed, and gone by then.
+            let heard = self.hear().await?;
+            open = Box::pin(self.step(Some(heard))).await?;
+        }
+        Ok(())
+    }
+
+    /// From what was heard (nothing: the connection is open) to the next wait; false when the connection is closed.
+    async fn step(&mut self, heard: Option<Heard<D::Command>>) -> io::Result<bool> {
+        let mut turn = match heard {
+            None => self.react(Event::Opened).await?,
+            Some(Heard::Command(command)) => self.answer(command).await?,
+            Some(Heard::Malformed(malformed)) => match self.blame() {
+                true => return self.part(Why::Errors).await.map(|()| false),
+                false => self.react(Event::Malformed(malformed)).await?,
+            },
+            Some(Heard::Part(why)) => return self.part(why).await.map(|()| false),
+            Some(Heard::Gone) => return Ok(false),
+        };
         loop {
             turn = match turn {
-                Turn::Wait => match self.hear().await? {
-                    Heard::Command(command) => self.answer(command).await?,
-                    Heard::Malformed(malformed) => match self.blame() {
-                        true => return self.part(Why::Errors).await,
-                        false => self.react(Event::Malformed(malformed)).await?,
-                    },
-                    Heard::Part(why) => return self.part(why).await,
-                    Heard::Gone => return Ok(()),
-                },
+                Turn::Wait => return Ok(true),
                 Turn::Say(reply) => {
                     reply.encode(&mut self.output);
                     Turn::Wait
                 }
                 other => match Box::pin(self.turn(other)).await? {
                     Some(turn) => turn,
-                    None => return Ok(()),
+                    None => return Ok(false),
                 },
             };
         }
@@ -447,9 +460,12 @@ impl<D: Dialogue> Drive<D> {
             } else if self.link.stream.has_hung_up() {
                 self.gone = true;
             } else {
-                match timeout_at(until, read_some(&mut self.link.stream, &mut self.lines, D::LINES.telnet)).await {
-                    Ok(read) => self.gone = !matches!(read, Ok(more) if more > 0),
-                    Err(_) => return,
+                let reading = read_some(&mut self.link.stream, &mut self.lines, D::LINES.telnet);
+                // A deadline that has passed still takes the timer a tick, which is longer than a small file takes in all.
+                let read = if grace.is_zero() { once(reading).await } else { timeout_at(until, reading).await.ok() };
+                match read {
+                    Some(read) => self.gone = !matches!(read, Ok(more) if more > 0),
+                    None => return,
                 }
             }
         }
@@ -525,7 +541,14 @@ fn no_lane(error: io::Error) -> Error {
     Error::new(Kind::Unavailable, words).with(NoLane(error))
 }
 
+/// A plain connection that is idle holds no buffer: there is one when there are bytes to put into it.
 async fn read_some(stream: &mut Stream, lines: &mut LineBuffer, telnet: bool) -> io::Result<usize> {
+    if lines.is_empty()
+        && let Some(tcp) = stream.as_tcp()
+    {
+        lines.release();
+        tcp.readable().await?;
+    }
     let room = lines.room();
     let before = room.len();
     let read = stream.read_buf(room).await?;
@@ -536,6 +559,16 @@ async fn read_some(stream: &mut Stream, lines: &mut LineBuffer, telnet: bool) ->
     }
     lines.noted();
     Ok(read)
+}
+
+/// What is ready at once.
+async fn once<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(done) => Poll::Ready(Some(done)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// Our own work on a command.

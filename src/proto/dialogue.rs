@@ -6,14 +6,16 @@
 use std::borrow::Cow;
 use std::future::Future;
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::hub::{Download, Receipt, Upload};
+use crate::hub::{Download, Receipt, Soaked, Upload};
 use crate::net::side;
 use crate::origin::Origin;
 
@@ -154,6 +156,10 @@ pub trait Feed: Send {
 pub trait Intake: Send {
     /// The next bytes, already unframed.
     async fn push(&mut self, chunk: Bytes) -> Result<()>;
+    /// Takes what a non-blocking descriptor holds; `None`: the bytes must be read and pushed.
+    async fn soak(&mut self, _from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
+        Ok(None)
+    }
     /// Something about the transfer that belongs into the history.
     fn remark(&mut self, _what: &'static str) {}
     /// All came: make it durable; `None` when it is only a part, kept for the next.
@@ -179,6 +185,10 @@ pub enum Left {
 impl Intake for Upload {
     async fn push(&mut self, chunk: Bytes) -> Result<()> {
         Upload::push(self, chunk).await
+    }
+
+    async fn soak(&mut self, from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
+        Upload::soak(self, from).await
     }
 
     fn remark(&mut self, what: &'static str) {

@@ -78,7 +78,20 @@ impl LineBuffer {
         }
     }
 
-    /// Where the next bytes are read to. An idle connection holds [`SMALL`] bytes.
+    /// No byte of a line has come yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.input.is_empty()
+    }
+
+    /// Gives the room of an empty buffer back.
+    pub fn release(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > 0 {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// Where the next bytes are read to. A connection that must hold room while it is idle holds [`SMALL`] bytes.
     pub fn room(&mut self) -> &mut BytesMut {
         if self.input.is_empty() && !self.busy && self.input.capacity() > SMALL {
             self.input = BytesMut::new();
@@ -111,12 +124,6 @@ impl LineBuffer {
     /// Forgets everything: what came before TLS must not be heard after it.
     pub fn forget(&mut self) {
         *self = Self::default();
-    }
-
-    /// True when nothing waits.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.input.is_empty()
     }
 
     /// True when the first bytes are a TLS ClientHello record.

@@ -16,7 +16,7 @@ pub use catalog::rows::{
 pub use catalog::{Batch, Catalog, CatalogSettings, Edit, Engine, EngineKind, Expect};
 pub use volume::directory::Directory;
 pub use volume::path::RelPath;
-pub use volume::{Body, Change, Node, NodeKind, Opened, Room, Stage, StageId, Touched, Volume};
+pub use volume::{Body, Change, Node, NodeKind, Opened, Room, Soaked, Stage, StageId, Then, Touched, Volume};
 
 /// Microseconds since the Unix epoch: the one form in which the store keeps time.
 pub type Micros = i64;

@@ -55,7 +55,9 @@ impl House {
 
 fn from(address: &str, door: &'static str) -> Origin {
     let peer = (address.parse::<std::net::IpAddr>().expect(address), 40_000).into();
-    Origin { peer, ..Origin::inside(door) }
+    let mut origin = Origin::inside(door);
+    origin.peer = peer;
+    origin
 }
 
 fn at(text: &str) -> TreePath {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use stoa::hub::settings::Settings;
 use stoa::net::{Gate, Handler, Limits, Link, Permit, Stream, TlsMode};
-use stoa::origin::Origin;
+use stoa::origin::{Origin, Whence};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
@@ -103,14 +103,14 @@ impl Accepting {
                 () = self.stop.cancelled() => return,
             };
             let (stream, peer) = accepted.expect("a connection");
-            let origin = Origin {
+            let origin = Origin::from(Whence {
                 door: "ftp",
                 listener: "ftp@test".into(),
                 peer,
                 local: stream.local_addr().expect("an address"),
                 link: u64::from(peer.port()),
                 secure: false,
-            };
+            });
             let mut link = Link {
                 stream: Stream::Tcp(stream),
                 origin,

@@ -18,6 +18,7 @@ mod ftp;
 mod ftp_clients;
 mod ftp_commands;
 mod ftp_data;
+mod ftp_large;
 mod hostile_ftp;
 mod http;
 mod hub;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use stoa::hub::settings::Settings;
 use stoa::net::{Handler, Limits, Link, Permit, Stream, Tls, TlsSettings};
-use stoa::origin::Origin;
+use stoa::origin::{Origin, Whence};
 use stoa::proto::{Protocol, Section, Tools, smtp};
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -69,14 +69,14 @@ async fn accept(listener: TcpListener, handler: Arc<dyn Handler>, tls: Option<Ar
             () = stop.cancelled() => return,
         };
         let (stream, peer) = accepted.expect("a connection");
-        let origin = Origin {
+        let origin = Origin::from(Whence {
             door: "smtp",
             listener: "smtp@test".into(),
             peer,
             local: stream.local_addr().expect("an address"),
             link: u64::from(peer.port()),
             secure: false,
-        };
+        });
         let link = Link {
             stream: Stream::Tcp(stream),
             origin,

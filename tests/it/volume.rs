@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use bytes::Bytes;
 use stoa::error::{Kind, Result};
 use stoa::store::fault::volume::{FaultyVolume, VolumeBreak, VolumeFault, VolumePoint};
 use stoa::store::volume::directory::Lookups;
-use stoa::store::{Body, Change, Directory, Node, NodeKind, RelPath, StageId, Touched, Volume};
+use stoa::store::{Body, Change, Directory, Node, NodeKind, RelPath, Soaked, StageId, Then, Touched, Volume};
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -168,14 +170,23 @@ async fn staged_bytes_are_invisible_until_published_and_appendable_after_a_resta
 }
 
 #[tokio::test]
-async fn a_stage_takes_other_files_and_bytes_written_through_its_descriptor() {
+async fn a_stage_takes_other_files_and_what_a_socket_holds() {
     let place = Place::new(Lookups::Probe);
     place.put("source", "0123456789").await.unwrap();
     let source = place.volume.open(&rel("source")).await.unwrap().file;
     let mut stage = place.volume.stage(&StageId("s".into())).await.unwrap();
     stage.append_file(&source, 4).await.unwrap();
-    std::os::unix::fs::FileExt::write_at(&*stage.file(), b"spliced", 4).unwrap();
-    stage.resync().await.unwrap();
+    let (socket, peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let socket = Arc::new(OwnedFd::from(socket));
+    let soaked = stage.soak(&socket, 99).await.unwrap().unwrap();
+    assert!(matches!(soaked, Soaked { bytes: 0, then: Then::Dry }), "{soaked:?}");
+    (&peer).write_all(b"spliced").unwrap();
+    let soaked = stage.soak(&socket, 3).await.unwrap().unwrap();
+    assert!(matches!(soaked, Soaked { bytes: 3, then: Then::More }), "{soaked:?}");
+    drop(peer);
+    let soaked = stage.soak(&socket, 99).await.unwrap().unwrap();
+    assert!(matches!(soaked, Soaked { bytes: 4, then: Then::End }), "{soaked:?}");
     assert_eq!(stage.read_at(0, 99).await.unwrap(), "0123spliced");
     assert_eq!(stage.append_file(&source, 11).await.unwrap_err().kind(), Kind::Conflict);
     assert_eq!((stage.len(), stage.file().metadata().unwrap().len()), (11, 11));

@@ -27,7 +27,7 @@ use stoa::hub::settings::{
 };
 use stoa::hub::{Caller, Hub, TreePath, Volumes};
 use stoa::net::{Handler, Limits, Link, Permit, Stream, Tls, TlsSettings};
-use stoa::origin::Origin;
+use stoa::origin::{Origin, Whence};
 use stoa::proto::{PROTOCOLS, Protocol, Section, Tools};
 use stoa::store::{Catalog, CatalogSettings, Directory, Volume};
 use stoa::units::ByteSize;
@@ -145,7 +145,14 @@ pub fn pipe(door: &'static str, cut: usize) -> (Link, DuplexStream) {
 /// From this machine, by this door.
 pub fn origin(door: &'static str) -> Origin {
     let address = |port| SocketAddr::new([127, 0, 0, 1].into(), port);
-    Origin { door, listener: door.into(), peer: address(50_000), local: address(21), link: 1, secure: false }
+    Origin::from(Whence {
+        door,
+        listener: door.into(),
+        peer: address(50_000),
+        local: address(21),
+        link: 1,
+        secure: false,
+    })
 }
 
 fn standard(folder: &TempDir) -> Settings {

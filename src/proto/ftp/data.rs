@@ -47,7 +47,7 @@ impl Session {
     pub(super) fn forget_data(&mut self) {
         let Some(data) = self.data.take() else { return };
         let told = data.told();
-        if let Data::Passive(listener, _) = data
+        if let Data::Passive(listener, _) = *data
             && let Some(waited) = listener.in_vain_for()
         {
             hint::in_vain(&self.door, &self.origin, told, waited);
@@ -62,7 +62,7 @@ impl Session {
             Reply::new(425, "no port is free for a data connection; try again")
         })?;
         let port = listener.port;
-        self.data = Some(Data::Passive(listener, address));
+        self.data = Some(Box::new(Data::Passive(listener, address)));
         Ok(port)
     }
 
@@ -119,7 +119,7 @@ impl Session {
             hint::bounce(&self.origin, to);
             return say(504, "only to your own address and a port from 1024");
         }
-        self.data = Some(Data::Active(to));
+        self.data = Some(Box::new(Data::Active(to)));
         say(200, if extended { "EPRT ok" } else { "PORT ok" })
     }
 
@@ -159,7 +159,7 @@ impl Session {
         self.told = Some(data.told());
         let from = self.origin.local.ip().to_canonical();
         Ok(Lane::Side(side::Lane {
-            way: match data {
+            way: match *data {
                 Data::Active(to) => side::Way::Active { to, from },
                 Data::Passive(listener, _) => side::Way::Passive(listener),
             },
@@ -198,7 +198,7 @@ impl Session {
             return Ok(say(554, format!("REST {offset} is beyond the end: the file has {size} bytes")));
         }
         let prompt = Some(Reply::new(150, format!("sending {} ({} bytes)", path.name(), size - offset)));
-        self.running = Some(Running { verb: "RETR", path, begun });
+        self.running = Some(Box::new(Running { verb: "RETR", path, begun }));
         Ok(Turn::Give { prompt, source: Source::File(download, offset..size), framing: self.framing(), lane })
     }
 
@@ -261,7 +261,7 @@ impl Session {
         let options = WriteOptions { keep_partial: self.door.settings.keep_partial, ..options };
         match caller.write(&path, options).await {
             Ok(upload) => {
-                self.running = Some(Running { verb, path, begun });
+                self.running = Some(Box::new(Running { verb, path, begun }));
                 let prompt = Some(Reply::new(150, prompt));
                 let rude = match self.door.settings.hangup {
                     Hangup::Devices => caller.account().is_some_and(|account| account.kind == AccountKind::Device),

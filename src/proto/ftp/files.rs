@@ -181,7 +181,7 @@ impl Session {
             Style::Machine => "MLSD",
             Style::Names => "NLST",
         };
-        self.running = Some(Running { verb, path, begun });
+        self.running = Some(Box::new(Running { verb, path, begun }));
         let source = self.in_page(source);
         Ok(Turn::Give { prompt: Some(Reply::new(150, "here comes the listing")), source, framing: Framing::Raw, lane })
     }
@@ -201,7 +201,7 @@ impl Session {
                 (Source::Feed(Box::new(Lines { listing, look })), path)
             }
         };
-        self.running = Some(Running { verb: "STAT", path, begun });
+        self.running = Some(Box::new(Running { verb: "STAT", path, begun }));
         let (source, prompt) = (self.in_page(source), Some(Reply::first(213, format!("Status of {name}:"))));
         Ok(Turn::Give { prompt, source, framing: Framing::Raw, lane: Lane::Inline })
     }

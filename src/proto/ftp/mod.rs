@@ -19,6 +19,7 @@ mod site;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -199,9 +200,14 @@ impl Handler for Handle {
         b"421 too many connections, come back soon\r\n"
     }
 
-    async fn serve(&self, mut link: Link) -> std::io::Result<()> {
+    // Not an `async fn`: the link would stay in the future beside the driver it was moved into.
+    fn serve<'a, 'b>(&'a self, mut link: Link) -> Pin<Box<dyn Future<Output = std::io::Result<()>> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
         link.stream.take_urgent_inline();
-        converse(Session::new(self.0.clone(), &mut link), link).await
+        Box::pin(converse(Session::new(self.0.clone(), &mut link), link))
     }
 }
 

@@ -44,7 +44,7 @@ pub struct Session {
     /// EPSV ALL was said: no other way to open data connections any more.
     pub(super) only_epsv: bool,
     /// How the next data connection is made.
-    pub(super) data: Option<Data>,
+    pub(super) data: Option<Box<Data>>,
     /// What was said about the data connection of the transfer that runs.
     pub(super) told: Option<Told>,
     /// What holds for who speaks.
@@ -63,7 +63,7 @@ pub struct Session {
     pub(super) hash: Algorithm,
     /// HOST: what the client believes we are called.
     pub(super) host: Option<String>,
-    pub(super) running: Option<Running>,
+    pub(super) running: Option<Box<Running>>,
 }
 
 /// Who speaks.

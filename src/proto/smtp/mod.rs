@@ -12,6 +12,7 @@ mod trace;
 mod transaction;
 pub mod xclient;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -83,7 +84,12 @@ impl Handler for Smtpd {
         b"421 4.3.2 too many connections; try again later\r\n"
     }
 
-    async fn serve(&self, mut link: Link) -> std::io::Result<()> {
-        converse(session::Session::new(self.0.clone(), &mut link), link).await
+    // Not an `async fn`: the link would stay in the future beside the driver it was moved into.
+    fn serve<'a, 'b>(&'a self, mut link: Link) -> Pin<Box<dyn Future<Output = std::io::Result<()>> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(converse(session::Session::new(self.0.clone(), &mut link), link))
     }
 }

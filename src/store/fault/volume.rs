@@ -4,6 +4,7 @@
 //! without the fault and look at what is left.
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Kind, Result};
-use crate::store::{Change, Node, Opened, RelPath, Room, Stage, StageId, Touched, Volume};
+use crate::store::{Change, Node, Opened, RelPath, Room, Soaked, Stage, StageId, Touched, Volume};
 
 /// Which calls count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -235,8 +236,9 @@ impl Stage for FaultyStage {
         self.inner.file()
     }
 
-    async fn resync(&mut self) -> Result<()> {
-        self.fault.alive()?;
-        self.inner.resync().await
+    async fn soak(&mut self, from: &Arc<OwnedFd>, most: u64) -> Result<Option<Soaked>> {
+        let way = self.fault.before(VolumePoint::Append)?;
+        let outcome = self.inner.soak(from, most).await;
+        self.fault.after(way, outcome)
     }
 }

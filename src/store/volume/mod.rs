@@ -7,6 +7,7 @@ pub mod directory;
 pub mod path;
 
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -242,11 +243,34 @@ pub trait Stage: Send + Sync {
     /// Reads back, for a digest or for parsing.
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;
 
-    /// The descriptor, lent out for `splice` and `recvfile`; bytes written past `len` are adopted by `resync`.
+    /// The descriptor.
     fn file(&self) -> Arc<File>;
 
-    /// Takes bytes that were written past `len` through [`Stage::file`] for appended.
-    async fn resync(&mut self) -> Result<()> {
-        Ok(())
+    /// Appends what a non-blocking descriptor holds, `most` bytes at most, inside the kernel; a burst of a bounded time. `None`: not here,
+    /// or too many do so already; read and [`Stage::append`] instead.
+    async fn soak(&mut self, _from: &Arc<OwnedFd>, _most: u64) -> Result<Option<Soaked>> {
+        Ok(None)
     }
+}
+
+/// What one [`Stage::soak`] brought.
+#[derive(Debug)]
+pub struct Soaked {
+    /// Bytes appended.
+    pub bytes: u64,
+    /// Why it ended.
+    pub then: Then,
+}
+
+/// Why a [`Stage::soak`] ended.
+#[derive(Debug)]
+pub enum Then {
+    /// Its time or its bytes are used up: there may be more.
+    More,
+    /// Nothing is there now.
+    Dry,
+    /// Nothing will come any more.
+    End,
+    /// The descriptor failed; what came before is appended.
+    Broken(std::io::Error),
 }

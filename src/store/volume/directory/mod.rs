@@ -7,6 +7,7 @@ mod list;
 mod lookup;
 mod publish;
 mod remove;
+mod soak;
 mod stage;
 mod stamp;
 mod sync;
@@ -55,6 +56,8 @@ struct Inner {
     staging: Arc<Staging>,
     listings: Listings,
     stamps: Stamps,
+    /// Nothing here is ever waited for: the file system is memory.
+    memory: bool,
 }
 
 impl Directory {
@@ -82,8 +85,8 @@ impl Directory {
         let staging = if device_of(&outside)? == home { outside } else { stage_inside(root, &fd)? };
         let staging = Arc::new(Staging::new(staging));
         remove::clear_leftovers(&staging)?;
-        let stamps = Stamps::new(is_local(&fd));
-        let inner = Inner { root: Root::new(fd, lookups), staging, listings: Listings::default(), stamps };
+        let (stamps, memory) = (Stamps::new(is_local(&fd)), in_memory(&fd));
+        let inner = Inner { root: Root::new(fd, lookups), staging, listings: Listings::default(), stamps, memory };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -150,6 +153,7 @@ impl Volume for Directory {
         match self.inner.root.open_cached(path, LOOK) {
             Ok(fd) => node_of(fd, path),
             Err(error) if !is_cold(error) => Err(refused(error)),
+            Err(_) if self.inner.memory => self.inner.stat(path),
             Err(_) => {
                 let path = path.clone();
                 self.on_pool(move |inner| inner.stat(&path)).await
@@ -166,6 +170,7 @@ impl Volume for Directory {
         match self.inner.root.open_cached(path, READ) {
             Ok(fd) => opened(fd, path),
             Err(error) if !is_cold(error) => Err(refused(error)),
+            Err(_) if self.inner.memory => self.inner.open(path),
             Err(_) => {
                 let path = path.clone();
                 self.on_pool(move |inner| inner.open(&path)).await
@@ -255,7 +260,7 @@ pub(super) async fn read_at(file: Arc<File>, offset: u64, len: usize) -> Result<
 }
 
 /// A file system that is memory (tmpfs) never makes a reader wait, and does not know the question.
-fn in_memory(file: &File) -> bool {
+fn in_memory(file: impl AsFd) -> bool {
     rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == TMPFS)
 }
 

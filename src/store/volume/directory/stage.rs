@@ -13,9 +13,9 @@ use tokio::task::JoinHandle;
 
 use super::list::each_name;
 use super::lookup::{Seen, file_mode};
-use super::read_at;
+use super::{read_at, soak};
 use crate::error::{Error, Kind, Result};
-use crate::store::{Stage, StageId};
+use crate::store::{Soaked, Stage, StageId};
 
 /// Chunks from this size on are written on the pool; smaller ones are copied into the page cache at once.
 const POOL_WRITE: usize = 64 << 10;
@@ -253,10 +253,29 @@ impl Stage for Staged {
         self.file.clone()
     }
 
-    async fn resync(&mut self) -> Result<()> {
+    async fn soak(&mut self, from: &Arc<OwnedFd>, most: u64) -> Result<Option<Soaked>> {
         self.ready().await?;
-        self.len = self.file.metadata()?.len();
-        Ok(())
+        let Some(place) = soak::Place::take() else { return Ok(None) };
+        let (at, from, file) = (self.len, from.clone(), self.file.clone());
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let outcome = self
+            .on_pool(move || {
+                let soaked = soak::soak(&from, &file, at, most, &place)?;
+                // Nobody listens when the caller gave up; the bytes past its length are cut off then.
+                let _ = tell.send(soaked);
+                Ok(())
+            })
+            .await;
+        match (outcome, told.await) {
+            (Ok(()), Ok(soaked)) => {
+                self.len = at.saturating_add(soaked.bytes);
+                Ok(Some(soaked))
+            }
+            (outcome, _) => {
+                self.cut_back();
+                outcome.and_then(|()| Err(Error::internal("a burst ended without a word")))
+            }
+        }
     }
 }
 
