@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::mailbox::Mailbox;
-use super::maildir::{self, BESIDE, CUR, NEW};
+use super::maildir::{self, CUR, FOLDERS, NEW};
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
 use crate::hub::path::TreePath;
@@ -110,7 +110,7 @@ impl Import {
         let space = view.space(&format!("/mail/{}", caller.name())).filter(|space| space.role == SpaceRole::Mailbox);
         let space = space.cloned().ok_or_else(|| Error::new(Kind::NotFound, "this account has no mailbox"))?;
         let root = space.path.with(&maildir::folder_path(folder)?);
-        let parts = [NEW, CUR].into_iter().chain(BESIDE).map(|part| root.join(part)).collect::<Result<_>>()?;
+        let parts = FOLDERS.into_iter().map(|part| root.join(part)).collect::<Result<_>>()?;
         caller.perform(Lay { root, parts }).await?;
         let mailbox = caller.open_mailbox(folder).await?;
         let mut there: HashMap<u64, Vec<Known>> = HashMap::new();
@@ -170,6 +170,7 @@ impl Import {
             judge: false,
             folders: true,
             tokens: Vec::new(),
+            unheard: false,
             verb: Some("import"),
             detail: about.from.clone(),
         });

@@ -57,7 +57,9 @@ impl Reply {
         let code = match error.kind() {
             Kind::Unauthenticated => "AUTH",
             Kind::Locked => "IN-USE",
-            Kind::Cancelled | Kind::Conflict | Kind::OverQuota | Kind::Throttled | Kind::Unavailable => "SYS/TEMP",
+            Kind::Cancelled | Kind::Conflict | Kind::Full | Kind::OverQuota | Kind::Throttled | Kind::Unavailable => {
+                "SYS/TEMP"
+            }
             Kind::Corrupt | Kind::Denied | Kind::Internal => "SYS/PERM",
             Kind::Exists | Kind::Invalid | Kind::NotEmpty | Kind::NotFound | Kind::TooLarge | Kind::WrongType => "",
         };
