@@ -156,6 +156,30 @@ impl Caller {
     }
 }
 
+/// The largest length an upload may come to, and what is said beyond it.
+pub(super) struct Ceiling {
+    bytes: u64,
+    kind: Kind,
+    says: String,
+}
+
+impl Ceiling {
+    /// One file's limit, or what the quota leaves, whichever is less.
+    pub(super) fn of(caller: &Caller, space: &Space, quota_left: Option<u64>) -> Self {
+        let file_size = caller.hub().view().settings.storage.file_size.0;
+        let quota = quota_left.unwrap_or(u64::MAX);
+        if file_size > 0 && file_size <= quota {
+            return Self { bytes: file_size, kind: Kind::TooLarge, says: too_large(file_size) };
+        }
+        Self { bytes: quota, kind: Kind::OverQuota, says: does_not_fit(space, quota, 0) }
+    }
+
+    /// The verdict on so many bytes.
+    pub(super) fn check(&self, bytes: u64) -> Result<()> {
+        if bytes > self.bytes { Err(Error::new(self.kind, self.says.clone())) } else { Ok(()) }
+    }
+}
+
 /// The space is full, as a panel shows it.
 pub(crate) fn full(space: &Space, used: Usage) -> String {
     match (space.max_bytes, space.max_files) {

@@ -12,7 +12,7 @@ use crate::hub::mail::{self, Envelope, Fingerprint, Octets, Proof};
 use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
 use crate::hub::put::{Content, Put, PutFile};
-use crate::hub::room::{does_not_fit, too_large};
+use crate::hub::room::Ceiling;
 use crate::hub::settings::Overwrite;
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
@@ -121,12 +121,6 @@ pub(crate) struct Incoming {
     inline: usize,
     /// Counts what a message comes to on the wire.
     octets: Option<Octets>,
-}
-
-struct Ceiling {
-    bytes: u64,
-    kind: Kind,
-    says: String,
 }
 
 impl Incoming {
@@ -555,21 +549,6 @@ impl Work {
                 self.discard().await;
             }
         }
-    }
-}
-
-impl Ceiling {
-    fn of(caller: &Caller, space: &Space, quota_left: Option<u64>) -> Self {
-        let file_size = caller.hub().view().settings.storage.file_size.0;
-        let quota = quota_left.unwrap_or(u64::MAX);
-        if file_size > 0 && file_size <= quota {
-            return Self { bytes: file_size, kind: Kind::TooLarge, says: too_large(file_size) };
-        }
-        Self { bytes: quota, kind: Kind::OverQuota, says: does_not_fit(space, quota, 0) }
-    }
-
-    fn check(&self, bytes: u64) -> Result<()> {
-        if bytes > self.bytes { Err(Error::new(self.kind, self.says.clone())) } else { Ok(()) }
     }
 }
 
