@@ -12,6 +12,7 @@ mod barrier;
 pub mod caller;
 mod commit;
 mod compile;
+pub mod download;
 pub mod files;
 mod group;
 pub mod held;

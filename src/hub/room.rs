@@ -174,6 +174,11 @@ impl Ceiling {
         Self { bytes: quota, kind: Kind::OverQuota, says: does_not_fit(space, quota, 0) }
     }
 
+    /// Bytes that may still come behind so many.
+    pub(super) fn left(&self, len: u64) -> u64 {
+        self.bytes.saturating_sub(len)
+    }
+
     /// The verdict on so many bytes.
     pub(super) fn check(&self, bytes: u64) -> Result<()> {
         if bytes > self.bytes { Err(Error::new(self.kind, self.says.clone())) } else { Ok(()) }

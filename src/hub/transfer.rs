@@ -1,6 +1,5 @@
-//! Bytes on their way in and out: uploads that are invisible before their commit, downloads by range.
+//! Bytes on their way in: uploads that are invisible before their commit.
 
-use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
+pub use crate::hub::download::Download;
 use crate::hub::mail::{self, Envelope, Fingerprint, Octets, Proof};
 use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
@@ -16,7 +16,7 @@ use crate::hub::room::Ceiling;
 use crate::hub::settings::Overwrite;
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
-use crate::store::{Micros, Node, Opened, RelPath, Soaked, Stage, StageId};
+use crate::store::{Micros, RelPath, Soaked, Stage, StageId};
 use crate::units::ByteSize;
 
 /// How an upload meets what is there.
@@ -328,7 +328,7 @@ impl Upload {
     /// `Unavailable`: the disk's.
     pub async fn soak(&mut self, from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
         let Some(work) = self.work.as_deref_mut() else { return Err(over()) };
-        let room = work.ceiling.bytes.saturating_sub(work.body.len());
+        let room = work.ceiling.left(work.body.len());
         match &mut work.body.stage {
             Some((_, stage)) if room > 0 && work.hasher.is_none() => stage.soak(from, room).await,
             _ => Ok(None),
@@ -581,38 +581,6 @@ impl Caller {
             return Err(error);
         }
         Ok((Incoming::staged(id, stage), Base { len, tag: Some(Some(opened.node.tag)) }))
-    }
-}
-
-/// An open file.
-#[derive(Clone)]
-pub struct Download {
-    opened: Opened,
-}
-
-impl Download {
-    pub(crate) fn new(opened: Opened) -> Self {
-        Self { opened }
-    }
-
-    /// As it was when opened.
-    #[must_use]
-    pub fn node(&self) -> &Node {
-        &self.opened.node
-    }
-
-    /// The descriptor for `sendfile`; positioned reads only.
-    #[must_use]
-    pub fn file(&self) -> Arc<File> {
-        self.opened.file.clone()
-    }
-
-    /// Up to `len` bytes at `offset`.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
-        self.opened.read_at(offset, len).await
     }
 }
 
