@@ -29,6 +29,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("std::net::Tcp", &["src/net/"]),
     ("tokio_rustls", &["src/net/"]),
     ("hyper::", &["src/proto/http/"]),
+    ("mail_auth", &["src/proto/smtp/"]),
     ("mailparse", &["src/hub/mail"]),
     ("std::env::set_var", &[]),
     ("println!", &["src/cli/"]),

@@ -21,18 +21,21 @@ pub struct CheckArgs {
 
 /// Runs `stoa check`.
 pub fn run(file: Option<&Path>, args: &CheckArgs) -> Result<(), Failure> {
-    let (loaded, problems) = match config::load(file) {
+    let (loaded, (problems, notes)) = match config::load(file) {
         Ok(loaded) => {
-            let problems = probe::all(&loaded);
-            (Some(loaded), problems)
+            let found = probe::all(&loaded);
+            (Some(loaded), found)
         }
-        Err(problems) => (None, problems.0),
+        Err(problems) => (None, (problems.0, Vec::new())),
     };
     if args.json {
         say!("{:#}", json(loaded.as_ref(), &problems));
     } else if let (Some(loaded), false) = (&loaded, args.quiet) {
         say!("# {}", loaded.name());
         say!("{}", explain::text(loaded).trim_end());
+        for note in &notes {
+            say!("# {note}");
+        }
     }
     match problems.is_empty() {
         true => Ok(()),

@@ -7,13 +7,20 @@ use clap::Args;
 use super::Failure;
 use super::desk::Desk;
 use super::table::{self, plain, time};
+use crate::config;
+use crate::error::Error;
 use crate::store::DeliveryRow;
+use crate::telemetry::conversation;
 
 /// What to follow.
 #[derive(Args)]
 pub struct TraceArgs {
-    /// The id of a message, as in `250 2.0.0 Ok: queued as ID`, or an address.
+    /// The id of a message, as in `250 2.0.0 Ok: queued as ID`, or an address; with --conversations, an IP address or an account.
+    #[arg(required_unless_present = "conversations", default_value = "")]
     of: String,
+    /// The last conversations that failed with a machine or account (nobody named: with everybody), and why.
+    #[arg(long, conflicts_with = "json")]
+    conversations: bool,
     /// One JSON object a line.
     #[arg(long)]
     json: bool,
@@ -21,6 +28,9 @@ pub struct TraceArgs {
 
 /// Runs `stoa trace`.
 pub fn run(file: Option<&Path>, args: &TraceArgs) -> Result<(), Failure> {
+    if args.conversations {
+        return conversations(file, &args.of);
+    }
     let desk = Desk::open(file)?;
     let mut rows = desk.wait(desk.hub.trace(&args.of))?;
     if rows.is_empty() {
@@ -48,6 +58,19 @@ pub fn run(file: Option<&Path>, args: &TraceArgs) -> Result<(), Failure> {
         })
         .collect();
     table::print(["TIME", "MESSAGE", "FROM", "TO", "BYTES", "TARGET", "STATE"], &lines);
+    Ok(())
+}
+
+/// What the daemon wrote down; lines of peers are escaped already.
+fn conversations(file: Option<&Path>, who: &str) -> Result<(), Failure> {
+    let loaded = config::load(file)?;
+    let found = conversation::read(loaded.data(), who).map_err(Error::from)?;
+    if found.is_empty() {
+        tell!("no conversation has failed; one that goes well is not kept");
+    }
+    for entry in &found {
+        say!("{entry}\n");
+    }
     Ok(())
 }
 

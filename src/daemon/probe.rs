@@ -12,12 +12,13 @@ use crate::config::{Config, Loaded, Problem};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::net::{Tls, TlsSettings};
+use crate::proto::{PROTOCOLS, Tools};
 use crate::store::{Catalog, CatalogSettings, EngineKind};
 
-/// Everything that would keep the daemon from starting or serving, as far as it can be seen from here.
+/// Problems, and what was tried without finding one. Problems are everything that would keep the daemon from starting or serving, as far as it can be seen from here.
 #[must_use]
-pub fn all(loaded: &Loaded) -> Vec<Problem> {
-    let mut probe = Probe { loaded, problems: Vec::new() };
+pub fn all(loaded: &Loaded) -> (Vec<Problem>, Vec<String>) {
+    let mut probe = Probe { loaded, problems: Vec::new(), notes: Vec::new() };
     probe.data();
     probe.certificate();
     probe.sources();
@@ -27,12 +28,13 @@ pub fn all(loaded: &Loaded) -> Vec<Problem> {
         Ok(runtime) => runtime.block_on(probe.rooms()),
         Err(error) => probe.wrong("check", error.to_string(), "free some memory or threads"),
     }
-    probe.problems
+    (probe.problems, probe.notes)
 }
 
 struct Probe<'a> {
     loaded: &'a Loaded,
     problems: Vec<Problem>,
+    notes: Vec<String>,
 }
 
 impl<'a> Probe<'a> {
@@ -118,10 +120,31 @@ impl<'a> Probe<'a> {
         let opened = async {
             let hub = Hub::open_for_admin(self.config().hub(), catalog, volumes::closed()).await?;
             let tls = Tls::open(&TlsSettings::default(), &scratch.0, &self.config().domain)?;
-            super::start::open_doors(self.config(), &super::start::tools(&hub, &tls, &std::sync::Arc::default()))
+            let tools = super::start::tools(&hub, &tls, &std::sync::Arc::default());
+            super::start::open_doors(self.config(), &tools)?;
+            Ok::<_, Error>(tools)
         };
-        if let Err(error) = opened.await {
-            self.wrong("doors", error.detail(), "correct the value it names");
+        match opened.await {
+            Ok(tools) => self.examine(&tools).await,
+            Err(error) => self.wrong("doors", error.detail(), "correct the value it names"),
+        }
+    }
+
+    /// Lets every listener's language try on itself what must not work.
+    async fn examine(&mut self, tools: &Tools) {
+        let config = self.config();
+        for (number, listen) in config.listen.iter().enumerate() {
+            let Some(protocol) = PROTOCOLS.iter().find(|protocol| protocol.name() == listen.protocol) else { continue };
+            let section = config.section_of(protocol.name(), listen);
+            let Some(examined) = protocol.examine(&section, tools).await else { continue };
+            self.notes.push(format!("listen[{number}] {} {}: {}", listen.protocol, listen.address, examined.tried));
+            for what in examined.worked {
+                self.wrong(
+                    &format!("listen[{number}]"),
+                    what,
+                    "this is a fault of ours: report it, and close the port",
+                );
+            }
         }
     }
 

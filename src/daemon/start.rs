@@ -16,6 +16,7 @@ use crate::hub::Hub;
 use crate::net::{Bound, Gate, Handler, Passed, Service, Tls, Workers, bind_all};
 use crate::proto::{PROTOCOLS, Tools};
 use crate::store::Catalog;
+use crate::telemetry::conversation;
 
 /// What recovery after a crash or a migration may take before systemd loses patience.
 const RECOVERY: Duration = Duration::from_mins(10);
@@ -36,6 +37,9 @@ pub(super) async fn start(file: Option<&Path>, config: Config) -> Result<Daemon>
     let tls = Tls::open(&config.tls, &config.data, &config.domain)?;
     let bound = sockets(&config)?;
 
+    if let Err(error) = conversation::keep(&config.data) {
+        tracing::warn!("failed conversations will not be remembered: {error}");
+    }
     let ready = Arc::new(AtomicBool::new(false));
     let gate = Gate::new(config.limits.clone())?;
     let handlers = open_doors(&config, &tools(&hub, &tls, &ready))?;

@@ -20,7 +20,7 @@ use super::drain::{Links, Parting};
 use super::limit::{Gate, Refusal};
 use super::{Handler, Link, Stream, Tls, TlsMode, proxy};
 use crate::origin::{Origin, Whence};
-use crate::telemetry::{Seldom, metric};
+use crate::telemetry::{Record, Seldom, metric};
 
 /// How long the loop rests when the process or the machine has no descriptor left.
 const BACK_OFF: Duration = Duration::from_millis(50);
@@ -140,6 +140,10 @@ impl Service {
             && let Err(error) = link.secure().await
         {
             tracing::debug!(target: "stoa::net", "TLS handshake failed: {error}");
+            // A browser that does not know our certificate is no machine in trouble.
+            if self.handler.load().alpn().is_empty() {
+                Record::default().file(&link.origin, "", &format!("TLS from the first byte failed: {error}"));
+            }
             return None;
         }
         Some(Box::new(link))

@@ -168,6 +168,7 @@ fn in_words(error: io::Error) -> io::Error {
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
             io::Error::new(error.kind(), "the peer does not speak TLS, but this port does")
         }
+        Some(rustls::Error::PeerIncompatible(why)) => io::Error::new(error.kind(), incompatible(why)),
         Some(rustls::Error::AlertReceived(alert)) => {
             io::Error::new(error.kind(), format!("the peer refused our TLS certificate or settings: {alert:?}"))
         }
@@ -175,5 +176,19 @@ fn in_words(error: io::Error) -> io::Error {
             io::Error::new(error.kind(), "the peer left during the TLS handshake")
         }
         _ => error,
+    }
+}
+
+/// Old machines, in the words of whoever has to set them up.
+fn incompatible(why: &rustls::PeerIncompatible) -> String {
+    use rustls::PeerIncompatible as Why;
+    match why {
+        Why::Tls12NotOffered | Why::Tls12NotOfferedOrEnabled => {
+            "the peer offers only TLS 1.1 or older, which nobody can trust any more; this server speaks TLS 1.2 and 1.3. Let it talk without TLS on a port for its own network only".into()
+        }
+        Why::NoCipherSuitesInCommon | Why::NoKxGroupsInCommon | Why::NoSignatureSchemesInCommon => {
+            format!("the peer knows only encryption that is too weak for this server ({why:?})")
+        }
+        other => format!("the peer's TLS does not fit this server's: {other:?}"),
     }
 }

@@ -23,6 +23,7 @@ use super::line::{Found, IAC, LineBuffer};
 use crate::error::{Error, Kind, Result};
 use crate::net::stream::End;
 use crate::net::{Link, Stream, side};
+use crate::telemetry::Record;
 
 /// Replies to pipelined commands are sent together up to this many bytes.
 const TOGETHER: usize = 16 << 10;
@@ -48,7 +49,11 @@ const NEVER: Duration = Duration::from_hours(24 * 365);
 // Not an `async fn`: its arguments would stay in the future beside the driver they were moved into.
 pub fn converse<D: Dialogue>(talk: D, link: Link) -> impl Future<Output = io::Result<()>> + Send {
     let mut drive = Drive::new(talk, link);
-    async move { drive.run().await }
+    async move {
+        let result = drive.run().await;
+        drive.file();
+        result
+    }
 }
 
 /// What came next.
@@ -76,6 +81,10 @@ struct Drive<D: Dialogue> {
     heard: Instant,
     /// Nothing was heard yet.
     fresh: bool,
+    /// What was said, in case it fails.
+    record: Record,
+    /// Why it failed, where that is seen here and not in the dialogue.
+    trouble: Option<String>,
 }
 
 impl<D: Dialogue> Drive<D> {
@@ -93,6 +102,8 @@ impl<D: Dialogue> Drive<D> {
             opened: now,
             heard: now,
             fresh: true,
+            record: Record::default(),
+            trouble: None,
         }
     }
 
@@ -111,7 +122,7 @@ impl<D: Dialogue> Drive<D> {
         let mut turn = match heard {
             None => self.react(Event::Opened).await?,
             Some(Heard::Command(command)) => self.answer(command).await?,
-            Some(Heard::Malformed(malformed)) => match self.blame() {
+            Some(Heard::Malformed(malformed)) => match self.blame(&malformed) {
                 true => return self.part(Why::Errors).await.map(|()| false),
                 false => self.react(Event::Malformed(malformed)).await?,
             },
@@ -122,7 +133,7 @@ impl<D: Dialogue> Drive<D> {
             turn = match turn {
                 Turn::Wait => return Ok(true),
                 Turn::Say(reply) => {
-                    reply.encode(&mut self.output);
+                    self.say(&reply);
                     Turn::Wait
                 }
                 other => match Box::pin(self.turn(other)).await? {
@@ -160,8 +171,30 @@ impl<D: Dialogue> Drive<D> {
         bounded(self.talk.react(event))
     }
 
+    fn say(&mut self, reply: &D::Reply) {
+        let before = self.output.len();
+        reply.encode(&mut self.output);
+        self.record.said(self.output.get(before..).unwrap_or_default());
+    }
+
+    /// A conversation that failed goes into the book.
+    fn file(&self) {
+        if let Some(why) = self.trouble.as_deref().or_else(|| self.talk.trouble()) {
+            let origin = self.talk.origin().unwrap_or(&self.link.origin);
+            self.record.file(origin, self.talk.account(), why);
+        }
+    }
+
     /// Counts a malformed command; true when it was one too many.
-    fn blame(&mut self) -> bool {
+    fn blame(&mut self, malformed: &Malformed) -> bool {
+        match malformed {
+            Malformed::Foreign("TLS") => {
+                let words = "it began with a TLS handshake where TLS comes later: set it to STARTTLS (explicit TLS), or give it the port with TLS from the first byte";
+                self.trouble = Some(words.into());
+            }
+            Malformed::Foreign(what) => self.trouble = Some(format!("it speaks something else: {what}")),
+            _ => {}
+        }
         self.errors = self.errors.saturating_add(1);
         self.link.limits.errors > 0 && self.errors > self.link.limits.errors
     }
@@ -175,7 +208,7 @@ impl<D: Dialogue> Drive<D> {
         let heard = match self.lines.next(D::LINES) {
             Found::Nothing => return None,
             Found::TooLong => Heard::Malformed(Malformed::TooLong),
-            Found::Line(line) => match self.talk.parse(&line) {
+            Found::Line(line) => match self.parse(&line) {
                 Ok(command) if !self.lines.is_empty() && self.talk.must_wait(&command) => {
                     Heard::Malformed(Malformed::Early)
                 }
@@ -186,6 +219,13 @@ impl<D: Dialogue> Drive<D> {
         self.fresh = false;
         self.heard = Instant::now();
         Some(heard)
+    }
+
+    fn parse(&mut self, line: &[u8]) -> std::result::Result<D::Command, Malformed> {
+        self.heard = Instant::now();
+        let shown = self.talk.shown(line).min(line.len());
+        self.record.heard(line.get(..shown).unwrap_or_default(), shown < line.len(), self.heard.into_std());
+        self.talk.parse(line)
     }
 
     /// Waits for the next line; replies go out when there is none to be answered together with them.
@@ -259,16 +299,28 @@ impl<D: Dialogue> Drive<D> {
 
     /// RFC 3207 §6, RFC 4217: nothing said in the clear may be heard after the handshake.
     async fn secure(&mut self, reply: D::Reply) -> io::Result<Turn<D::Reply>> {
-        reply.encode(&mut self.output);
+        self.say(&reply);
         self.flush().await?;
         self.lines.forget();
         self.waiting.clear();
-        self.link.secure().await?;
+        if let Err(error) = self.link.secure().await {
+            self.trouble = Some(format!("it asked for TLS, and then the handshake failed: {error}"));
+            return Err(error);
+        }
         self.talk.renew(&self.link.origin);
         self.react(Event::Secured).await
     }
 
     async fn part(&mut self, why: Why) -> io::Result<()> {
+        match why {
+            Why::Errors => {
+                self.trouble = Some("it said too much that is no command; does it speak this language at all?".into())
+            }
+            Why::Idle if !self.talk.settled() => {
+                self.trouble = Some("it connected, and then said nothing that could be used".into());
+            }
+            Why::Idle | Why::Shutdown | Why::Total => {}
+        }
         let reply = match self.react(Event::Parting(why)).await? {
             Turn::Say(reply) | Turn::Close(Some(reply)) => Some(reply),
             _ => None,
@@ -279,7 +331,7 @@ impl<D: Dialogue> Drive<D> {
     /// Sends what is due and closes without a reset: an unread command would make the kernel throw the last reply away.
     async fn close(&mut self, reply: Option<D::Reply>) -> io::Result<()> {
         if let Some(reply) = reply {
-            reply.encode(&mut self.output);
+            self.say(&reply);
         }
         self.flush().await?;
         let stream = &mut self.link.stream;
@@ -296,7 +348,7 @@ impl<D: Dialogue> Drive<D> {
     /// Says what comes before a body.
     async fn begin(&mut self, prompt: Option<D::Reply>) -> io::Result<Pace> {
         if let Some(prompt) = prompt {
-            prompt.encode(&mut self.output);
+            self.say(&prompt);
         }
         self.flush().await?;
         Ok(self.pace())
@@ -407,7 +459,7 @@ impl<D: Dialogue> Drive<D> {
                         Meanwhile::Answer if self.waiting.is_empty() => {
                             // Only a reply makes sense here; a dialogue that wants more classifies the command as `Wait`.
                             if let Turn::Say(reply) = self.answer(command).await? {
-                                reply.encode(&mut self.output);
+                                self.say(&reply);
                                 self.flush().await?;
                             }
                         }

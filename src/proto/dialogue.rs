@@ -276,6 +276,27 @@ pub trait Dialogue: Send {
         false
     }
 
+    /// How many bytes of a line may be written down; what is behind them is a secret, or may be one. Most of a language's lines have
+    /// none, so it says so; by default only the first word is shown.
+    fn shown(&self, line: &[u8]) -> usize {
+        line.iter().position(|byte| *byte == b' ').unwrap_or(line.len().min(4))
+    }
+
+    /// Why the conversation fails so far, in words for whoever looks after the machine at the other end; `None`: it goes well.
+    fn trouble(&self) -> Option<&str> {
+        None
+    }
+
+    /// Who talks, where the dialogue knows better than the connection (XCLIENT).
+    fn origin(&self) -> Option<&Origin> {
+        None
+    }
+
+    /// Who signed in; empty: nobody.
+    fn account(&self) -> &str {
+        ""
+    }
+
     /// The origin changed (TLS came up).
     fn renew(&mut self, _origin: &Origin) {}
 

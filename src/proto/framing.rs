@@ -302,6 +302,19 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_believes_it_has_ended_is_seen() {
+        for (text, believes) in
+            [("a\n.\n", true), ("a\r\n.\n", true), ("a\n.", false), ("a\r\n", false), ("a.\n", false)]
+        {
+            let (mut state, mut out) = (Unframe::new(dots(Bare::Normalize)), BytesMut::new());
+            for piece in text.as_bytes().chunks(1) {
+                assert!(!state.feed(piece, &mut out).1);
+            }
+            assert_eq!(state.looks_ended(), believes, "{text:?}");
+        }
+    }
+
+    #[test]
     fn bare_ends_can_be_kept_or_refused() {
         assert_eq!(unframe(dots(Bare::Keep), b"a\nb\rc\r\n.\r\n").0, b"a\nb\rc\r\n");
         assert!(unframe(dots(Bare::Refuse), b"a\nb\r\n.\r\n").3);

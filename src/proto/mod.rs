@@ -15,11 +15,22 @@ pub mod smtp;
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use crate::error::{Error, Kind, Result};
 use crate::hub::Hub;
 use crate::net::{Handler, Tls};
 
+/// What a language found out about itself.
+pub struct Examined {
+    /// What was tried, in one line.
+    pub tried: String,
+    /// What worked and must not.
+    pub worked: Vec<String>,
+}
+
 /// One language the daemon speaks.
+#[async_trait]
 pub trait Protocol: Sync {
     /// Its name in `[[listen]]`, in every log line and on every metric.
     fn name(&self) -> &'static str;
@@ -32,6 +43,11 @@ pub trait Protocol: Sync {
     /// # Errors
     /// `Invalid`, naming the key, the value and the remedy.
     fn open(&self, section: &Section, tools: &Tools) -> Result<Arc<dyn Handler>>;
+
+    /// Tries on itself, opened with this table, what must never work (an open relay). Stores nothing.
+    async fn examine(&self, _section: &Section, _tools: &Tools) -> Option<Examined> {
+        None
+    }
 }
 
 /// Its table of the configuration.

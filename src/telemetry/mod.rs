@@ -1,6 +1,7 @@
 //! What operators see: log files that rotate, one access line per operation, a bounded set of metrics.
 
 pub mod access;
+pub mod conversation;
 mod ledger;
 mod line;
 pub mod log;
@@ -9,5 +10,6 @@ pub mod roll;
 pub mod seldom;
 
 pub use access::Access;
+pub use conversation::Record;
 pub use log::{Guard, LogSettings};
 pub use seldom::Seldom;

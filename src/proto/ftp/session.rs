@@ -495,6 +495,14 @@ impl Dialogue for Session {
         self.written(turn)
     }
 
+    fn shown(&self, line: &[u8]) -> usize {
+        let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+        let verb = line.get(..end).unwrap_or_default();
+        let plain = (3..=4).contains(&end) && verb.iter().all(u8::is_ascii_alphabetic);
+        let secret = [b"PASS", b"ACCT"].iter().any(|word| verb.eq_ignore_ascii_case(*word));
+        if plain && !secret { line.len() } else { end.min(4) }
+    }
+
     async fn react(&mut self, event: Event) -> Turn {
         let turn = self.respond(event);
         self.written(turn)

@@ -136,6 +136,28 @@ impl Command {
     }
 }
 
+impl Command {
+    /// How many bytes of a line may be written down. Whoever is refused AUTH may still send name and password as if they were commands.
+    #[must_use]
+    pub(super) fn shown(line: &[u8]) -> usize {
+        const KNOWN: [&str; 14] = [
+            "BDAT", "DATA", "EHLO", "EXPN", "HELO", "HELP", "LHLO", "MAIL", "NOOP", "QUIT", "RCPT", "RSET", "STARTTLS",
+            "VRFY",
+        ];
+        let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
+        let first = line.get(..end).unwrap_or_default();
+        let is = |known: &&str| first.eq_ignore_ascii_case(known.as_bytes());
+        if KNOWN.iter().any(|known| is(&known)) {
+            return line.len();
+        }
+        if is(&"AUTH") {
+            let rest = line.get(end + 1..).unwrap_or_default();
+            return end + 1 + rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
+        }
+        if end == line.len() { 0 } else { end }
+    }
+}
+
 /// A line that another protocol sends first, in words for the log.
 fn foreign(line: &[u8]) -> Option<&'static str> {
     if line.starts_with(&[0x16, 0x03]) {
@@ -294,6 +316,18 @@ mod tests {
         assert!(matches!(unknown("STARTTLS now"), Err(Malformed::Syntax(_))));
         assert!(matches!(unknown("EHLO"), Err(Malformed::Syntax(_))));
         assert_eq!(Command::parse(&[b'A'; 4097]), Err(Malformed::TooLong));
+    }
+
+    #[test]
+    fn no_password_is_shown() {
+        let shown = |line: &str| line[..Command::shown(line.as_bytes()).min(line.len())].to_owned();
+        assert_eq!(shown("mail FROM:<a@b> SIZE=3"), "mail FROM:<a@b> SIZE=3");
+        assert_eq!(shown("AUTH PLAIN AGJvYgBidWlsZGVy"), "AUTH PLAIN");
+        assert_eq!(shown("auth login"), "auth login");
+        assert_eq!(shown("AUTH"), "AUTH");
+        assert_eq!(shown("AGJvYgBidWlsZGVy"), "");
+        assert_eq!(shown("AUTHPLAIN AGJvYgBidWlsZGVy"), "AUTHPLAIN");
+        assert_eq!(shown(" AUTH PLAIN AGJvYgBidWlsZGVy"), "");
     }
 
     #[test]

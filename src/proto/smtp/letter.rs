@@ -7,22 +7,26 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use super::head::Head;
+use super::verify::Prover;
 use crate::error::{Error, Kind, Result};
 use crate::hub::{Receipt, Upload};
 use crate::proto::dialogue::Intake;
 use crate::units::ByteSize;
 
-/// Marks the error of a message that has gone round in circles (554 5.4.6).
+/// Marks the error of a message that is refused for a reason RFC 3463 or RFC 7372 has a status of its own for.
 #[derive(Debug)]
-pub(super) struct Loop;
+pub(super) struct Status(pub &'static str);
 
-impl std::fmt::Display for Loop {
+impl std::fmt::Display for Status {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("too many Received headers")
+        f.write_str(self.0)
     }
 }
 
-impl std::error::Error for Loop {}
+impl std::error::Error for Status {}
+
+/// RFC 3463 §3.5: routing loop detected.
+const LOOP: Status = Status("5.4.6");
 
 /// What became of a message for each of its recipients, where each has a reply of its own (LMTP).
 pub(super) type Outcomes = Arc<Mutex<Vec<Result<Receipt>>>>;
@@ -37,13 +41,34 @@ pub(super) struct Letter {
     taken: u64,
     head: Head,
     each: Option<Outcomes>,
+    prover: Option<Prover>,
 }
 
 impl Letter {
     /// At most `most` bytes of content; 0: as many as the hub takes.
     pub(super) fn new(upload: Upload, most: ByteSize, head: Head) -> Self {
         let most = if most.0 == 0 { u64::MAX } else { most.0 };
-        Self { upload, most, taken: 0, head, each: None }
+        Self { upload, most, taken: 0, head, each: None, prover: None }
+    }
+
+    /// What it comes with is looked up before it is delivered.
+    pub(super) fn proved_by(mut self, prover: Prover) -> Self {
+        self.prover = Some(prover);
+        self
+    }
+
+    /// What was held back of the header section, and what is known of the message's origin.
+    async fn complete(&mut self) -> Result<()> {
+        let mut held = BytesMut::new();
+        self.head.finish(&mut held);
+        if !held.is_empty() {
+            self.upload.push(held.freeze()).await?;
+        }
+        if let Some(prover) = self.prover.take() {
+            let (proof, lines) = prover.finish().await?;
+            self.upload.vouch(proof, lines.into()).await?;
+        }
+        Ok(())
     }
 
     /// Each recipient gets an outcome of its own.
@@ -61,13 +86,16 @@ impl Intake for Letter {
             let says = format!("the message is larger than {}, the most taken here", ByteSize(self.most));
             return Err(Error::new(Kind::TooLarge, says));
         }
+        if let Some(prover) = &mut self.prover {
+            prover.feed(&chunk);
+        }
         if self.head.is_over() {
             return self.upload.push(chunk).await;
         }
         let mut front = BytesMut::with_capacity(chunk.len().min(4096));
         let rest = self.head.pass(chunk, &mut front);
         if self.head.is_loop() {
-            return Err(Error::new(Kind::Invalid, "the message goes round in circles: too many hops").with(Loop));
+            return Err(Error::new(Kind::Invalid, "the message goes round in circles: too many hops").with(LOOP));
         }
         for piece in [front.freeze(), rest] {
             if !piece.is_empty() {
@@ -78,11 +106,7 @@ impl Intake for Letter {
     }
 
     async fn commit(mut self: Box<Self>) -> Result<Option<Receipt>> {
-        let mut held = BytesMut::new();
-        self.head.finish(&mut held);
-        if !held.is_empty()
-            && let Err(error) = self.upload.push(held.freeze()).await
-        {
+        if let Err(error) = self.complete().await {
             self.upload.abandon().await;
             return Err(error);
         }

@@ -4,12 +4,14 @@ pub mod address;
 pub mod command;
 mod head;
 mod letter;
+mod relay;
 pub mod reply;
 mod session;
 mod settings;
 mod sign_in;
 mod trace;
 mod transaction;
+mod verify;
 pub mod xclient;
 
 use std::pin::Pin;
@@ -17,18 +19,20 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use settings::{Role, Settings};
+pub use settings::{Role, Settings, Verify};
 
 use super::converse::converse;
-use super::{Protocol, Section, Tools};
+use super::{Examined, Protocol, Section, Tools};
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::net::{Handler, Link};
 use settings::Networks;
+use verify::Checker;
 
 /// The language.
 pub struct Smtp;
 
+#[async_trait]
 impl Protocol for Smtp {
     fn name(&self) -> &'static str {
         "smtp"
@@ -41,6 +45,10 @@ impl Protocol for Smtp {
     fn open(&self, section: &Section, tools: &Tools) -> Result<Arc<dyn Handler>> {
         Ok(Arc::new(Smtpd(Arc::new(Door::open(section, tools)?))))
     }
+
+    async fn examine(&self, section: &Section, tools: &Tools) -> Option<Examined> {
+        Some(relay::examine(Arc::new(Door::open(section, tools).ok()?)).await)
+    }
 }
 
 /// What all conversations on a listener share.
@@ -51,6 +59,7 @@ struct Door {
     networks: Networks,
     no_starttls: Networks,
     xclient_from: Networks,
+    checker: Option<Arc<Checker>>,
 }
 
 impl Door {
@@ -63,6 +72,7 @@ impl Door {
             networks: Networks::read("networks", &settings.networks)?,
             no_starttls: Networks::read("no_starttls", &settings.no_starttls)?,
             xclient_from: Networks::read("xclient_from", &settings.xclient_from)?,
+            checker: Checker::open(settings.verify, &settings.dns, settings.verify_time.0)?,
             settings,
         })
     }

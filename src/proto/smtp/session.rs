@@ -2,6 +2,7 @@
 //!
 //! Never holds the wire, never relays, never says more about a recipient than whether mail for it is taken.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -59,6 +60,8 @@ pub(super) struct Session {
     pub(super) state: State,
     pub(super) bad_recipients: u32,
     pub(super) bad_sign_ins: u32,
+    /// Why nothing has come of it so far.
+    pub(super) trouble: Option<Cow<'static, str>>,
 }
 
 impl Session {
@@ -77,6 +80,7 @@ impl Session {
             state: State::Fresh,
             bad_recipients: 0,
             bad_sign_ins: 0,
+            trouble: None,
         }
     }
 
@@ -88,8 +92,9 @@ impl Session {
         self.door.networks.is_empty() || self.door.networks.hold(self.origin.peer.ip())
     }
 
-    fn open(&self) -> Turn<Reply> {
+    fn open(&mut self) -> Turn<Reply> {
         if !self.is_welcome() {
+            self.trouble = Some("its address is in none of this listener's `networks`".into());
             tracing::warn!(
                 peer = %self.origin.peer, listener = &*self.origin.listener,
                 "refused: the peer is in none of this listener's networks"
@@ -152,6 +157,7 @@ impl Session {
             return Turn::Say(Reply::new(503, "5.5.1", "TLS is up already"));
         }
         if !self.upgradable {
+            self.trouble = Some("it insists on STARTTLS, which this listener does not offer: give the listener tls = \"upgrade\", or switch TLS off in the machine".into());
             return Turn::Say(Reply::new(502, "5.5.1", "this port offers no TLS"));
         }
         Turn::Secure(Reply::new(220, "2.0.0", "ready for TLS"))
@@ -160,6 +166,7 @@ impl Session {
     /// A machine we trust says for whom it speaks; the conversation begins anew with that one.
     fn speak_for(&mut self, client: Xclient) -> Turn<Reply> {
         if !self.door.xclient_from.hold(self.neighbour) {
+            self.trouble = Some("it says XCLIENT, and its address is not in xclient_from".into());
             return Turn::Say(Reply::new(550, "5.7.0", "you may not say who you are"));
         }
         if let Some(address) = client.address {
@@ -175,12 +182,13 @@ impl Session {
         self.open()
     }
 
-    fn malformed(&self, malformed: Malformed) -> Turn<Reply> {
+    fn malformed(&mut self, malformed: Malformed) -> Turn<Reply> {
         match malformed {
             Malformed::Unknown => Turn::Say(Reply::new(500, "5.5.2", "command not recognised")),
             Malformed::Syntax(text) => Turn::Say(Reply::new(501, "5.5.4", text)),
             Malformed::TooLong => Turn::Say(Reply::new(500, "5.5.2", "the line is too long")),
             Malformed::Early => {
+                self.trouble = Some("it does not wait for replies, as mail servers must; a listener with role = \"device\" or \"general\" lets it".into());
                 Turn::Close(Some(Reply::new(554, "5.5.0", "wait for the reply before you say more (RFC 2920)")))
             }
             Malformed::Foreign(what) => {
@@ -268,7 +276,11 @@ impl Dialogue for Session {
             (state, Command::Bdat { octets, .. }) => self.stray_chunk(state, octets),
             (state, command) => {
                 self.state = state;
-                Turn::Say(self.unmoved(&command))
+                let reply = self.unmoved(&command);
+                if reply.code() == 503 {
+                    self.trouble = Some("it says commands in an order that cannot be; see the first 503".into());
+                }
+                Turn::Say(reply)
             }
         }
     }
@@ -299,6 +311,26 @@ impl Dialogue for Session {
         // A program made to talk to us (a browser, a smuggled message) does not wait; mail servers do.
         let group_ends = matches!(command, Command::Data | Command::Ehlo(_) | Command::Helo(_));
         self.door.settings.role == Role::Mx && group_ends
+    }
+
+    fn shown(&self, line: &[u8]) -> usize {
+        match self.state {
+            State::Proving(_) => 0,
+            _ => Command::shown(line),
+        }
+    }
+
+    fn trouble(&self) -> Option<&str> {
+        // A port for the whole world hears too much nonsense to remember it; what it refuses is in the access log.
+        self.trouble.as_deref().filter(|_| self.door.settings.role != Role::Mx)
+    }
+
+    fn origin(&self) -> Option<&Origin> {
+        Some(&self.origin)
+    }
+
+    fn account(&self) -> &str {
+        self.caller.name()
     }
 
     fn renew(&mut self, origin: &Origin) {

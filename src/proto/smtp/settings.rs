@@ -1,13 +1,14 @@
 //! `[smtp]` and what a listener lays over it: who may connect, who signs in, and what is taken from whom.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
 use crate::proto::dialogue::Bare;
-use crate::units::ByteSize;
+use crate::units::{ByteSize, Span};
 
 /// Fewest recipients a message may be allowed, RFC 5321 §4.5.3.1.8.
 const FEWEST_RECIPIENTS: usize = 100;
@@ -43,6 +44,19 @@ impl Role {
     }
 }
 
+/// Whether it is looked up where messages come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verify {
+    /// Refused when the sender's domain asks for that.
+    Enforce,
+    /// Written into `Authentication-Results`, and told to drop addresses.
+    Note,
+    /// Nobody looks.
+    #[default]
+    Off,
+}
+
 /// `[smtp]`: how mail is taken.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -69,6 +83,12 @@ pub struct Settings {
     pub bare: Bare,
     /// Networks that may say for whom they speak (XCLIENT).
     pub xclient_from: Vec<String>,
+    /// SPF, DKIM, DMARC and ARC: `off`, `note` or `enforce`.
+    pub verify: Verify,
+    /// Name servers asked for that; empty: the system's.
+    pub dns: Vec<String>,
+    /// All lookups for one message take no longer.
+    pub verify_time: Span,
 }
 
 impl Default for Settings {
@@ -85,6 +105,9 @@ impl Default for Settings {
             no_starttls: Vec::new(),
             bare: Bare::Normalize,
             xclient_from: Vec::new(),
+            verify: Verify::Off,
+            dns: Vec::new(),
+            verify_time: Span(Duration::from_secs(10)),
         }
     }
 }

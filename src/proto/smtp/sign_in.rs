@@ -24,15 +24,20 @@ impl Session {
 
     pub(super) async fn authenticate(&mut self, mechanism: Option<Mechanism>, initial: Option<&[u8]>) -> Turn<Reply> {
         if self.door.settings.role == Role::Mx {
+            self.trouble = Some("it wants to sign in on a port for other mail servers (role = \"mx\"): give it the port of a submission or device listener".into());
             return Turn::Say(Reply::new(502, "5.5.1", "nobody signs in on this port"));
         }
         if !self.offers_auth() {
+            self.trouble = Some("it sends its password without TLS: switch TLS (STARTTLS, or SSL on the TLS port) on in the machine, or set auth_in_clear for a listener of its network".into());
             return Turn::Say(Reply::new(538, "5.7.11", "a password needs TLS: use STARTTLS first, or the TLS port"));
         }
         if self.caller.account().is_some_and(|account| !account.has_no_password()) {
             return Turn::Say(Reply::new(503, "5.5.1", "you are signed in already"));
         }
         let Some(mechanism) = mechanism else {
+            self.trouble = Some(
+                "it can only sign in by a mechanism this server does not do: set it to PLAIN or LOGIN, with TLS".into(),
+            );
             return Turn::Say(Reply::new(504, "5.5.4", "the mechanisms are PLAIN and LOGIN"));
         };
         let (exchange, step) = Exchange::begin(mechanism, initial);
@@ -69,8 +74,9 @@ impl Session {
         };
         self.note("AUTH", name, 0, &reply, since);
         match outcome {
-            Ok(caller) => self.caller = caller,
+            Ok(caller) => (self.caller, self.trouble) = (caller, None),
             Err(error) => {
+                self.trouble = Some(format!("its sign-in as `{name}` was refused: {}", error.public()).into());
                 log_fault(&error);
                 self.bad_sign_ins += 1;
                 if self.bad_sign_ins >= MOST_BAD_SIGN_INS {

@@ -44,10 +44,10 @@ pub(super) struct Trace<'a> {
 }
 
 impl Trace<'_> {
-    /// The header lines, RFC 5321 §4.4, with the findings about the message's origin between them.
-    pub(super) fn lines(&self, findings: &str) -> String {
-        let mut text = String::with_capacity(320 + findings.len());
-        let _ = write!(text, "Return-Path: <{}>\r\n{findings}", harmless(self.sender));
+    /// The header lines, RFC 5321 §4.4; the first one is Return-Path.
+    pub(super) fn lines(&self) -> String {
+        let mut text = String::with_capacity(320);
+        let _ = write!(text, "Return-Path: <{}>\r\n", harmless(self.sender));
         let name = match domain_only(self.hello) {
             name if name.is_empty() => "unknown".to_owned(),
             name => name,
@@ -119,7 +119,7 @@ mod tests {
             sender,
             only_recipient,
         };
-        String::from_utf8(trace.lines("").into_bytes()).unwrap()
+        String::from_utf8(trace.lines().into_bytes()).unwrap()
     }
 
     #[test]

@@ -9,11 +9,12 @@ use super::Role;
 use super::address::Address;
 use super::command::Mail;
 use super::head::{Head, Missing};
-use super::letter::{Chunk, Letter, Loop, Outcomes, Refused, Shelf};
+use super::letter::{Chunk, Letter, Outcomes, Refused, Shelf, Status};
 use super::reply::{Phase, Reply};
 use super::session::{Session, State, log_fault, out_of_order};
 use super::trace::{Trace, date};
-use crate::error::{Error, Result};
+use super::verify::{Claim, Prover};
+use crate::error::{Error, Kind, Result};
 use crate::hub::{Envelope, Rcpt, Receipt, Recipient};
 use crate::proto::dialogue::{Framing, Lane, Turn};
 
@@ -57,9 +58,11 @@ impl Session {
         let most = self.door.settings.message_size.0;
         let submission = self.door.settings.role == Role::Submission;
         if submission && self.caller.is_guest() {
+            self.trouble = Some("it sent MAIL before AUTH: this listener (role = \"submission\") takes nothing without a sign-in. Give the machine a name and password, and TLS, or the port of a device listener".into());
             return Reply::new(530, "5.7.0", "sign in first");
         }
         if most > 0 && mail.size.is_some_and(|size| size > most) {
+            self.trouble = Some("its message is larger than message_size".into());
             return Reply::new(552, "5.3.4", format!("the largest message taken here has {most} bytes"));
         }
         if !mail.utf8 && mail.sender.as_ref().is_some_and(Address::is_international) {
@@ -68,6 +71,7 @@ impl Session {
         if let (true, Some(sender)) = (submission, &mail.sender)
             && !self.door.hub.sends_as(&self.caller, &sender.local, &sender.domain).await
         {
+            self.trouble = Some(format!("it signed in as {} and sends as somebody else", self.caller.name()).into());
             return Reply::new(553, "5.7.1", format!("{} may not send as {sender}", self.caller.name()));
         }
         self.state = State::Writing(Box::new(Writing { mail, recipients: Vec::new() }));
@@ -107,6 +111,7 @@ impl Session {
 
     async fn refuse_recipient(&mut self, address: &Address, error: &Error, since: Instant) -> Turn<Reply> {
         let reply = Reply::refusal(Phase::Recipient, error);
+        self.trouble = Some(format!("the recipient {address} was refused: {}", error.public()).into());
         self.note("RCPT", &address.to_string(), 0, &reply, since);
         log_fault(error);
         if reply.code() < 500 {
@@ -182,18 +187,24 @@ impl Session {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let recipients = listed(&writing.recipients);
         let sender = writing.mail.sender.as_ref().map(ToString::to_string).unwrap_or_default();
-        let trace = self.trace(&id, &sender, &writing).into();
+        let trace = self.trace(&id, &sender, &writing);
+        let prover = self.prover(&sender);
         let (size, count) = (writing.mail.size, writing.recipients.len());
         let envelope = Envelope { id: id.clone(), sender, recipients: writing.recipients, size, proof: None };
         let since = Instant::now();
+        let head = self.head(&id);
         let opened = async {
             let mut upload = self.caller.deliver(envelope).await?;
-            upload.preface(trace).await?;
-            Ok(upload)
+            let most = self.door.settings.message_size;
+            // What is looked up stands between the trace fields: then they are put in front at the end.
+            if let Some(prover) = prover {
+                return Ok(Letter::new(upload, most, head).proved_by(prover(trace)));
+            }
+            upload.preface(trace.into()).await?;
+            Ok(Letter::new(upload, most, head))
         };
         match opened.await {
-            Ok(upload) => {
-                let mut letter = Letter::new(upload, self.door.settings.message_size, self.head(&id));
+            Ok(mut letter) => {
                 let each = self.door.settings.lmtp.then(|| (count, Outcomes::default()));
                 if let Some((_, outcomes)) = &each {
                     letter = letter.one_by_one(Arc::clone(outcomes));
@@ -202,11 +213,24 @@ impl Session {
             }
             Err(error) => {
                 let reply = Reply::refusal(Phase::Data, &error);
+                self.trouble = Some(format!("its message was refused: {}", error.public()).into());
                 self.note(verb, &recipients, 0, &reply, since);
                 log_fault(&error);
                 Err(reply)
             }
         }
+    }
+
+    /// Looks up where a stranger's message comes from, where that is asked for; it wants the trace fields.
+    fn prover(&self, sender: &str) -> Option<impl FnOnce(String) -> Prover + use<>> {
+        let checker = self.door.checker.clone().filter(|_| self.caller.is_guest())?;
+        let claim = Claim {
+            address: self.origin.peer.ip().to_canonical(),
+            helo: self.hello.name.clone(),
+            sender: sender.to_owned(),
+            host: self.door.host(),
+        };
+        Some(move |trace| Prover::new(checker, claim, trace))
     }
 
     fn head(&self, id: &str) -> Head {
@@ -234,7 +258,7 @@ impl Session {
             sender,
             only_recipient,
         };
-        trace.lines("")
+        trace.lines()
     }
 
     /// A body came, or a part of one, or not.
@@ -252,6 +276,10 @@ impl Session {
             self.state = State::Receiving(Box::new(receiving));
             return Reply::new(250, "2.0.0", "taken; go on");
         }
+        self.trouble = match &outcome {
+            Ok(_) => None,
+            Err(error) => Some(format!("its message was not taken: {}", error.public()).into()),
+        };
         let bytes = outcome.as_ref().ok().and_then(|receipt| receipt.as_ref()).map_or(0, |receipt| receipt.bytes);
         let reply = match &receiving.each {
             None => receiving.reply(outcome.as_ref().map(|_| ())),
@@ -271,13 +299,16 @@ impl Receiving {
     fn reply(&self, outcome: std::result::Result<(), &Error>) -> Reply {
         match outcome {
             Ok(()) => Reply::new(250, "2.0.0", format!("Ok: queued as {}", self.id)),
-            Err(error) if error.source().is_some_and(<dyn std::error::Error>::is::<Loop>) => {
-                Reply::new(554, "5.4.6", error.public().to_owned())
-            }
-            Err(error) => {
-                log_fault(error);
-                Reply::refusal(Phase::Data, error)
-            }
+            Err(error) => match error.source().and_then(|source| source.downcast_ref::<Status>()) {
+                Some(Status(status)) => {
+                    let code = if error.kind() == Kind::Denied { 550 } else { 554 };
+                    Reply::new(code, status, error.public().to_owned())
+                }
+                None => {
+                    log_fault(error);
+                    Reply::refusal(Phase::Data, error)
+                }
+            },
         }
     }
 
