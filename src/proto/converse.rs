@@ -314,7 +314,7 @@ impl<D: Dialogue> Drive<D> {
     async fn part(&mut self, why: Why) -> io::Result<()> {
         match why {
             Why::Errors => {
-                self.trouble = Some("it said too much that is no command; does it speak this language at all?".into())
+                self.trouble = Some("it said too much that is no command; does it speak this language at all?".into());
             }
             Why::Idle if !self.talk.settled() => {
                 self.trouble = Some("it connected, and then said nothing that could be used".into());

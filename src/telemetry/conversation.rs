@@ -125,7 +125,9 @@ impl Record {
 }
 
 /// Who spoke and when, what, and all that follows.
-fn next(lines: &[u8]) -> Option<((u8, u32), &[u8], &[u8])> {
+type Line<'a> = ((u8, u32), &'a [u8], &'a [u8]);
+
+fn next(lines: &[u8]) -> Option<Line<'_>> {
     let (&who, rest) = lines.split_first()?;
     let (at, rest) = rest.split_first_chunk::<4>()?;
     let (&length, rest) = rest.split_first()?;

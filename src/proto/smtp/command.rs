@@ -147,7 +147,7 @@ impl Command {
         let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
         let first = line.get(..end).unwrap_or_default();
         let is = |known: &&str| first.eq_ignore_ascii_case(known.as_bytes());
-        if KNOWN.iter().any(|known| is(&known)) {
+        if KNOWN.iter().any(is) {
             return line.len();
         }
         if is(&"AUTH") {

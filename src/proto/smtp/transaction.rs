@@ -262,7 +262,7 @@ impl Session {
     }
 
     /// A body came, or a part of one, or not.
-    pub(super) fn received(&mut self, outcome: Result<Option<Receipt>>) -> Reply {
+    pub(super) fn received(&mut self, outcome: &Result<Option<Receipt>>) -> Reply {
         let receiving = match std::mem::replace(&mut self.state, State::Ready) {
             State::Receiving(receiving) => *receiving,
             State::Refusing(refusing) => {
@@ -272,11 +272,11 @@ impl Session {
             }
             _ => return Reply::new(451, "4.3.0", "no message was expected"),
         };
-        if let (Ok(None), Some(_)) = (&outcome, &receiving.shelf) {
+        if let (Ok(None), Some(_)) = (outcome, &receiving.shelf) {
             self.state = State::Receiving(Box::new(receiving));
             return Reply::new(250, "2.0.0", "taken; go on");
         }
-        self.trouble = match &outcome {
+        self.trouble = match outcome {
             Ok(_) => None,
             Err(error) => Some(format!("its message was not taken: {}", error.public()).into()),
         };
@@ -299,16 +299,14 @@ impl Receiving {
     fn reply(&self, outcome: std::result::Result<(), &Error>) -> Reply {
         match outcome {
             Ok(()) => Reply::new(250, "2.0.0", format!("Ok: queued as {}", self.id)),
-            Err(error) => match error.source().and_then(|source| source.downcast_ref::<Status>()) {
-                Some(Status(status)) => {
+            Err(error) => {
+                if let Some(Status(status)) = error.source().and_then(|source| source.downcast_ref::<Status>()) {
                     let code = if error.kind() == Kind::Denied { 550 } else { 554 };
-                    Reply::new(code, status, error.public().to_owned())
+                    return Reply::new(code, status, error.public().to_owned());
                 }
-                None => {
-                    log_fault(error);
-                    Reply::refusal(Phase::Data, error)
-                }
-            },
+                log_fault(error);
+                Reply::refusal(Phase::Data, error)
+            }
         }
     }
 

@@ -121,14 +121,18 @@ impl Prover {
     /// The next bytes as the client sent them.
     pub(super) fn feed(&mut self, chunk: &[u8]) {
         if let Some(digests) = &mut self.body {
-            digests.iter_mut().for_each(|digest| digest.hasher.write(chunk));
+            for digest in digests {
+                digest.hasher.write(chunk);
+            }
             return;
         }
         self.head.extend_from_slice(chunk);
         if let Some(end) = self.end_of_head() {
             let rest = self.head.split_off(end);
             let mut digests = asked_for(&self.head);
-            digests.iter_mut().for_each(|digest| digest.hasher.write(&rest));
+            for digest in &mut digests {
+                digest.hasher.write(&rest);
+            }
             self.body = Some(digests);
         } else if self.head.len() > LARGEST_HEAD {
             self.head = Vec::new();
