@@ -62,9 +62,11 @@ pub(super) async fn examine(door: Arc<Door>) -> Examined {
 async fn takes(door: &Arc<Door>, recipient: &str) -> bool {
     let peer = door.networks.example().unwrap_or(STRANGER);
     let nowhere = SocketAddr::new(peer, 0);
+    let mut origin = Origin::inside("smtp");
+    (origin.peer, origin.secure) = (nowhere, false);
     let mut link = Link {
         stream: Stream::Closed,
-        origin: Origin { peer: nowhere, secure: false, ..Origin::inside("smtp") },
+        origin,
         stop: CancellationToken::new(),
         limits: Arc::new(Limits::default()),
         tls: None,
