@@ -18,7 +18,7 @@ pub struct Desk {
     /// What it works on.
     pub hub: Hub,
     runtime: tokio::runtime::Runtime,
-    _turn: Option<data::Lock>,
+    turn: Option<data::Lock>,
 }
 
 impl Desk {
@@ -36,7 +36,7 @@ impl Desk {
         data::lay(&config.data)?;
         let turn = data::turn(&config.data)?;
         let mut desk = Self::open_as(&config, "mail", volumes::Directories::new(config.data.clone()))?;
-        desk._turn = Some(turn);
+        desk.turn = Some(turn);
         desk.wait(desk.hub.resume_publishing())?;
         Ok(desk)
     }
@@ -58,7 +58,7 @@ impl Desk {
             let catalog = Catalog::open(&config.catalog, &config.data, &node).await?;
             Hub::open_for_admin(config.hub(), catalog, volumes).await
         })?;
-        Ok(Self { hub, runtime, _turn: None })
+        Ok(Self { hub, runtime, turn: None })
     }
 
     /// Waits for one thing.

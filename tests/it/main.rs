@@ -1,6 +1,12 @@
 //! The integration tests: one binary, one module a subject.
 
-#![allow(clippy::indexing_slicing, clippy::print_stdout, clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::format_collect,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
 
 mod accounts;
 mod adoption;

@@ -56,7 +56,7 @@ impl House {
             lines.nth(number).expect("a door").parse().expect("an address")
         };
         let [smtp, smtps, pop3, pop3s] = [("smtp", 0), ("smtp", 1), ("pop3", 0), ("pop3", 1)].map(|(d, n)| at(d, n));
-        Self { smtp, smtps, pop3, pop3s, daemon, desk }
+        Self { daemon, smtp, smtps, pop3, pop3s, desk }
     }
 
     /// A file on the desk.
@@ -199,13 +199,13 @@ impl Pop {
 
 /// Runs a program to its end, or ends it.
 fn bounded(command: &mut Command) -> Output {
-    let limit = Duration::from_secs(60);
+    let limit = Duration::from_mins(1);
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|error| panic!("{:?}: {error}; scripts/test installs it", command.get_program()));
+        .unwrap_or_else(|error| panic!("{}: {error}; scripts/test installs it", command.get_program().display()));
     let (mut out, mut err) = (child.stdout.take().expect("a pipe"), child.stderr.take().expect("a pipe"));
     let reading = std::thread::spawn(move || {
         let mut stderr = Vec::new();

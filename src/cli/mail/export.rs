@@ -58,7 +58,7 @@ impl Work<'_> {
         let failed = |error: std::io::Error| Failure::io(target.display(), &error);
         let mut writer = Writer::new(BufWriter::new(output));
         for message in mailbox.messages().to_vec() {
-            let download = self.desk.wait(mailbox.open(message.uid)).map_err(|failure| about(failure, &message))?;
+            let download = self.desk.wait(mailbox.open(message.uid)).map_err(|failure| about(&failure, &message))?;
             let head = self.piece(&download, 0, HEAD)?;
             writer.begin(sender(&head), message.arrived / 1_000_000).map_err(failed)?;
             self.pieces(&download, |piece| writer.text(piece).map_err(failed))?;
@@ -86,7 +86,8 @@ impl Work<'_> {
             let path = target.join(name);
             let there = std::fs::metadata(&path).is_ok_and(|there| there.len() == message.size);
             if !there {
-                let download = self.desk.wait(mailbox.open(message.uid)).map_err(|failure| about(failure, &message))?;
+                let download =
+                    self.desk.wait(mailbox.open(message.uid)).map_err(|failure| about(&failure, &message))?;
                 self.write(&download, &path, message.arrived)?;
             }
             self.note(!there);
@@ -138,8 +139,11 @@ fn make(folder: &Path) -> Result<(), Failure> {
     made.map_err(|error| Failure::cannot_create(format!("{}: {error}", folder.display())))
 }
 
-fn about(failure: Failure, message: &Message) -> Failure {
-    Failure { words: format!("message {} (UID {}): {}", message.unique(), message.uid, failure.words), ..failure }
+fn about(failure: &Failure, message: &Message) -> Failure {
+    Failure {
+        words: format!("message {} (UID {}): {}", message.unique(), message.uid, failure.words),
+        code: failure.code,
+    }
 }
 
 /// The envelope's sender, from the line our own delivery put first.

@@ -175,7 +175,7 @@ impl Work<'_> {
             bytes += read as u64;
             let piece = Bytes::copy_from_slice(buffer.get(..read).unwrap_or_default());
             let pushed = self.desk.wait(self.pushed(import, &mut letter, piece));
-            pushed.map_err(|failure| at(failure, format!("{} at byte {bytes}", path.display())))?;
+            pushed.map_err(|failure| at(&failure, &format!("{} at byte {bytes}", path.display())))?;
         }
         let from = format!("from {}", path.display());
         self.add(import, letter, &About { from, ..about.clone() }, bytes)
@@ -200,7 +200,7 @@ impl Work<'_> {
                     bytes += text.len() as u64;
                     if let Some((letter, _)) = &mut open {
                         let pushed = self.desk.wait(self.pushed(import, letter, text.into()));
-                        pushed.map_err(|failure| at(failure, place()))?;
+                        pushed.map_err(|failure| at(&failure, &place()))?;
                     }
                 }
                 Some(Part::End) => {
@@ -236,8 +236,8 @@ impl Work<'_> {
 }
 
 /// The same failure, and where it happened.
-fn at(failure: Failure, place: String) -> Failure {
-    Failure { words: format!("{place}: {}", failure.words), ..failure }
+fn at(failure: &Failure, place: &str) -> Failure {
+    Failure { words: format!("{place}: {}", failure.words), code: failure.code }
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, Failure> {

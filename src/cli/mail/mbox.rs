@@ -239,6 +239,8 @@ impl<W: Write> Writer<W> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::format_collect, reason = "short texts, plainly put together")]
+
     use proptest::prelude::*;
 
     use super::*;

@@ -145,7 +145,7 @@ impl Import {
     pub async fn add(&mut self, mut letter: Letter, about: &About) -> Result<bool> {
         let (size, digest) = (letter.body.len(), *letter.hasher.finalize().as_bytes());
         if self.is_there(size, &digest).await? {
-            self.discard(&letter.body.stage_id().cloned()).await;
+            self.discard(letter.body.stage_id()).await;
             return Ok(false);
         }
         let content = letter.body.content(&self.space, false).await?;
@@ -183,7 +183,7 @@ impl Import {
 
     /// Gives up a message that did not come whole.
     pub async fn abandon(&self, letter: Letter) {
-        self.discard(&letter.body.stage_id().cloned()).await;
+        self.discard(letter.body.stage_id()).await;
     }
 
     /// Makes everything added so far durable and puts it in place.
@@ -216,7 +216,7 @@ impl Import {
                     }
                 }
             }
-            self.discard(&stage).await;
+            self.discard(stage.as_ref()).await;
         }
         refused.map_or(Ok(()), Err)
     }
@@ -232,8 +232,8 @@ impl Import {
         Ok(known.iter().any(|one| matches!(one, Known::Digest(known) if known == digest)))
     }
 
-    async fn discard(&self, stage: &Option<StageId>) {
-        if let Some(id) = stage.as_ref().filter(|id| !self.caller.hub().inner.pending.needs_stage(id))
+    async fn discard(&self, stage: Option<&StageId>) {
+        if let Some(id) = stage.filter(|id| !self.caller.hub().inner.pending.needs_stage(id))
             && let Err(error) = self.space.volume.discard(id).await
         {
             tracing::warn!(stage = id.0, error = error.detail(), "a stage is left over; the next start removes it");

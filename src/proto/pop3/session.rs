@@ -255,10 +255,10 @@ impl Session {
     }
 
     /// A body went out, or the link broke under it.
-    fn sent(&self, open: &mut Transaction, outcome: Result<u64>) {
+    fn sent(&self, open: &mut Transaction, outcome: &Result<u64>) {
         let Some(giving) = open.giving.take() else { return };
         let message = giving.index.and_then(|index| open.maildrop.messages().get(index));
-        let (bytes, word) = match &outcome {
+        let (bytes, word) = match outcome {
             Ok(bytes) => (*bytes, "+OK"),
             Err(error) => {
                 log_fault(error);
@@ -267,7 +267,7 @@ impl Session {
         };
         let what = message.map_or("", |message| message.unique.as_str());
         self.note(giving.verb, &open.account, what, bytes, word, giving.since);
-        if let (Ok(_), "RETR", Some(index)) = (&outcome, giving.verb, giving.index) {
+        if let (Ok(_), "RETR", Some(index)) = (outcome, giving.verb, giving.index) {
             open.maildrop.fetched(index);
         }
     }
@@ -409,7 +409,7 @@ impl Dialogue for Session {
             }
             Event::Sent(outcome) => {
                 if let State::Transaction(mut open) = std::mem::replace(&mut self.state, State::Authorization(None)) {
-                    self.sent(&mut open, outcome);
+                    self.sent(&mut open, &outcome);
                     self.state = State::Transaction(open);
                 }
                 Turn::Wait
