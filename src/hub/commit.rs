@@ -114,7 +114,9 @@ impl Pending {
     /// Their bodies are in place and need no memory any more; they only count.
     pub(crate) fn add_done(&self, mut promised: Vec<Promised>) {
         self.bytes.fetch_add(inline_bytes(&promised), Ordering::Relaxed);
-        promised.iter_mut().for_each(|one| one.planned.body = None);
+        for one in &mut promised {
+            one.planned.body = None;
+        }
         self.marks.lock().add(&promised);
         self.done.lock().extend(promised);
     }

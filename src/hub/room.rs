@@ -118,13 +118,13 @@ impl Caller {
         if space.max_bytes.is_none() && space.max_files.is_none() {
             return Ok(None);
         }
-        let used = match space.glance.lately().filter(|used| is_roomy(space, *used, size.unwrap_or(0))) {
-            Some(used) => used,
-            None => {
-                let used = self.hub().catalog().usage(&space.key).await?;
-                space.glance.note(used);
-                used
-            }
+        let lately = space.glance.lately().filter(|used| is_roomy(space, *used, size.unwrap_or(0)));
+        let used = if let Some(used) = lately {
+            used
+        } else {
+            let used = self.hub().catalog().usage(&space.key).await?;
+            space.glance.note(used);
+            used
         };
         if !replaces && space.max_files.is_some_and(|most| used.files >= most) {
             return Err(Error::new(Kind::OverQuota, full(space, used)));

@@ -214,8 +214,8 @@ fn spoken_of_peers(meta: &Metadata<'_>) -> bool {
 /// Does a filter let access lines pass?
 fn wanted(level: &str) -> bool {
     let named = level.split(',').filter_map(|part| part.split_once('='));
-    let set = named.filter(|(name, _)| name.trim() == ACCESS).map(|(_, level)| level.trim().to_ascii_lowercase());
-    set.last().is_none_or(|level| !matches!(level.as_str(), "off" | "error" | "warn"))
+    let mut set = named.filter(|(name, _)| name.trim() == ACCESS).map(|(_, level)| level.trim().to_ascii_lowercase());
+    set.next_back().is_none_or(|level| !matches!(level.as_str(), "off" | "error" | "warn"))
 }
 
 /// The level holds for everything but access and sign-in lines, which have a switch of their own.

@@ -73,7 +73,7 @@ impl Aliases {
                 Err(what) => problems.add(From::Catalog, format!("alias {}: {what}", row.address)),
             }
         }
-        aliases.wild.sort_by(|(a, _), (b, _)| b.weight().cmp(&a.weight()));
+        aliases.wild.sort_by_key(|(pattern, _)| std::cmp::Reverse(pattern.weight()));
         aliases
     }
 

@@ -47,9 +47,11 @@ pub fn glance(bytes: &[u8]) -> Option<Glance<'_>> {
             Meaning::None => {}
             Meaning::Special => return None,
             Meaning::Host => hosts += 1,
-            Meaning::Connection if line.value.eq_ignore_ascii_case(b"close") => seen.close = true,
-            Meaning::Connection if line.value.eq_ignore_ascii_case(b"keep-alive") => {}
-            Meaning::Connection => return None,
+            Meaning::Connection => match line.value {
+                value if value.eq_ignore_ascii_case(b"close") => seen.close = true,
+                value if value.eq_ignore_ascii_case(b"keep-alive") => {}
+                _ => return None,
+            },
             Meaning::Authorization => once(&mut seen.authorization, line.value)?,
             Meaning::Cookie => once(&mut seen.cookie, line.value)?,
         }
