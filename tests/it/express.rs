@@ -70,7 +70,7 @@ impl Client {
     }
 
     fn more(&mut self) {
-        let mut buffer = [0; 64 << 10];
+        let mut buffer = [0; 8 << 10];
         let count = self.0.read(&mut buffer).unwrap();
         assert!(count > 0, "the server closed the connection");
         self.1.extend_from_slice(&buffer[..count]);

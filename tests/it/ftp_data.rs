@@ -1,5 +1,6 @@
 //! FTP's data connections: who may have them, how TLS proves it, how fast they are, and what is said when they fail.
 
+use std::io::{BufRead, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -309,7 +310,6 @@ fn the_log_says_why_a_client_never_came() {
         grants = [{ to = "everyone", allow = "edit" }]
         "#,
     );
-    use std::io::{BufRead, Write};
     let mut stream = std::io::BufReader::new(std::net::TcpStream::connect(daemon.ftp).unwrap());
     let mut ask = |line: &str, wanted: &str| {
         if !line.is_empty() {

@@ -34,7 +34,7 @@ async fn a_full_box_refuses_for_itself_alone() {
             theirs.write_all(talk.as_bytes()).await.expect("written");
             theirs.read_to_string(&mut said).await.expect("replies");
         };
-        tokio::time::timeout(Duration::from_secs(60), talking).await.expect("an end in time");
+        tokio::time::timeout(Duration::from_mins(1), talking).await.expect("an end in time");
         serving.await.expect("no panic").expect("served");
         let replies: Vec<&str> = said.lines().skip_while(|line| !line.starts_with("354")).skip(1).collect();
         let codes: Vec<&str> = replies.iter().map(|line| &line[..9]).collect();

@@ -347,7 +347,7 @@ async fn break_and_check(volume: Option<Arc<VolumeFault>>, engine: Option<Engine
     record.check(&folder.path().join("tree/mail/alice"), story);
     let spaces = hub.spaces().await.unwrap();
     let usage = spaces.into_iter().find(|one| one.row.path == "/mail/alice").unwrap().usage;
-    assert_eq!(usage.files as usize, mailbox_of(&folder.path().join("tree/mail/alice")).len(), "{story}: usage");
+    assert_eq!(usage.files, mailbox_of(&folder.path().join("tree/mail/alice")).len() as u64, "{story}: usage");
     assert!(hub.verify_history().await.unwrap().broken.is_empty(), "{story}: the history is broken");
 }
 

@@ -89,7 +89,7 @@ async fn converse(world: &World, text: &str, cut: usize) -> String {
     };
     let mut said = Vec::new();
     let talk = async { tokio::join!(saying, read.read_to_end(&mut said)).1 };
-    tokio::time::timeout(Duration::from_secs(60), talk).await.expect("an end in time").expect("read");
+    tokio::time::timeout(Duration::from_mins(1), talk).await.expect("an end in time").expect("read");
     let _ = serving.await;
     String::from_utf8(said).expect("ASCII replies")
 }

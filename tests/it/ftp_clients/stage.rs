@@ -207,7 +207,7 @@ tls = "{tls}"
 
 pub fn tail(text: &str) -> &str {
     let from = text.len().saturating_sub(4000);
-    &text[(from..).find(|at| text.is_char_boundary(*at)).unwrap_or(0)..]
+    &text[(from..=text.len()).find(|at| text.is_char_boundary(*at)).unwrap_or(0)..]
 }
 
 /// Bytes that are no pattern a mistake could hide in.
