@@ -15,14 +15,13 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
+use super::beside::{Ending, give_beside, take_beside};
 use super::carry::{self, Pace};
-use super::dialogue::{
-    Dialogue, Encode, Event, Framing, Intake, Lane, Left, Malformed, Meanwhile, NoLane, Source, Turn, Why,
-};
+use super::dialogue::{Dialogue, Encode, Event, Framing, Intake, Lane, Left, Malformed, Meanwhile, Source, Turn, Why};
 use super::line::{Found, IAC, LineBuffer};
 use crate::error::{Error, Kind, Result};
 use crate::net::stream::End;
-use crate::net::{Link, Stream, side};
+use crate::net::{Link, Stream};
 use crate::telemetry::Record;
 
 /// Replies to pipelined commands are sent together up to this many bytes.
@@ -32,13 +31,11 @@ const WAITING: usize = 8;
 /// Our own work on one command may take this long; then the connection is closed without an answer.
 const LONGEST_WORK: Duration = Duration::from_mins(10);
 /// How long a closing connection is read (and forgotten), so that the last reply is not lost to a reset.
-const LINGER: Duration = Duration::from_secs(1);
+pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// A body above this may have been cut by the end of its client.
 const LARGE_BODY: u64 = 64 << 10;
 /// How long after a large body the end of the command connection is waited for.
 const HANGUP: Duration = Duration::from_millis(10);
-/// What the history says of an upload under TLS whose end came without close_notify.
-const UNSAID: &str = "no close_notify";
 /// How far a deadline of "never" lies ahead.
 const NEVER: Duration = Duration::from_hours(24 * 365);
 
@@ -529,68 +526,6 @@ impl<D: Dialogue> Drive<D> {
 enum Alone {
     GoOn,
     Stop,
-}
-
-/// How a side lane that brought an upload ended.
-enum Ending {
-    /// Its connection ended, as that of a killed program does too.
-    Came,
-    /// The peer's TLS said so, which a killed program's kernel cannot do.
-    Said,
-}
-
-async fn take_beside(
-    mut lane: side::Lane,
-    framing: Framing,
-    intake: &mut dyn Intake,
-    pace: &mut Pace,
-    end: Arc<OnceLock<End>>,
-) -> Result<Ending> {
-    pace.limit(std::mem::take(&mut lane.rates));
-    let strict = lane.strict;
-    let mut stream = lane.open().await.map_err(no_lane)?;
-    if let Some(own) = stream.end() {
-        let _ = end.set(own);
-    }
-    let mut ending = if stream.as_tcp().is_some() { Ending::Came } else { Ending::Said };
-    let mut taken = carry::take_in(&mut stream, BytesMut::new(), framing, intake, pace).await;
-    if !strict && taken.outcome.as_ref().is_err_and(|error| ended_unsaid(&stream, error)) {
-        intake.remark(UNSAID);
-        taken.outcome = Ok(());
-        ending = Ending::Came;
-    }
-    if taken.outcome.is_ok() {
-        let _ = timeout(LINGER, stream.shutdown()).await;
-    }
-    taken.outcome.map(|()| ending)
-}
-
-/// The connection ended, and TLS had not said that it would: many devices simply close, and so does who cuts the line.
-fn ended_unsaid(stream: &Stream, error: &Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    stream.as_tcp().is_none() && source.is_some_and(|source| source.kind() == io::ErrorKind::UnexpectedEof)
-}
-
-async fn give_beside(mut lane: side::Lane, source: Source, framing: Framing, pace: &mut Pace) -> Result<u64> {
-    pace.limit(std::mem::take(&mut lane.rates));
-    let mut stream = lane.open().await.map_err(no_lane)?;
-    let sent = carry::give_out(&mut stream, source, framing, pace).await?;
-    // TLS says that this is the end; a peer that does not listen any more has all bytes already.
-    let _ = timeout(LINGER, stream.shutdown()).await;
-    Ok(sent)
-}
-
-fn no_lane(error: io::Error) -> Error {
-    let words = match error.kind() {
-        io::ErrorKind::TimedOut => "no data connection came: check the firewall and the passive ports and address",
-        io::ErrorKind::ConnectionRefused => "the data connection was refused",
-        io::ErrorKind::InvalidData => "the TLS handshake of the data connection failed",
-        _ if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<side::NotResumed>) => {
-            "the data connection must resume the TLS session of this connection"
-        }
-        _ => "the data connection could not be opened",
-    };
-    Error::new(Kind::Unavailable, words).with(NoLane(error))
 }
 
 /// A plain connection that is idle holds no buffer: there is one when there are bytes to put into it.

@@ -1,0 +1,85 @@
+//! Bodies on a connection of their own (FTP's data lanes): opened, carried, and ended as their client expects.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use bytes::BytesMut;
+use tokio::io::AsyncWriteExt;
+use tokio::time::timeout;
+
+use super::carry::{self, Pace};
+use super::converse::LINGER;
+use super::dialogue::{Framing, Intake, NoLane, Source};
+use crate::error::{Error, Kind, Result};
+use crate::net::stream::End;
+use crate::net::{Stream, side};
+
+/// What the history says of an upload under TLS whose end came without close_notify.
+const UNSAID: &str = "no close_notify";
+
+/// How a side lane that brought an upload ended.
+pub(super) enum Ending {
+    /// Its connection ended, as that of a killed program does too.
+    Came,
+    /// The peer's TLS said so, which a killed program's kernel cannot do.
+    Said,
+}
+
+pub(super) async fn take_beside(
+    mut lane: side::Lane,
+    framing: Framing,
+    intake: &mut dyn Intake,
+    pace: &mut Pace,
+    end: Arc<OnceLock<End>>,
+) -> Result<Ending> {
+    pace.limit(std::mem::take(&mut lane.rates));
+    let strict = lane.strict;
+    let mut stream = lane.open().await.map_err(no_lane)?;
+    if let Some(own) = stream.end() {
+        let _ = end.set(own);
+    }
+    let mut ending = if stream.as_tcp().is_some() { Ending::Came } else { Ending::Said };
+    let mut taken = carry::take_in(&mut stream, BytesMut::new(), framing, intake, pace).await;
+    if !strict && taken.outcome.as_ref().is_err_and(|error| ended_unsaid(&stream, error)) {
+        intake.remark(UNSAID);
+        taken.outcome = Ok(());
+        ending = Ending::Came;
+    }
+    if taken.outcome.is_ok() {
+        let _ = timeout(LINGER, stream.shutdown()).await;
+    }
+    taken.outcome.map(|()| ending)
+}
+
+/// The connection ended, and TLS had not said that it would: many devices simply close, and so does who cuts the line.
+fn ended_unsaid(stream: &Stream, error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    stream.as_tcp().is_none() && source.is_some_and(|source| source.kind() == io::ErrorKind::UnexpectedEof)
+}
+
+pub(super) async fn give_beside(
+    mut lane: side::Lane,
+    source: Source,
+    framing: Framing,
+    pace: &mut Pace,
+) -> Result<u64> {
+    pace.limit(std::mem::take(&mut lane.rates));
+    let mut stream = lane.open().await.map_err(no_lane)?;
+    let sent = carry::give_out(&mut stream, source, framing, pace).await?;
+    // TLS says that this is the end; a peer that does not listen any more has all bytes already.
+    let _ = timeout(LINGER, stream.shutdown()).await;
+    Ok(sent)
+}
+
+fn no_lane(error: io::Error) -> Error {
+    let words = match error.kind() {
+        io::ErrorKind::TimedOut => "no data connection came: check the firewall and the passive ports and address",
+        io::ErrorKind::ConnectionRefused => "the data connection was refused",
+        io::ErrorKind::InvalidData => "the TLS handshake of the data connection failed",
+        _ if error.get_ref().is_some_and(<dyn std::error::Error + Send + Sync>::is::<side::NotResumed>) => {
+            "the data connection must resume the TLS session of this connection"
+        }
+        _ => "the data connection could not be opened",
+    };
+    Error::new(Kind::Unavailable, words).with(NoLane(error))
+}
