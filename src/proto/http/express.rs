@@ -87,7 +87,12 @@ pub async fn run(
             if let Poll::Ready(step) = asker.poll_step(cx, stream, &mut rest) {
                 return Poll::Ready(step);
             }
-            match stopped.as_mut().poll(cx).is_ready() || over.as_mut().poll(cx).is_ready() {
+            if stopped.as_mut().poll(cx).is_ready() {
+                // The first request of a connection may be on its way: hyper waits for it, answers it and parts.
+                let first = !connection.pulse.has_served();
+                return Poll::Ready(if first { Step::Over(BytesMut::new()) } else { Step::Closed });
+            }
+            match over.as_mut().poll(cx).is_ready() {
                 true => Poll::Ready(Step::Closed),
                 false => Poll::Pending,
             }

@@ -94,6 +94,11 @@ impl Pulse {
         Thinking(self.clone())
     }
 
+    /// Has a request come on this connection?
+    pub fn has_served(&self) -> bool {
+        self.served.load(Relaxed)
+    }
+
     /// A response begins.
     pub fn send(self: &Arc<Self>) -> Sending {
         self.sending.fetch_add(1, Relaxed);
