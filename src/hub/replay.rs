@@ -14,7 +14,8 @@ const PAGE: usize = 500;
 impl Hub {
     /// Publishes every remaining intent in order and sweeps the stages nobody needs any more.
     pub(crate) async fn replay(&self) -> Result<()> {
-        let needed = self.replay_intents().await?;
+        let mut needed = self.replay_intents().await?;
+        needed.extend(self.load_uploads().await?);
         self.sweep_stages(&needed).await;
         Ok(())
     }

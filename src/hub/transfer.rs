@@ -11,8 +11,9 @@ pub use crate::hub::download::Download;
 use crate::hub::mail::{self, Envelope, Fingerprint, Octets, Proof};
 use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
-use crate::hub::put::{Content, Put, PutFile};
-use crate::hub::room::Ceiling;
+use crate::hub::once::OnceKey;
+use crate::hub::put::{Closing, Content, Put, PutFile};
+use crate::hub::room::{Ceiling, disk_full};
 use crate::hub::settings::Overwrite;
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
@@ -24,6 +25,8 @@ use crate::units::ByteSize;
 pub enum WriteMode {
     /// The old content and then this (FTP APPE).
     Append,
+    /// The first `n` bytes of a broken upload kept by this account, then this (HTTP PUT with `Content-Range`).
+    Continue(u64),
     /// Only this.
     #[default]
     Replace,
@@ -52,6 +55,10 @@ pub struct WriteOptions {
     pub unique: bool,
     /// Lock tokens the client holds.
     pub tokens: Vec<String>,
+    /// Give it a receipt with an id that is found in the history.
+    pub receipt: bool,
+    /// Keep the receipt under this key.
+    pub once: Option<OnceKey>,
 }
 
 /// What was acknowledged.
@@ -69,7 +76,7 @@ pub struct Receipt {
     pub modified: Micros,
     /// Nothing was there before.
     pub created: bool,
-    /// Message id for mail; empty for files.
+    /// Message id for mail; for files the id in the history's detail, empty unless a receipt was asked for.
     pub id: String,
 }
 
@@ -119,6 +126,8 @@ pub(crate) struct Incoming {
     handed: Option<Bytes>,
     stage: Option<(StageId, Box<dyn Stage>)>,
     inline: usize,
+    /// The stage has a row in the catalog, as that of a broken upload.
+    recorded: bool,
     /// Counts what a message comes to on the wire.
     octets: Option<Octets>,
 }
@@ -130,12 +139,18 @@ impl Incoming {
             handed: None,
             stage: None,
             inline: usize::try_from(inline.0).unwrap_or(usize::MAX),
+            recorded: false,
             octets: None,
         }
     }
 
     pub(super) fn staged(id: StageId, stage: Box<dyn Stage>) -> Self {
-        Self { buffer: BytesMut::new(), handed: None, stage: Some((id, stage)), inline: 0, octets: None }
+        Self { buffer: BytesMut::new(), handed: None, stage: Some((id, stage)), inline: 0, recorded: false, octets: None }
+    }
+
+    /// The bytes of a broken upload.
+    pub(super) fn recorded(id: StageId, stage: Box<dyn Stage>) -> Self {
+        Self { recorded: true, ..Self::staged(id, stage) }
     }
 
     /// The same for a message, which is also counted as the network sees it.
@@ -390,6 +405,29 @@ impl Upload {
         outcomes
     }
 
+    /// Keeps what came so far out of sight, for this account to go on with; how many bytes.
+    ///
+    /// # Errors
+    /// What the disk or the catalog says; nothing is kept then.
+    pub async fn set_aside(mut self) -> Result<u64> {
+        let Some(mut work) = self.work.take() else { return Err(over()) };
+        if work.body.stage.is_none() {
+            work.body.spill(&work.space).await?;
+        }
+        let len = work.body.len();
+        match work.give_up().await {
+            true => Ok(len),
+            false => Err(Error::new(Kind::Unavailable, "what came could not be kept; begin again")),
+        }
+    }
+
+    /// Gives up and leaves nothing.
+    pub async fn discard(mut self) {
+        if let Some(mut work) = self.work.take() {
+            work.discard().await;
+        }
+    }
+
     /// Gives up; a `keep_partial` upload stays resumable, anything else leaves nothing.
     pub async fn abandon(mut self) {
         if let Some(work) = self.work.take() {
@@ -418,7 +456,7 @@ impl Work {
         let keep_free = self.caller.hub().view().settings.storage.keep_free.0;
         match self.space.volume.room().await?.free >= keep_free {
             true => Ok(()),
-            false => Err(Error::new(Kind::Full, "the server's disk is full: tell its administrator")),
+            false => Err(disk_full()),
         }
     }
 
@@ -430,6 +468,10 @@ impl Work {
                 Err(error) if error.kind() == Kind::Conflict && rebased < REBASES && self.appends() => {
                     rebased += 1;
                     self.rebase().await?;
+                }
+                Ok(receipt) => {
+                    self.forget_row().await;
+                    return Ok(receipt);
                 }
                 outcome => return outcome,
             }
@@ -453,7 +495,7 @@ impl Work {
                 _ if options.unique => Some(Overwrite::KeepBoth),
                 WriteMode::Append => Some(Overwrite::Replace),
                 WriteMode::Resume(_) if base.tag.is_some() => Some(Overwrite::Replace),
-                WriteMode::Replace | WriteMode::Resume(_) => None,
+                WriteMode::Continue(_) | WriteMode::Replace | WriteMode::Resume(_) => None,
             },
             judge: true,
             folders: options.folders,
@@ -461,7 +503,26 @@ impl Work {
             unheard: false,
             verb: None,
             detail: self.remark.to_owned(),
+            id: if options.receipt { uuid::Uuid::now_v7().to_string() } else { String::new() },
+            closing: options.once.clone().map(|once| Closing {
+                key: once.key,
+                place: once.place,
+                request: once.request,
+                upload: None,
+                parts: Vec::new(),
+                expires: self.caller.hub().receipt_expires(),
+            }),
         })
+    }
+
+    /// A broken upload is one no more. A row that stays after all is found to be without a stage at the next start.
+    async fn forget_row(&mut self) {
+        if let Some(id) = self.body.stage_id().filter(|_| self.body.recorded)
+            && let Err(error) = self.caller.hub().forget_upload(&id.0).await
+        {
+            tracing::warn!(stage = id.0, error = error.detail(), "the record of a broken upload could not be removed");
+        }
+        self.body.recorded = false;
     }
 
     /// The digest of everything, also of bytes taken over from before.
@@ -516,6 +577,7 @@ impl Work {
     }
 
     async fn discard(&mut self) {
+        self.forget_row().await;
         if let Some((id, _)) = self.body.stage.take()
             && !self.caller.hub().inner.pending.needs_stage(&id)
             && let Err(error) = self.space.volume.discard(&id).await
@@ -528,7 +590,8 @@ impl Work {
         }
     }
 
-    async fn give_up(mut self: Box<Self>) {
+    /// True when what came is kept.
+    async fn give_up(mut self: Box<Self>) -> bool {
         let keep = match &self.goal {
             Goal::File { path, options, .. } if options.keep_partial && !self.caller.is_guest() => Some(path.clone()),
             Goal::File { .. } | Goal::Mail(_) => None,
@@ -537,16 +600,23 @@ impl Work {
             (Some(path), Some((id, mut stage))) if !stage.is_empty() => {
                 // What still runs ends first, and leaves nothing behind that was not counted.
                 let len = stage.len();
-                if stage.truncate(len).await.is_err() {
+                let cut = stage.truncate(len).await;
+                let safe = match self.space.durable {
+                    true => stage.seal().await,
+                    false => Ok(()),
+                };
+                if cut.and(safe).is_err() {
                     self.body.stage = Some((id, stage));
-                    return self.discard().await;
+                    self.discard().await;
+                    return false;
                 }
                 let partial = Partial { space: self.space.clone(), id, len: stage.len(), since: now() };
-                self.caller.hub().keep_partial(self.caller.name(), &path, partial).await;
+                self.caller.hub().keep_partial(self.caller.name(), &path, partial).await
             }
             (_, stage) => {
                 self.body.stage = stage;
                 self.discard().await;
+                false
             }
         }
     }

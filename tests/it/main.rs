@@ -10,6 +10,7 @@
 
 mod accounts;
 mod adoption;
+mod archives;
 mod attachments;
 mod browser;
 mod config;
@@ -27,6 +28,7 @@ mod ftp_data;
 mod ftp_large;
 mod hostile_ftp;
 mod http;
+mod http_security;
 mod hub;
 mod kill;
 mod lifecycle;
@@ -48,6 +50,7 @@ mod smuggling;
 mod spine;
 mod transcripts;
 mod trouble;
+mod uploads;
 mod verdict;
 mod volume;
 mod world;
