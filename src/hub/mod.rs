@@ -16,6 +16,7 @@ pub mod download;
 pub mod files;
 mod group;
 pub mod held;
+mod incoming;
 pub mod listing;
 mod lock;
 pub mod login;

@@ -15,7 +15,9 @@ use crate::hub::policy::Verb;
 use crate::hub::settings::Overwrite;
 use crate::hub::transfer::Receipt;
 use crate::hub::view::Space;
-use crate::store::{Batch, Body, Change, Edit, Expect, FileRow, Micros, Node, NodeKind, ReceiptRow, RelPath, UploadEdit};
+use crate::store::{
+    Batch, Body, Change, Edit, Expect, FileRow, Micros, Node, NodeKind, ReceiptRow, RelPath, UploadEdit,
+};
 
 /// Names tried for `a (2).pdf` before giving up.
 const NAMES_TRIED: u32 = 1000;

@@ -15,7 +15,8 @@ impl Hub {
     /// Publishes every remaining intent in order and sweeps the stages nobody needs any more.
     pub(crate) async fn replay(&self) -> Result<()> {
         let mut needed = self.replay_intents().await?;
-        needed.extend(self.load_uploads().await?);
+        let uploads = self.load_uploads(&needed).await?;
+        needed.extend(uploads);
         self.sweep_stages(&needed).await;
         Ok(())
     }

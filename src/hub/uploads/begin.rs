@@ -180,7 +180,8 @@ impl Caller {
         if parts.is_empty() || parts.len() > MOST_PARTS {
             return Err(Error::new(Kind::Invalid, "a file is put together of 1 to 1000 parts"));
         }
-        let rows = parts.iter().map(|id| Ok(self.own_upload(id).ok_or_else(gone)?.row())).collect::<Result<Vec<_>>>()?;
+        let rows =
+            parts.iter().map(|id| Ok(self.own_upload(id).ok_or_else(gone)?.row())).collect::<Result<Vec<_>>>()?;
         let length = rows.iter().map(|row| row.received).fold(0, u64::saturating_add);
         let wish = UploadWish { length: Some(length), part: false, ..wish.clone() };
         let view = self.hub().view();

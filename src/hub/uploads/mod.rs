@@ -160,7 +160,10 @@ impl Uploads {
         let mut state = self.state.lock();
         let own = || state.running.values().filter(|one| one.row.lock().account == row.account).count();
         if state.running.len() >= most || own() >= most_of_one {
-            return Err(Error::new(Kind::Throttled, "too many uploads are under way; finish or end some of them first"));
+            return Err(Error::new(
+                Kind::Throttled,
+                "too many uploads are under way; finish or end some of them first",
+            ));
         }
         state.reserve(&row.space, claim(&row));
         let running = Running::new(row.clone());
@@ -195,9 +198,9 @@ impl Uploads {
 }
 
 impl Hub {
-    /// Knows again what was under way when the daemon stopped; says whose stages are still needed. Call once, before the stages
-    /// are swept.
-    pub(crate) async fn load_uploads(&self) -> Result<HashSet<StageId>> {
+    /// Knows again what was under way when the daemon stopped; says which stages are needed for that beside those of `promised`
+    /// publishes. Call once, before the stages are swept.
+    pub(crate) async fn load_uploads(&self, promised: &HashSet<StageId>) -> Result<HashSet<StageId>> {
         let view = self.view();
         let mut stages: HashMap<String, HashSet<StageId>> = HashMap::new();
         let mut needed = HashSet::new();
@@ -217,10 +220,11 @@ impl Hub {
                     stages.insert(row.space.clone(), there);
                 }
                 // Without its bytes (a restored backup, a tidied disk) it cannot be gone on with.
-                if stages.get(&row.space).is_some_and(|there| there.contains(&stage)) {
+                let there = stages.get(&row.space).is_some_and(|there| there.contains(&stage));
+                if there && !promised.contains(&stage) {
                     needed.insert(stage);
                     self.take_up(row, space).await?;
-                } else if row.received == 0 && row.kind != UploadKind::Broken {
+                } else if !there && row.received == 0 && row.kind != UploadKind::Broken {
                     self.take_up(row, space).await?;
                 } else {
                     self.forget_upload(&row.id).await?;

@@ -211,9 +211,7 @@ impl UploadWriter {
         };
         let outcome = match work.caller.perform(PutFile(put)).await {
             // Its answer was lost and it is asked for again: it is done.
-            Err(error) if error.kind() == Kind::Conflict => {
-                work.caller.upload_receipt(&row.id).await?.ok_or(error)
-            }
+            Err(error) if error.kind() == Kind::Conflict => work.caller.upload_receipt(&row.id).await?.ok_or(error),
             outcome => outcome,
         };
         if outcome.is_ok() {
@@ -286,7 +284,11 @@ impl Work {
             false => self.keep().await,
         };
         if let Err(error) = outcome {
-            tracing::warn!(upload = self.running.row().id, error = error.detail(), "the last bytes of an upload are lost");
+            tracing::warn!(
+                upload = self.running.row().id,
+                error = error.detail(),
+                "the last bytes of an upload are lost"
+            );
         }
     }
 }

@@ -451,7 +451,10 @@ mod tests {
 
     #[test]
     fn sizes_are_told_to_the_byte() {
-        assert_eq!([exact(0), exact(1), exact(999), exact(1_234_567)].join("; "), "0 bytes; 1 byte; 999 bytes; 1,234,567 bytes");
+        assert_eq!(
+            [exact(0), exact(1), exact(999), exact(1_234_567)].join("; "),
+            "0 bytes; 1 byte; 999 bytes; 1,234,567 bytes"
+        );
     }
 
     #[test]

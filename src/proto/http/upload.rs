@@ -12,9 +12,9 @@ use crate::error::{Error, Kind};
 use crate::hub::{Receipt, TreePath, Upload, Verb, WriteOptions};
 use crate::proto::http::body::{Note, Outgoing};
 use crate::proto::http::condition::{self, Verdict};
-use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::date;
 use crate::proto::http::receipt::{self, Once};
+use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::visit::Visit;
 
 use ranged::Part;

@@ -239,7 +239,11 @@ mod tests {
         assert_eq!(writer.after().unwrap().len(), 16);
         let end = writer.end();
         let found = |mark: [u8; 4]| memchr::memmem::find(&end, &mark).is_some();
-        assert!(found([0x50, 0x4B, 6, 6]) && found([0x50, 0x4B, 6, 7]) && found((5_u64 << 30).to_le_bytes()[..4].try_into().unwrap()));
+        assert!(
+            found([0x50, 0x4B, 6, 6])
+                && found([0x50, 0x4B, 6, 7])
+                && found((5_u64 << 30).to_le_bytes()[..4].try_into().unwrap())
+        );
         let mut small = Writer::default();
         small.folder("a", 0).unwrap();
         assert!(memchr::memmem::find(&small.end(), &[0x50, 0x4B, 6, 6]).is_none());

@@ -22,7 +22,10 @@ impl Metadata {
             let (name, value) = pair.split_once(' ').unwrap_or((pair, ""));
             let bytes = STANDARD.decode(value.trim()).ok();
             let Some(value) = bytes.and_then(|bytes| String::from_utf8(bytes).ok()) else {
-                return Err(Refusal::bad(format!("Upload-Metadata: the value of `{}` is not base64 of UTF-8", name.escape_debug())));
+                return Err(Refusal::bad(format!(
+                    "Upload-Metadata: the value of `{}` is not base64 of UTF-8",
+                    name.escape_debug()
+                )));
             };
             if pairs.len() == MOST {
                 return Err(Refusal::bad("Upload-Metadata says too much"));
@@ -116,14 +119,25 @@ mod tests {
     #[test]
     fn the_place_comes_of_the_folder_and_the_name() {
         let folder = at("/scans");
-        let place = |pairs: &[(&str, &str)], folder: Option<&TreePath>| said(pairs).path(folder, false).map(|path| path.to_string());
+        let place = |pairs: &[(&str, &str)], folder: Option<&TreePath>| {
+            said(pairs).path(folder, false).map(|path| path.to_string())
+        };
         assert_eq!(place(&[("filename", "a b.pdf")], Some(&folder)).unwrap(), "/scans/a b.pdf");
-        assert_eq!(place(&[("name", "C:\\me\\a.pdf"), ("relativePath", "null")], Some(&folder)).unwrap(), "/scans/a.pdf");
+        assert_eq!(
+            place(&[("name", "C:\\me\\a.pdf"), ("relativePath", "null")], Some(&folder)).unwrap(),
+            "/scans/a.pdf"
+        );
         assert_eq!(place(&[("relativePath", "x/y/a"), ("filename", "a")], Some(&folder)).unwrap(), "/scans/x/y/a");
         assert_eq!(place(&[("path", "/scans/z")], None).unwrap(), "/scans/z");
         assert_eq!(place(&[("folder", "/pub/"), ("filename", "q")], None).unwrap(), "/pub/q");
         assert_eq!(said(&[]).path(Some(&folder), true).unwrap(), folder);
-        for bad in [&[("relativePath", "../x")][..], &[("relativePath", "a//b")], &[("filename", "..")], &[("filename", "a\0b")], &[]] {
+        for bad in [
+            &[("relativePath", "../x")][..],
+            &[("relativePath", "a//b")],
+            &[("filename", "..")],
+            &[("filename", "a\0b")],
+            &[],
+        ] {
             assert!(place(bad, Some(&folder)).is_err(), "{bad:?}");
         }
         for bad in [&[("path", "/a/../b")][..], &[("path", "scans/a")], &[("filename", "x")], &[]] {

@@ -146,7 +146,8 @@ impl Place {
             Some(text) => {
                 let bad = || Refusal::bad("Upload-Concat is `partial` or `final;URL URL …`");
                 let urls = text.strip_prefix("final;").ok_or_else(bad)?;
-                let ids = urls.split_ascii_whitespace().map(|url| url.rsplit('/').next().unwrap_or_default().to_owned());
+                let ids =
+                    urls.split_ascii_whitespace().map(|url| url.rsplit('/').next().unwrap_or_default().to_owned());
                 Ok(Self::Whole(ids.collect()))
             }
         }
@@ -183,7 +184,8 @@ async fn create(visit: &mut Visit<'_>, folder: Option<&TreePath>, note: &mut Not
         },
     };
     if let Place::Whole(parts) = place {
-        let (id, receipt) = visit.caller.join_uploads(&wish, &parts).await.map_err(|error| missing_folder(visit, &wish.path, error))?;
+        let (id, receipt) =
+            visit.caller.join_uploads(&wish, &parts).await.map_err(|error| missing_folder(visit, &wish.path, error))?;
         let mut response = made(&id);
         finished(&mut response, &receipt);
         return Ok(response);

@@ -174,7 +174,11 @@ async fn write(
 }
 
 /// Takes the body until its end, or until another request wants the upload.
-async fn take(visit: &mut Visit<'_>, writer: &mut UploadWriter, mut checksum: Option<&mut Checksum>) -> Result<(), Error> {
+async fn take(
+    visit: &mut Visit<'_>,
+    writer: &mut UploadWriter,
+    mut checksum: Option<&mut Checksum>,
+) -> Result<(), Error> {
     loop {
         let chunk = tokio::select! {
             biased;

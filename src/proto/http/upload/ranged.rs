@@ -3,8 +3,8 @@
 //! RFC 9110 §14.5 leaves partial PUT to agreement. Ours: a part goes on exactly where what is kept ends, or before; nothing of the file
 //! that is there is changed by a part, it is replaced whole by the last one. The same broken uploads can be gone on with by FTP.
 
-use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::StatusCode;
+use hyper::header::{self, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
 use super::{CONTENT_DIGEST, REPR_DIGEST, condition, digest_of, leave, options, refused, stored};
@@ -59,7 +59,7 @@ impl Part {
         }
         let (first, last) = range.split_once('-')?;
         let (first, last) = (number(first)?, number(last)?);
-        (first <= last && last < total).then_some(Self::Bytes { first, count: last - first + 1, total })
+        (first <= last && last < total).then(|| Self::Bytes { first, count: last - first + 1, total })
     }
 }
 
@@ -70,7 +70,9 @@ impl Part {
 pub(super) async fn put(visit: &mut Visit<'_>, path: &TreePath, part: Part, note: &mut Note) -> Answer {
     if visit.caller.is_guest() {
         visit.caller.allow(Verb::Create, path)?;
-        return Err(Error::new(Kind::Unauthenticated, "a part is kept for who signs in; send the whole, or use tus").into());
+        return Err(
+            Error::new(Kind::Unauthenticated, "a part is kept for who signs in; send the whole, or use tus").into()
+        );
     }
     let here = visit.caller.resumable(path).unwrap_or(0);
     let Part::Bytes { first, count, total } = part else {
@@ -144,7 +146,9 @@ mod tests {
     fn a_part_says_where_it_belongs() {
         assert_eq!(Part::parse("bytes 5-9/10"), Some(Part::Bytes { first: 5, count: 5, total: 10 }));
         assert_eq!(Part::parse("bytes */10"), Some(Part::Question));
-        for text in ["bytes 5-9/*", "bytes 9-5/10", "bytes 5-10/10", "bytes -5/10", "bytes +1-2/5", "5-9/10", "items 0-1/2"] {
+        for text in
+            ["bytes 5-9/*", "bytes 9-5/10", "bytes 5-10/10", "bytes -5/10", "bytes +1-2/5", "5-9/10", "items 0-1/2"]
+        {
             assert_eq!(Part::parse(text), None, "{text}");
         }
     }
