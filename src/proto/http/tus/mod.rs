@@ -184,8 +184,7 @@ async fn create(visit: &mut Visit<'_>, folder: Option<&TreePath>, note: &mut Not
         },
     };
     if let Place::Whole(parts) = place {
-        let (id, receipt) =
-            visit.caller.join_uploads(&wish, &parts).await.map_err(|error| missing_folder(visit, &wish.path, error))?;
+        let (id, receipt) = visit.caller.join_uploads(&wish, &parts).await?;
         let mut response = made(&id);
         finished(&mut response, &receipt);
         return Ok(response);
