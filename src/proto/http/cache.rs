@@ -4,14 +4,17 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hyper::Response;
-use hyper::header::CONTENT_LENGTH;
+use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, ETAG, HeaderValue, LAST_MODIFIED};
 use parking_lot::RwLock;
 
 use crate::hub::Held;
 use crate::proto::http::body::Outgoing;
+use crate::proto::http::date;
 
+/// The status line.
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
 /// What an entry takes beside its bytes, roughly.
 const OVERHEAD: usize = 512;
 /// What an open file counts for: descriptors are scarcer than memory.
@@ -48,6 +51,14 @@ pub struct Entry {
     held: Held,
     /// Status line and headers; `Date`, `Connection` and the empty line are the connection's.
     pub head: Bytes,
+    /// The headers of it without `Content-Length`.
+    pub lines: Bytes,
+    /// The same for a 304.
+    pub unmodified: Bytes,
+    /// The entity tag, as the header has it.
+    pub tag: String,
+    /// When it was changed, in seconds.
+    pub modified: i64,
     /// The body.
     pub content: Content,
     /// The path for the access line.
@@ -77,16 +88,25 @@ impl Entry {
     pub fn take(response: &mut Response<Outgoing>) -> Option<(Audience, Self)> {
         let keep = response.extensions_mut().remove::<Keep>()?;
         let Kept { held, content, audience, path } = Arc::into_inner(keep.0)?;
-        let mut head = Vec::with_capacity(512);
-        head.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+        let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let (tag, modified) = (text(ETAG)?.to_owned(), date::parse(text(LAST_MODIFIED)?)?);
+        let mut head = BytesMut::with_capacity(512);
+        let mut unmodified = BytesMut::with_capacity(256);
+        head.extend_from_slice(OK);
+        unmodified.extend_from_slice(b"HTTP/1.1 304 Not Modified\r\n");
         for (name, value) in response.headers().iter().filter(|(name, _)| *name != CONTENT_LENGTH) {
-            head.extend_from_slice(name.as_str().as_bytes());
-            head.extend_from_slice(b": ");
-            head.extend_from_slice(value.as_bytes());
-            head.extend_from_slice(b"\r\n");
+            let line = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
+            line.iter().for_each(|part| head.extend_from_slice(part));
+            // RFC 9110 §15.4.5: what describes the content stays away.
+            if !name.as_str().starts_with("content-") && *name != ACCEPT_RANGES {
+                line.iter().for_each(|part| unmodified.extend_from_slice(part));
+            }
         }
+        let lines = OK.len()..head.len();
         head.extend_from_slice(format!("content-length: {}\r\n", content.len()).as_bytes());
-        Some((audience, Self { held, head: head.into(), content, path }))
+        let head = head.freeze();
+        let (lines, unmodified) = (head.slice(lines), unmodified.freeze());
+        Some((audience, Self { held, head, lines, unmodified, tag, modified, content, path }))
     }
 
     /// What it says of itself.
@@ -95,7 +115,7 @@ impl Entry {
     }
 
     fn weight(&self) -> usize {
-        self.head.len() + self.path.len() * 2 + self.content.weight() + OVERHEAD
+        self.head.len() + self.unmodified.len() + self.path.len() * 2 + self.content.weight() + OVERHEAD
     }
 }
 

@@ -62,13 +62,16 @@ pub fn range_holds(headers: &HeaderMap, there: &Node) -> bool {
 fn matches(headers: &HeaderMap, name: &HeaderName, there: Option<&Node>, strong: bool) -> bool {
     let Some(node) = there else { return false };
     let own = etag(node.tag);
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| {
-        list.trim() == "*"
-            || list.split(',').map(str::trim).any(|tag| match tag.strip_prefix("W/") {
-                Some(weak) => !strong && weak == own,
-                None => tag == own,
-            })
-    })
+    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| names(list, &own, strong))
+}
+
+/// True when a list of entity tags has this one, or is `*`.
+pub fn names(list: &str, own: &str, strong: bool) -> bool {
+    list.trim() == "*"
+        || list.split(',').map(str::trim).any(|tag| match tag.strip_prefix("W/") {
+            Some(weak) => !strong && weak == own,
+            None => tag == own,
+        })
 }
 
 /// A date header, as seconds; a date that is not one is ignored (RFC 9110 §13.1.3).

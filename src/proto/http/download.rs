@@ -46,8 +46,7 @@ pub async fn send(visit: &Visit<'_>, path: &TreePath, download: Download, mark: 
         Verdict::Go => {}
     }
     // RFC 9110 §14.2: a range is defined for GET only.
-    let wanted =
-        visit.header(header::RANGE).filter(|_| visit.is_get() && condition::range_holds(visit.headers(), &node));
+    let wanted = visit.only(header::RANGE).filter(|_| visit.is_get() && condition::range_holds(visit.headers(), &node));
     let mut response = match wanted.map_or(Asked::Whole, |text| range::read(text, node.size)) {
         Asked::Nothing => {
             let size = HeaderValue::from_str(&format!("bytes */{}", node.size)).ok();
@@ -88,7 +87,7 @@ async fn partial(visit: &Visit<'_>, path: &TreePath, download: Download, parts: 
     let mut response = match parts {
         [only] => {
             let mut response = Response::new(content(visit, download, only.clone()).await?);
-            reply::set(&mut response, header::CONTENT_RANGE, &content_range(only, size));
+            reply::set(&mut response, header::CONTENT_RANGE, &range::content_range(only, size));
             response
         }
         several => {
@@ -104,10 +103,6 @@ async fn partial(visit: &Visit<'_>, path: &TreePath, download: Download, parts: 
     };
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     Ok(response)
-}
-
-fn content_range(range: &Range<u64>, size: u64) -> String {
-    format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))
 }
 
 /// The bytes of one range: read now when they are few, else frame by frame as the wire takes them.
@@ -208,7 +203,7 @@ impl Parts {
         let rest = ranges
             .iter()
             .map(|range| {
-                let place = content_range(range, size);
+                let place = range::content_range(range, size);
                 let head = format!("\r\n--{boundary}\r\nContent-Type: {kind}\r\nContent-Range: {place}\r\n\r\n");
                 (Bytes::from(head), range.clone())
             })

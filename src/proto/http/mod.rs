@@ -3,7 +3,6 @@
 //! hyper speaks the wire; everything a request does is a call of the caller behind it, as at every other door.
 
 pub mod admin;
-mod archive;
 mod body;
 mod cache;
 mod change;
@@ -11,24 +10,25 @@ mod condition;
 mod date;
 mod download;
 mod express;
+mod extent;
 mod form;
-mod glance;
+mod front;
+mod head;
 mod listing;
 mod mime;
 mod multipart;
 mod page;
 mod pulse;
 mod range;
-mod receipt;
 mod reply;
 mod route;
 mod sendfile;
 mod serve;
 mod signin;
 mod target;
-mod tus;
 mod upload;
 mod visit;
+mod wire;
 
 use std::io;
 use std::sync::Arc;

@@ -26,9 +26,6 @@ pub struct Pulse {
     served: AtomicBool,
     second: AtomicBool,
     unread: AtomicBool,
-    /// Bytes came in after the last request's head: perhaps the beginning of another.
-    begun: AtomicBool,
-    parked: AtomicBool,
 }
 
 /// A request being handled; dropped when its response is ready, or when the peer went away.
@@ -41,8 +38,6 @@ pub struct Sending(Arc<Pulse>);
 #[derive(Default)]
 pub struct Window(Option<(Duration, u64)>);
 
-/// An idle connection keeps its buffers for this long: requests of one page come closer together.
-const PARK: Duration = Duration::from_secs(5);
 /// Timers never fire more often than this.
 const SHORTEST: Duration = Duration::from_millis(10);
 
@@ -58,8 +53,6 @@ impl Pulse {
             served: AtomicBool::new(false),
             second: AtomicBool::new(false),
             unread: AtomicBool::new(false),
-            begun: AtomicBool::new(false),
-            parked: AtomicBool::new(false),
         })
     }
 
@@ -73,8 +66,7 @@ impl Pulse {
 
     /// Bytes came in.
     pub fn heard(&self) {
-        self.begun.store(true, Relaxed);
-        if self.thinking.load(Relaxed) == 0 && self.sending.load(Relaxed) == 0 && self.head.load(Relaxed) == 0 {
+        if self.is_quiet() && self.head.load(Relaxed) == 0 {
             self.head.store(self.millis() + 1, Relaxed);
         }
     }
@@ -87,7 +79,6 @@ impl Pulse {
     /// A request's head is complete.
     pub fn think(self: &Arc<Self>, second: bool) -> Thinking {
         self.head.store(0, Relaxed);
-        self.begun.store(false, Relaxed);
         self.served.store(true, Relaxed);
         self.second.store(second, Relaxed);
         self.thinking.fetch_add(1, Relaxed);
@@ -108,7 +99,6 @@ impl Pulse {
     /// A request that needs no thinking is answered.
     pub fn answer(self: &Arc<Self>) -> Sending {
         self.head.store(0, Relaxed);
-        self.begun.store(false, Relaxed);
         self.served.store(true, Relaxed);
         self.send()
     }
@@ -123,24 +113,9 @@ impl Pulse {
         self.unread.load(Relaxed)
     }
 
-    /// True when there is nothing to remember of a connection that may stay for long: no request, no half of one.
-    pub fn may_park(&self, limits: &Limits) -> bool {
-        let quiet = self.age().saturating_sub(Duration::from_millis(self.last.load(Relaxed)));
-        self.thinking.load(Relaxed) == 0
-            && self.sending.load(Relaxed) == 0
-            && !self.second.load(Relaxed)
-            && !self.begun.load(Relaxed)
-            && quiet >= park_after(limits)
-    }
-
-    /// Says whether the connection's state is being put away.
-    pub fn park(&self, parked: bool) {
-        self.parked.store(parked, Relaxed);
-    }
-
-    /// Is it being put away?
-    pub fn is_parked(&self) -> bool {
-        self.parked.load(Relaxed)
+    /// No request is being handled, no response being sent.
+    pub fn is_quiet(&self) -> bool {
+        self.thinking.load(Relaxed) == 0 && self.sending.load(Relaxed) == 0
     }
 
     /// How long to wait until asking [`Pulse::is_over`] again.
@@ -148,10 +123,6 @@ impl Pulse {
         let longest = limits.stall.0.min(limits.greeting.0).min(limits.idle.0);
         let quiet = self.age().saturating_sub(Duration::from_millis(self.last.load(Relaxed)));
         let mut pause = self.patience(limits).saturating_sub(quiet).min(longest);
-        if !self.is_parked() {
-            let soon = park_after(limits).saturating_sub(quiet);
-            pause = if soon.is_zero() { pause } else { pause.min(soon) };
-        }
         if !limits.total.0.is_zero() {
             pause = pause.min(limits.total.0.saturating_sub(self.age()));
         }
@@ -200,11 +171,6 @@ impl Pulse {
         }
         false
     }
-}
-
-/// How long a connection is kept ready for the next request.
-fn park_after(limits: &Limits) -> Duration {
-    PARK.min(limits.idle.0 / 4)
 }
 
 /// Fewest bytes that must move in one `stall`.
@@ -256,25 +222,6 @@ mod tests {
         assert!(!pulse.is_over(&limits(), &mut window));
         after(1).await;
         assert!(pulse.is_over(&limits(), &mut window), "one byte does not buy the idle time");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_what_is_silent_between_requests_is_put_away() {
-        let pulse = Pulse::new();
-        pulse.heard();
-        after(5).await;
-        assert!(!pulse.may_park(&limits()), "half a request is not forgotten");
-        let thinking = pulse.think(false);
-        after(5).await;
-        assert!(!pulse.may_park(&limits()));
-        drop(thinking);
-        after(4).await;
-        assert!(!pulse.may_park(&limits()), "the next request may be near");
-        after(1).await;
-        assert!(pulse.may_park(&limits()));
-        drop(pulse.think(true));
-        after(9).await;
-        assert!(!pulse.may_park(&limits()), "HTTP/2 remembers more than a socket");
     }
 
     #[tokio::test(start_paused = true)]

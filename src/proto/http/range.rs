@@ -42,6 +42,11 @@ pub fn read(header: &str, size: u64) -> Asked {
     }
 }
 
+/// The `Content-Range` of a part.
+pub fn content_range(range: &Range<u64>, size: u64) -> String {
+    format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1))
+}
+
 /// `a-b`, `a-` or `-n`; an empty range when it lies outside, `None` when it is not a range.
 fn one(spec: &str, size: u64) -> Option<Range<u64>> {
     let (first, last) = spec.split_once('-')?;

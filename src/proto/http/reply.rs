@@ -8,6 +8,7 @@ use hyper::{Method, Response, StatusCode};
 
 use crate::error::{Error, Kind};
 use crate::proto::http::body::Outgoing;
+use crate::proto::http::express::end_of_head;
 use crate::proto::http::{page, target};
 
 /// A response that says no.
@@ -184,11 +185,31 @@ pub fn set(response: &mut Response<Outgoing>, name: HeaderName, value: &str) {
 }
 
 /// What every response carries.
+const HARD: [(HeaderName, &str); 3] = [
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "same-origin"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+];
+
+/// Adds what every response carries.
 pub fn harden(response: &mut Response<Outgoing>) {
-    let headers = response.headers_mut();
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    headers.insert(HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin"));
+    for (name, value) in HARD {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+}
+
+/// A whole response to what is no request, and the last one of its connection.
+pub fn refusal(status: StatusCode, text: &str) -> Vec<u8> {
+    let reason = status.canonical_reason().unwrap_or_default();
+    let mut whole = format!("HTTP/1.1 {} {reason}\r\nconnection: close\r\n", status.as_u16()).into_bytes();
+    for (name, value) in HARD {
+        whole.extend_from_slice(format!("{name}: {value}\r\n").as_bytes());
+    }
+    let about = "cache-control: no-store\r\ncontent-type: text/plain; charset=utf-8\r\n";
+    whole.extend_from_slice(format!("{about}content-length: {}\r\n", text.len() + 1).as_bytes());
+    whole.extend_from_slice(&end_of_head());
+    whole.extend_from_slice(format!("{text}\n").as_bytes());
+    whole
 }
 
 #[cfg(test)]
