@@ -19,7 +19,7 @@ use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::serve::{Connection, Site};
 use crate::proto::http::target::{self, LONGEST_URI, Target};
 use crate::proto::http::visit::{self, Visit};
-use crate::proto::http::{Settings, archive, change, download, listing, page, signin, tus, upload};
+use crate::proto::http::{Settings, change, download, listing, page, signin, upload};
 
 /// The tree, and our pages beside it.
 pub struct Tree {
@@ -67,6 +67,9 @@ impl Tree {
         if parts.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > LONGEST_URI) {
             return Err(Refusal::new(StatusCode::URI_TOO_LONG, "the URL is longer than 8 KiB"));
         }
+        if parts.method == Method::CONNECT {
+            return Err(Refusal::method(ALL_METHODS));
+        }
         let target = target::read(parts.uri.path())?;
         if let Target::Own(names) = &target {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -82,7 +85,8 @@ impl Tree {
         signin::guard(parts, asker.cookie)?;
         let mut visit = Visit { parts, connection, caller: asker.caller, token: asker.token, intake };
         match target {
-            Target::Everything => Ok(options(ALL_METHODS)),
+            Target::Everything if parts.method == Method::OPTIONS => Ok(options(ALL_METHODS)),
+            Target::Everything => Err(Refusal::bad("`*` is for OPTIONS only")),
             Target::Own(names) => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 self.own(&mut visit, &names, note).await
@@ -106,8 +110,6 @@ impl Tree {
             }
             (["login"], "POST") => self.sign_in(visit, note).await,
             (["logout"], "POST") => self.sign_out(visit).await,
-            (["uploads"], _) => tus::own(visit, None, note).await,
-            (["uploads", id], _) => tus::own(visit, Some(id), note).await,
             (["login" | "logout"], _) => Err(Refusal::method("GET, HEAD, POST")),
             _ => Err(Refusal::missing()),
         }
@@ -176,19 +178,16 @@ async fn tree(visit: &mut Visit<'_>, path: &TreePath, folder: bool, note: &mut N
     match visit.parts.method.as_str() {
         "COPY" => change::transfer(visit, path, true).await,
         "DELETE" => change::delete(visit, path, folder).await,
-        "GET" | "HEAD" if folder => match archive::asked(visit)? {
-            Some(form) => archive::send(visit, path, form, &[]).await,
-            None => listing::send(visit, path).await,
-        },
+        "GET" | "HEAD" if folder => listing::send(visit, path).await,
         "GET" | "HEAD" => file(visit, path).await,
         "MKCOL" => change::make_folder(visit, path).await,
         "MOVE" => change::transfer(visit, path, false).await,
         "OPTIONS" => Ok(options(allow)),
-        "POST" if folder && tus::spoken(visit) => tus::into_folder(visit, path, note).await,
         "POST" if folder => change::post(visit, path, note).await,
         "PUT" if folder => Err(Refusal::bad("a file's URL does not end in a slash; a folder is made by MKCOL")),
         "PUT" => upload::put(visit, path, note).await,
-        _ => Err(Refusal::method(allow)),
+        known if visit::is_known(known) => Err(Refusal::method(allow)),
+        _ => Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "this server does not know the method")),
     }
 }
 

@@ -31,6 +31,13 @@ impl Visit<'_> {
         self.headers().get(name.into())?.to_str().ok()
     }
 
+    /// A header that may come once; one that comes twice does not count.
+    pub fn only(&self, name: impl Into<HeaderName>) -> Option<&str> {
+        let mut values = self.headers().get_all(name.into()).iter();
+        let value = values.next()?.to_str().ok()?;
+        values.next().is_none().then_some(value)
+    }
+
     /// All headers.
     pub fn headers(&self) -> &HeaderMap {
         &self.parts.headers
@@ -64,8 +71,14 @@ pub fn who(caller: &Caller) -> Option<&str> {
 
 /// The method as the access line and the metrics know it: a bounded set.
 pub fn verb(method: &Method) -> &'static str {
-    const KNOWN: &[&str] = &["COPY", "DELETE", "GET", "HEAD", "MKCOL", "MOVE", "OPTIONS", "PATCH", "POST", "PUT"];
+    const KNOWN: &[&str] = &["COPY", "DELETE", "GET", "HEAD", "MKCOL", "MOVE", "OPTIONS", "POST", "PUT"];
     KNOWN.iter().find(|known| **known == method.as_str()).copied().unwrap_or("OTHER")
+}
+
+/// A method that means something to HTTP or WebDAV, though perhaps nothing here (RFC 9110 §9.1: 405, not 501).
+pub fn is_known(method: &str) -> bool {
+    const ELSEWHERE: &[&str] = &["CONNECT", "LOCK", "PATCH", "PROPFIND", "PROPPATCH", "TRACE", "UNLOCK"];
+    ELSEWHERE.contains(&method) || Method::from_bytes(method.as_bytes()).is_ok_and(|method| verb(&method) != "OTHER")
 }
 
 /// The last touches: the headers every response carries, no body for `HEAD`, the access line at its end.
