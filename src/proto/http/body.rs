@@ -228,7 +228,8 @@ impl Intake {
                 None => self.ended = true,
                 Some(Err(error)) => {
                     self.ended = true;
-                    return Err(Error::new(Kind::Cancelled, "the upload broke off").with(error));
+                    self.connection.pulse.leave_unread();
+                    return Err(broken(error));
                 }
                 Some(Ok(frame)) => {
                     if let Ok(bytes) = frame.into_data() {
@@ -268,6 +269,17 @@ impl Intake {
             all.extend_from_slice(&bytes);
         }
         Ok(all)
+    }
+}
+
+/// Chunks that are none are the peer's fault, and everything else that ends a body early is an accident.
+fn broken(error: hyper::Error) -> Error {
+    let cause = std::error::Error::source(&error).and_then(|cause| cause.downcast_ref::<io::Error>());
+    match cause.map(io::Error::kind) {
+        Some(io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput) => {
+            Error::new(Kind::Invalid, "the chunks of the body cannot be read").with(error)
+        }
+        _ => Error::new(Kind::Cancelled, "the upload broke off").with(error),
     }
 }
 
