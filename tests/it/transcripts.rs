@@ -312,7 +312,7 @@ async fn data_line(lane: &mut TcpStream) -> Result<String, String> {
 }
 
 /// `…` stands for anything.
-fn check(wanted: &str, line: &str) -> Result<(), String> {
+pub fn check(wanted: &str, line: &str) -> Result<(), String> {
     let mut parts = wanted.split('…');
     let first = parts.next().unwrap_or_default();
     let mut rest = line.strip_prefix(first);
