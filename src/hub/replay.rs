@@ -14,9 +14,7 @@ const PAGE: usize = 500;
 impl Hub {
     /// Publishes every remaining intent in order and sweeps the stages nobody needs any more.
     pub(crate) async fn replay(&self) -> Result<()> {
-        let mut needed = self.replay_intents().await?;
-        let uploads = self.load_uploads(&needed).await?;
-        needed.extend(uploads);
+        let needed = self.replay_intents().await?;
         self.sweep_stages(&needed).await;
         Ok(())
     }
