@@ -188,7 +188,7 @@ impl Caller {
     }
 
     /// Refuses before a byte is taken what the commit would refuse.
-    async fn precheck(
+    pub(super) async fn precheck(
         &self,
         view: &View,
         space: &Space,
@@ -209,7 +209,8 @@ impl Caller {
             Err(error) => return Err(error),
         };
         let keeps_both = options.unique || space.overwrite == Overwrite::KeepBoth;
-        let replaces = there.is_some() && !(keeps_both && options.mode == WriteMode::Replace);
+        let whole = matches!(options.mode, WriteMode::Continue(_) | WriteMode::Replace);
+        let replaces = there.is_some() && !(keeps_both && whole);
         view.allow(self.account(), if replaces { Verb::Overwrite } else { Verb::Create }, path)?;
         match &there {
             Some(node) if node.kind == NodeKind::Folder => {
@@ -253,19 +254,19 @@ impl Caller {
     ) -> Result<(Incoming, Base)> {
         let fresh = || (Incoming::new(view.settings.storage.inline), Base::default());
         match mode {
-            WriteMode::Replace | WriteMode::Resume(0) => Ok(fresh()),
+            WriteMode::Replace | WriteMode::Continue(0) | WriteMode::Resume(0) => Ok(fresh()),
             WriteMode::Append => self.append_base(space, path, None).await,
-            WriteMode::Resume(from) => {
+            WriteMode::Continue(from) | WriteMode::Resume(from) => {
                 if self.hub.inner.partials.len(self.name(), path).is_some_and(|len| len >= from)
                     && let Some(partial) = self.hub.inner.partials.take(self.name(), path)
                 {
                     let mut stage = space.volume.stage(&partial.id).await?;
                     stage.truncate(from).await?;
-                    return Ok((Incoming::staged(partial.id, stage), Base { len: from, tag: None }));
+                    return Ok((Incoming::recorded(partial.id, stage), Base { len: from, tag: None }));
                 }
                 match there {
-                    Some(_) => self.append_base(space, path, Some(from)).await,
-                    None => {
+                    Some(_) if mode == WriteMode::Resume(from) => self.append_base(space, path, Some(from)).await,
+                    Some(_) | None => {
                         Err(Error::new(Kind::Invalid, format!("cannot go on at {from}: nothing is here to go on with")))
                     }
                 }

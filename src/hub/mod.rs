@@ -16,10 +16,12 @@ pub mod download;
 pub mod files;
 mod group;
 pub mod held;
+mod incoming;
 pub mod listing;
 mod lock;
 pub mod login;
 pub mod mail;
+mod once;
 mod partial;
 pub mod path;
 pub mod policy;
@@ -33,6 +35,7 @@ pub mod settings;
 mod sweep;
 mod throttle;
 pub mod transfer;
+pub mod uploads;
 pub mod view;
 
 use std::sync::Arc;
@@ -48,11 +51,13 @@ pub use caller::{Caller, Entry};
 pub use held::{Held, Mark};
 pub use listing::Listing;
 pub use mail::{Envelope, Mailbox, Message, Proof, Rcpt, Recipient, Verdict};
+pub use once::{OnceKey, OnceTurn};
 pub use path::TreePath;
 pub use policy::{Verb, Verbs};
 pub use room::SpaceRoom;
 pub use settings::Settings;
 pub use transfer::{Download, Receipt, Upload, WriteMode, WriteOptions};
+pub use uploads::{UploadResource, UploadWish, UploadWriter};
 
 pub use crate::store::{AccountKind, Micros, Node, NodeKind, Soaked, Then};
 
@@ -87,6 +92,8 @@ pub(crate) struct Inner {
     pub(crate) pending: commit::Pending,
     pub(crate) own: adopt::Own,
     pub(crate) partials: partial::Partials,
+    pub(crate) uploads: uploads::Uploads,
+    pub(crate) doing: once::Doing,
     pub(crate) next_intent: AtomicI64,
     pub(crate) mail: mail::Memory,
 }
@@ -140,6 +147,8 @@ impl Hub {
                 pending: commit::Pending::default(),
                 own: adopt::Own::default(),
                 partials: partial::Partials::default(),
+                uploads: uploads::Uploads::default(),
+                doing: once::Doing::default(),
                 next_intent: AtomicI64::new(now()),
                 mail: mail::Memory::default(),
             }),

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use crate::hub::path::TreePath;
 use crate::hub::view::Space;
 use crate::hub::{Hub, now};
-use crate::store::{Micros, StageId};
+use crate::store::{Batch, Edit, Micros, StageId, UploadEdit, UploadKind, UploadRow};
 
 /// Broken uploads remembered at most; the oldest goes first.
 const MOST: usize = 4096;
@@ -50,29 +50,55 @@ impl Partials {
         dropped
     }
 
+    /// One that was there when the daemon stopped.
+    pub(crate) fn know(&self, row: &UploadRow, path: &TreePath, partial: Partial) -> Option<Partial> {
+        self.kept.lock().insert((row.account.clone(), path.clone()), partial)
+    }
+
     fn older_than(&self, moment: Micros) -> Vec<Partial> {
         self.kept.lock().extract_if(|_, partial| partial.since < moment).map(|(_, partial)| partial).collect()
     }
 }
 
 impl Hub {
-    pub(crate) async fn keep_partial(&self, account: &str, path: &TreePath, partial: Partial) {
+    /// Keeps what a broken upload left, whose bytes are safe on the disk; true when that would survive a restart.
+    pub(crate) async fn keep_partial(&self, account: &str, path: &TreePath, partial: Partial) -> bool {
+        let row = UploadRow {
+            id: partial.id.0.clone(),
+            account: account.to_owned(),
+            kind: UploadKind::Broken,
+            space: partial.space.key.clone(),
+            path: path.to_string(),
+            length: None,
+            received: partial.len,
+            expires: partial.since.saturating_add(self.resume_time()),
+            about: String::new(),
+        };
+        let kept = self.catalog().commit(Batch { edits: vec![Edit::Upload(UploadEdit::Put(row))] }).await;
+        if let Err(error) = &kept {
+            tracing::warn!(error = error.detail(), "a broken upload can be resumed only until the next stop");
+        }
         let dropped = self.inner.partials.put(account, path, partial);
-        discard(dropped).await;
+        self.discard(dropped).await;
+        kept.is_ok()
     }
 
     /// Forgets broken uploads that nobody resumed in time.
     pub(crate) async fn expire_partials(&self) {
-        let life = self.view().settings.storage.resume.0;
-        let life = Micros::try_from(life.as_micros()).unwrap_or(Micros::MAX);
-        discard(self.inner.partials.older_than(now().saturating_sub(life))).await;
+        self.discard(self.inner.partials.older_than(now().saturating_sub(self.resume_time()))).await;
     }
-}
 
-async fn discard(partials: Vec<Partial>) {
-    for partial in partials {
-        if let Err(error) = partial.space.volume.discard(&partial.id).await {
-            tracing::warn!(stage = partial.id.0, error = error.detail(), "a broken upload could not be removed");
+    /// How long a broken upload can be resumed.
+    pub(crate) fn resume_time(&self) -> Micros {
+        Micros::try_from(self.view().settings.storage.resume.0.as_micros()).unwrap_or(Micros::MAX)
+    }
+
+    async fn discard(&self, partials: Vec<Partial>) {
+        for partial in partials {
+            let forgotten = self.forget_upload(&partial.id.0).await;
+            if let Err(error) = forgotten.and(partial.space.volume.discard(&partial.id).await) {
+                tracing::warn!(stage = partial.id.0, error = error.detail(), "a broken upload could not be removed");
+            }
         }
     }
 }

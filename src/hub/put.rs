@@ -8,13 +8,16 @@ use bytes::Bytes;
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
-use crate::hub::files::{signed, usage};
+use crate::hub::files::signed;
+use crate::hub::now;
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::settings::Overwrite;
 use crate::hub::transfer::Receipt;
 use crate::hub::view::Space;
-use crate::store::{Batch, Body, Change, Edit, Expect, FileRow, Micros, Node, NodeKind, RelPath};
+use crate::store::{
+    Batch, Body, Change, Edit, Expect, FileRow, Micros, Node, NodeKind, ReceiptRow, RelPath, UploadEdit,
+};
 
 /// Names tried for `a (2).pdf` before giving up.
 const NAMES_TRIED: u32 = 1000;
@@ -48,6 +51,27 @@ pub(crate) struct Put {
     pub(crate) verb: Option<&'static str>,
     /// The history's detail.
     pub(crate) detail: String,
+    /// Of its receipt; empty: none.
+    pub(crate) id: String,
+    /// What is recorded with it, once.
+    pub(crate) closing: Option<Closing>,
+}
+
+/// What ends with a put, in the same commit: uploads in pieces, and the question whether a request was done.
+#[derive(Clone, Debug)]
+pub(crate) struct Closing {
+    /// Under which the receipt is kept, of the caller's account.
+    pub(crate) key: String,
+    /// Which file of the request.
+    pub(crate) place: u32,
+    /// Method and path.
+    pub(crate) request: String,
+    /// The upload it was.
+    pub(crate) upload: Option<String>,
+    /// The parts it was made of.
+    pub(crate) parts: Vec<String>,
+    /// When the receipt is forgotten.
+    pub(crate) expires: Micros,
 }
 
 /// Where the bytes are.
@@ -179,17 +203,59 @@ impl Put {
             sha256: self.sha256,
         };
         let verb = self.verb.unwrap_or(if replaces { "overwrite" } else { "create" });
-        let edits = vec![
+        let mut edits = vec![
             Edit::PutFile(row, expect),
-            usage(&space, signed(self.size) - signed(counted), files),
-            sight.line(verb, &path, self.size, self.detail.clone()),
+            self.usage(sight, &space, signed(self.size) - signed(counted), files),
+            sight.line(verb, &path, self.size, self.says()),
         ];
+        self.close(sight, &path, !replaces, &mut edits);
         let (body, inline) = match &self.content {
             Content::Inline(bytes) => (Body::Inline, Some(bytes.clone())),
             Content::Staged(id) => (Body::Staged(id.clone()), None),
         };
         let change = Change::Put { path: rel, body, modified: Some(self.modified) };
         Placed { edits, planned: Planned { space, change, body: inline }, path, created: !replaces }
+    }
+
+    /// Its part of the quota, leaving alone what is promised to uploads other than those it ends.
+    fn usage(&self, sight: &Sight<'_>, space: &Space, bytes: i64, files: i64) -> Edit {
+        let uploads = &sight.hub.inner.uploads;
+        let own = self.closing.iter().flat_map(|closing| closing.upload.iter().chain(&closing.parts));
+        let own = own.map(|id| uploads.promised(id)).fold(0, u64::saturating_add);
+        let others = uploads.reserved(&space.key).saturating_sub(own);
+        let max_bytes = space.max_bytes.map(|most| most.saturating_sub(others));
+        Edit::Usage { space: space.key.clone(), bytes, files, max_bytes, max_files: space.max_files }
+    }
+
+    /// The history's detail.
+    fn says(&self) -> String {
+        match (self.detail.as_str(), self.id.as_str()) {
+            (detail, "") => detail.to_owned(),
+            ("", id) => format!("receipt {id}"),
+            (detail, id) => format!("{detail}; receipt {id}"),
+        }
+    }
+
+    /// The edits that make it happen once.
+    fn close(&self, sight: &Sight<'_>, path: &TreePath, created: bool, edits: &mut Vec<Edit>) {
+        let Some(closing) = &self.closing else { return };
+        for id in closing.upload.iter().chain(&closing.parts) {
+            edits.push(Edit::Upload(UploadEdit::Close(id.clone())));
+        }
+        let row = ReceiptRow {
+            account: sight.caller.name().to_owned(),
+            key: closing.key.clone(),
+            place: closing.place,
+            request: closing.request.clone(),
+            id: self.id.clone(),
+            path: path.to_string(),
+            bytes: self.size,
+            modified: self.modified,
+            sha256: self.sha256,
+            created,
+            expires: closing.expires,
+        };
+        edits.push(Edit::Upload(UploadEdit::Receipt { row, now: now() }));
     }
 }
 
@@ -226,7 +292,7 @@ impl Act for PutFile {
             tag: 0,
             modified: self.0.modified,
             created,
-            id: String::new(),
+            id: self.0.id.clone(),
         };
         Ok(Plan {
             batch: Batch { edits },

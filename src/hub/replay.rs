@@ -14,7 +14,9 @@ const PAGE: usize = 500;
 impl Hub {
     /// Publishes every remaining intent in order and sweeps the stages nobody needs any more.
     pub(crate) async fn replay(&self) -> Result<()> {
-        let needed = self.replay_intents().await?;
+        let mut needed = self.replay_intents().await?;
+        let uploads = self.load_uploads(&needed).await?;
+        needed.extend(uploads);
         self.sweep_stages(&needed).await;
         Ok(())
     }

@@ -71,7 +71,10 @@ impl Caller {
         let disk = space.volume.room().await?.free.saturating_sub(view.settings.storage.keep_free.0);
         let quota = match space.max_files {
             Some(most) if used.files >= most => 0,
-            _ => space.max_bytes.map_or(u64::MAX, |most| most.saturating_sub(used.bytes)),
+            _ => {
+                let taken = used.bytes.saturating_add(self.hub().inner.uploads.reserved(&space.key));
+                space.max_bytes.map_or(u64::MAX, |most| most.saturating_sub(taken))
+            }
         };
         let one_file = match view.settings.storage.file_size.0 {
             0 => u64::MAX,
@@ -95,10 +98,7 @@ impl Caller {
         let rights = view.verbs(self.account(), folder);
         let may = rights.has(Verb::Create) || rights.has(Verb::Overwrite);
         let Some((space, rel)) = view.space_of(folder).filter(|_| may) else { return Ok(()) };
-        let one_file = view.settings.storage.file_size.0;
-        if one_file > 0 && size > one_file {
-            return Err(Error::new(Kind::TooLarge, too_large(one_file)));
-        }
+        one_file(&view, Some(size))?;
         self.check_room(&view, space, &rel, false, Some(size)).await.map(drop)
     }
 
@@ -113,7 +113,7 @@ impl Caller {
     ) -> Result<Option<u64>> {
         let room = space.volume.room().await?;
         if room.free < view.settings.storage.keep_free.0.saturating_add(size.unwrap_or(0)) {
-            return Err(Error::new(Kind::Full, "the server's disk is full: tell its administrator"));
+            return Err(disk_full());
         }
         if space.max_bytes.is_none() && space.max_files.is_none() {
             return Ok(None);
@@ -134,11 +134,18 @@ impl Caller {
             true => self.hub().catalog().file(&space.key, rel.as_str()).await?.map_or(0, |row| row.size),
             false => 0,
         };
-        let left = most.saturating_sub(used.bytes).saturating_add(old);
+        let taken = used.bytes.saturating_add(self.hub().inner.uploads.reserved(&space.key));
+        let left = most.saturating_sub(taken).saturating_add(old);
         match size {
             Some(size) if size > left => Err(Error::new(Kind::OverQuota, does_not_fit(space, left, size))),
             _ => Ok(Some(left)),
         }
+    }
+
+    /// Bytes one file may have, where that is limited.
+    #[must_use]
+    pub fn largest_file(&self) -> Option<u64> {
+        Some(self.hub().view().settings.storage.file_size.0).filter(|most| *most > 0)
     }
 
     /// The SHA-256 of a file as it is now, where the store knows it without reading. Needs `read`.
@@ -212,6 +219,20 @@ pub(crate) fn does_not_fit(space: &Space, left: u64, size: u64) -> String {
         0 => format!("{} is full: {used} of {} used; remove something first", space.key, ByteSize(most)),
         _ => format!("{} is too full for this file{needed}: {used} of {} used", space.key, ByteSize(most)),
     }
+}
+
+/// The verdict on the size of one file, where it is known.
+pub(super) fn one_file(view: &View, size: Option<u64>) -> Result<()> {
+    let most = view.settings.storage.file_size.0;
+    match size {
+        Some(size) if most > 0 && size > most => Err(Error::new(Kind::TooLarge, too_large(most))),
+        _ => Ok(()),
+    }
+}
+
+/// The disk has no room left.
+pub(super) fn disk_full() -> Error {
+    Error::new(Kind::Full, "the server's disk is full: tell its administrator")
 }
 
 /// A file above the limit of one file.

@@ -211,6 +211,12 @@ pub struct StorageSettings {
     pub keep_free: ByteSize,
     /// How long a broken upload can be resumed.
     pub resume: Span,
+    /// Uploads in pieces under way at most.
+    pub uploads: usize,
+    /// Of one account; those who are not signed in count as one.
+    pub uploads_per_account: usize,
+    /// How long a repeated request is recognised and answered alike.
+    pub receipts: Span,
     /// How often everything is compared with the disk, beside the watcher.
     pub rescan: Span,
     /// Attachments filed from one message at most.
@@ -225,6 +231,9 @@ impl Default for StorageSettings {
             file_size: ByteSize(0),
             keep_free: ByteSize(64 << 20),
             resume: Span(Duration::from_hours(24)),
+            uploads: 4096,
+            uploads_per_account: 512,
+            receipts: Span(Duration::from_hours(24)),
             rescan: Span(Duration::from_hours(1)),
             attachments: 200,
         }

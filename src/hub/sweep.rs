@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::commit::Promised;
 use crate::hub::{Hub, adopt, mail, now};
-use crate::store::{Batch, Edit, MailEdit};
+use crate::store::{Batch, Edit, MailEdit, UploadEdit};
 
 /// How long a publish may wait for its sync: many share one.
 const CLEAR_EVERY: Duration = Duration::from_millis(500);
@@ -95,10 +95,12 @@ async fn follow(hub: Hub, stop: CancellationToken) {
 async fn expire(hub: Hub, stop: CancellationToken) {
     while tick(EXPIRE_EVERY, &stop).await {
         hub.expire_partials().await;
+        hub.expire_uploads().await;
         let kept = i64::try_from(hub.view().settings.mail.keep_traces.0.as_micros()).unwrap_or(i64::MAX);
         let oldest = now().saturating_sub(kept);
         let forget = MailEdit::Forget { gone: oldest, message: mail::id_at(oldest) };
-        let batch = Batch { edits: vec![Edit::Expire(now()), Edit::Mail(forget)] };
+        let receipts = Edit::Upload(UploadEdit::Expire(now()));
+        let batch = Batch { edits: vec![Edit::Expire(now()), Edit::Mail(forget), receipts] };
         if let Err(error) = hub.catalog().commit(batch).await {
             tracing::warn!(error = error.detail(), "what is past its time could not be removed");
         }

@@ -3,27 +3,30 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
 pub use crate::hub::download::Download;
-use crate::hub::mail::{self, Envelope, Fingerprint, Octets, Proof};
+pub(crate) use crate::hub::incoming::Incoming;
+use crate::hub::mail::{self, Envelope, Fingerprint, Proof};
+use crate::hub::once::OnceKey;
 use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
-use crate::hub::put::{Content, Put, PutFile};
-use crate::hub::room::Ceiling;
+use crate::hub::put::{Closing, Put, PutFile};
+use crate::hub::room::{Ceiling, disk_full};
 use crate::hub::settings::Overwrite;
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
-use crate::store::{Micros, RelPath, Soaked, Stage, StageId};
-use crate::units::ByteSize;
+use crate::store::{Micros, RelPath, Soaked, StageId};
 
 /// How an upload meets what is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WriteMode {
     /// The old content and then this (FTP APPE).
     Append,
+    /// The first `n` bytes of a broken upload kept by this account, then this (HTTP PUT with `Content-Range`).
+    Continue(u64),
     /// Only this.
     #[default]
     Replace,
@@ -52,6 +55,10 @@ pub struct WriteOptions {
     pub unique: bool,
     /// Lock tokens the client holds.
     pub tokens: Vec<String>,
+    /// Give it a receipt with an id that is found in the history.
+    pub receipt: bool,
+    /// Keep the receipt under this key.
+    pub once: Option<OnceKey>,
 }
 
 /// What was acknowledged.
@@ -69,7 +76,7 @@ pub struct Receipt {
     pub modified: Micros,
     /// Nothing was there before.
     pub created: bool,
-    /// Message id for mail; empty for files.
+    /// Message id for mail; for files the id in the history's detail, empty unless a receipt was asked for.
     pub id: String,
 }
 
@@ -110,161 +117,6 @@ pub(super) struct Base {
     pub(super) len: u64,
     /// Tag of the file they came from; `Some(None)`: nothing was there.
     pub(super) tag: Option<Option<u64>>,
-}
-
-/// The bytes so far: in memory while they are few, then in a stage.
-pub(crate) struct Incoming {
-    buffer: BytesMut,
-    /// The buffer once it was handed to a commit, which may have to be tried again.
-    handed: Option<Bytes>,
-    stage: Option<(StageId, Box<dyn Stage>)>,
-    inline: usize,
-    /// Counts what a message comes to on the wire.
-    octets: Option<Octets>,
-}
-
-impl Incoming {
-    pub(super) fn new(inline: ByteSize) -> Self {
-        Self {
-            buffer: BytesMut::new(),
-            handed: None,
-            stage: None,
-            inline: usize::try_from(inline.0).unwrap_or(usize::MAX),
-            octets: None,
-        }
-    }
-
-    pub(super) fn staged(id: StageId, stage: Box<dyn Stage>) -> Self {
-        Self { buffer: BytesMut::new(), handed: None, stage: Some((id, stage)), inline: 0, octets: None }
-    }
-
-    /// The same for a message, which is also counted as the network sees it.
-    pub(super) fn counted(self) -> Self {
-        Self { octets: Some(Octets::default()), ..self }
-    }
-
-    /// Octets of a message as the network sees it; see [`Octets`].
-    pub(crate) fn octets(&self) -> u64 {
-        self.octets.as_ref().map_or(0, Octets::count)
-    }
-
-    /// Bytes so far.
-    pub(crate) fn len(&self) -> u64 {
-        self.stage.as_ref().map_or(self.in_memory().len() as u64, |(_, stage)| stage.len())
-    }
-
-    fn in_memory(&self) -> &[u8] {
-        self.handed.as_deref().unwrap_or(&self.buffer)
-    }
-
-    /// Takes more bytes; into a stage on this space's volume once they are many.
-    pub(crate) async fn push(&mut self, chunk: Bytes, space: &Space) -> Result<()> {
-        if let Some(octets) = &mut self.octets {
-            octets.feed(&chunk);
-        }
-        if let Some((_, stage)) = &mut self.stage {
-            return stage.append(chunk).await;
-        }
-        if self.buffer.len() + chunk.len() <= self.inline {
-            self.buffer.extend_from_slice(&chunk);
-            return Ok(());
-        }
-        self.spill(space).await?;
-        match &mut self.stage {
-            Some((_, stage)) => stage.append(chunk).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Moves what is in memory into a stage.
-    async fn spill(&mut self, space: &Space) -> Result<()> {
-        let id = StageId(uuid::Uuid::now_v7().to_string());
-        let mut stage = space.volume.stage(&id).await?;
-        let buffered = std::mem::take(&mut self.buffer).freeze();
-        if !buffered.is_empty()
-            && let Err(error) = stage.append(buffered).await
-        {
-            let _ = space.volume.discard(&id).await;
-            return Err(error);
-        }
-        self.stage = Some((id, stage));
-        Ok(())
-    }
-
-    /// Ready for the commit: inline, or sealed on the disk.
-    pub(crate) async fn content(&mut self, space: &Space, backlog_full: bool) -> Result<Content> {
-        if self.stage.is_none() && self.handed.is_none() && backlog_full && !self.buffer.is_empty() {
-            self.spill(space).await?;
-        }
-        let Some((id, stage)) = &mut self.stage else {
-            let handed = self.handed.get_or_insert_with(|| std::mem::take(&mut self.buffer).freeze());
-            return Ok(Content::Inline(handed.clone()));
-        };
-        if space.durable {
-            stage.seal().await?;
-        }
-        Ok(Content::Staged(id.clone()))
-    }
-
-    /// Bytes back, for parsing. Call before [`Incoming::content`].
-    pub(crate) async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
-        if let Some((_, stage)) = &self.stage {
-            return stage.read_at(offset, len).await;
-        }
-        let held = self.in_memory();
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(held.len());
-        let end = start.saturating_add(len).min(held.len());
-        Ok(Bytes::copy_from_slice(held.get(start..end).unwrap_or_default()))
-    }
-
-    /// Puts bytes in front of those that came.
-    async fn prepend(&mut self, lines: Bytes, space: &Space) -> Result<()> {
-        let Some((old_id, old)) = &mut self.stage else {
-            let mut whole = BytesMut::with_capacity(lines.len() + self.buffer.len());
-            whole.extend_from_slice(&lines);
-            whole.extend_from_slice(&self.buffer);
-            self.buffer = whole;
-            return Ok(());
-        };
-        let id = StageId(uuid::Uuid::now_v7().to_string());
-        let mut stage = space.volume.stage(&id).await?;
-        let copied = match stage.append(lines).await {
-            Ok(()) => stage.append_file(&old.file(), old.len()).await,
-            Err(error) => Err(error),
-        };
-        // Whichever is not the body any more goes.
-        let goes = match &copied {
-            Ok(()) => {
-                *old = stage;
-                std::mem::replace(old_id, id)
-            }
-            Err(_) => id,
-        };
-        space.volume.discard(&goes).await?;
-        copied
-    }
-
-    /// The same bytes once more.
-    pub(crate) async fn copy(&self, space: &Space, inline: ByteSize) -> Result<Self> {
-        let mut copy = Self::new(inline);
-        loop {
-            let piece = self.read_at(copy.len(), PIECE).await?;
-            if piece.is_empty() {
-                return Ok(copy);
-            }
-            if let Err(error) = copy.push(piece, space).await {
-                if let Some((id, _)) = copy.stage.take() {
-                    let _ = space.volume.discard(&id).await;
-                }
-                return Err(error);
-            }
-        }
-    }
-
-    /// The stage's id, when there is one.
-    pub(crate) fn stage_id(&self) -> Option<&StageId> {
-        self.stage.as_ref().map(|(id, _)| id)
-    }
 }
 
 impl Upload {
@@ -390,6 +242,29 @@ impl Upload {
         outcomes
     }
 
+    /// Keeps what came so far out of sight, for this account to go on with; how many bytes.
+    ///
+    /// # Errors
+    /// What the disk or the catalog says; nothing is kept then.
+    pub async fn set_aside(mut self) -> Result<u64> {
+        let Some(mut work) = self.work.take() else { return Err(over()) };
+        if work.body.stage.is_none() {
+            work.body.spill(&work.space).await?;
+        }
+        let len = work.body.len();
+        match work.give_up().await {
+            true => Ok(len),
+            false => Err(Error::new(Kind::Unavailable, "what came could not be kept; begin again")),
+        }
+    }
+
+    /// Gives up and leaves nothing.
+    pub async fn discard(mut self) {
+        if let Some(mut work) = self.work.take() {
+            work.discard().await;
+        }
+    }
+
     /// Gives up; a `keep_partial` upload stays resumable, anything else leaves nothing.
     pub async fn abandon(mut self) {
         if let Some(work) = self.work.take() {
@@ -418,7 +293,7 @@ impl Work {
         let keep_free = self.caller.hub().view().settings.storage.keep_free.0;
         match self.space.volume.room().await?.free >= keep_free {
             true => Ok(()),
-            false => Err(Error::new(Kind::Full, "the server's disk is full: tell its administrator")),
+            false => Err(disk_full()),
         }
     }
 
@@ -430,6 +305,10 @@ impl Work {
                 Err(error) if error.kind() == Kind::Conflict && rebased < REBASES && self.appends() => {
                     rebased += 1;
                     self.rebase().await?;
+                }
+                Ok(receipt) => {
+                    self.forget_row().await;
+                    return Ok(receipt);
                 }
                 outcome => return outcome,
             }
@@ -453,7 +332,7 @@ impl Work {
                 _ if options.unique => Some(Overwrite::KeepBoth),
                 WriteMode::Append => Some(Overwrite::Replace),
                 WriteMode::Resume(_) if base.tag.is_some() => Some(Overwrite::Replace),
-                WriteMode::Replace | WriteMode::Resume(_) => None,
+                WriteMode::Continue(_) | WriteMode::Replace | WriteMode::Resume(_) => None,
             },
             judge: true,
             folders: options.folders,
@@ -461,7 +340,26 @@ impl Work {
             unheard: false,
             verb: None,
             detail: self.remark.to_owned(),
+            id: if options.receipt { uuid::Uuid::now_v7().to_string() } else { String::new() },
+            closing: options.once.clone().map(|once| Closing {
+                key: once.key,
+                place: once.place,
+                request: once.request,
+                upload: None,
+                parts: Vec::new(),
+                expires: self.caller.hub().receipt_expires(),
+            }),
         })
+    }
+
+    /// A broken upload is one no more. A row that stays after all is found to be without a stage at the next start.
+    async fn forget_row(&mut self) {
+        if let Some(id) = self.body.stage_id().filter(|_| self.body.recorded)
+            && let Err(error) = self.caller.hub().forget_upload(&id.0).await
+        {
+            tracing::warn!(stage = id.0, error = error.detail(), "the record of a broken upload could not be removed");
+        }
+        self.body.recorded = false;
     }
 
     /// The digest of everything, also of bytes taken over from before.
@@ -516,6 +414,7 @@ impl Work {
     }
 
     async fn discard(&mut self) {
+        self.forget_row().await;
         if let Some((id, _)) = self.body.stage.take()
             && !self.caller.hub().inner.pending.needs_stage(&id)
             && let Err(error) = self.space.volume.discard(&id).await
@@ -528,7 +427,8 @@ impl Work {
         }
     }
 
-    async fn give_up(mut self: Box<Self>) {
+    /// True when what came is kept.
+    async fn give_up(mut self: Box<Self>) -> bool {
         let keep = match &self.goal {
             Goal::File { path, options, .. } if options.keep_partial && !self.caller.is_guest() => Some(path.clone()),
             Goal::File { .. } | Goal::Mail(_) => None,
@@ -537,16 +437,23 @@ impl Work {
             (Some(path), Some((id, mut stage))) if !stage.is_empty() => {
                 // What still runs ends first, and leaves nothing behind that was not counted.
                 let len = stage.len();
-                if stage.truncate(len).await.is_err() {
+                let cut = stage.truncate(len).await;
+                let safe = match self.space.durable {
+                    true => stage.seal().await,
+                    false => Ok(()),
+                };
+                if cut.and(safe).is_err() {
                     self.body.stage = Some((id, stage));
-                    return self.discard().await;
+                    self.discard().await;
+                    return false;
                 }
                 let partial = Partial { space: self.space.clone(), id, len: stage.len(), since: now() };
-                self.caller.hub().keep_partial(self.caller.name(), &path, partial).await;
+                self.caller.hub().keep_partial(self.caller.name(), &path, partial).await
             }
             (_, stage) => {
                 self.body.stage = stage;
                 self.discard().await;
+                false
             }
         }
     }
@@ -588,4 +495,4 @@ impl Caller {
 const REBASES: u32 = 8;
 
 /// Bytes read at once where an upload reads itself back.
-const PIECE: usize = 256 << 10;
+pub(super) const PIECE: usize = 256 << 10;

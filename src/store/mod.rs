@@ -13,6 +13,7 @@ pub use catalog::rows::{
     AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LockRow, SessionRow, SpaceRow,
     Usage, Verified,
 };
+pub use catalog::uploads::{ReceiptRow, UploadEdit, UploadKind, UploadRow};
 pub use catalog::{Batch, Catalog, CatalogSettings, Edit, Engine, EngineKind, Expect};
 pub use volume::directory::Directory;
 pub use volume::path::RelPath;

@@ -13,7 +13,7 @@ use stoa::store::fault::engine::{Calls, Fault, FaultyEngine, Moment};
 use stoa::store::{
     AccountKind, AccountRow, AliasRow, Batch, Catalog, CatalogSettings, DeliveryRow, DeliveryState, Edit, Engine,
     Expect, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LockRow, MailEdit, MailFolderRow, MessageRow,
-    SessionRow, SpaceRow, Usage,
+    ReceiptRow, SessionRow, SpaceRow, UploadEdit, UploadKind, UploadRow, Usage,
 };
 use tempfile::TempDir;
 
@@ -141,6 +141,7 @@ contract! {
     a_mail_folder_is_numbered_by_one_at_a_time
     deliveries_are_followed_and_forgotten
     aliases_come_back_as_they_were
+    uploads_are_closed_once_and_receipts_kept_once
 }
 
 fn block_on(case: impl Future<Output = ()>) {
@@ -782,4 +783,59 @@ async fn aliases_come_back_as_they_were(site: Site) {
     assert_eq!(found, [alias("*@example.org", &["x"]), alias("info", &["\u{e4} \"quoted\""])]);
     open.must([Edit::Mail(MailEdit::RemoveAlias("info".into()))]).await;
     assert_eq!(open.refused([Edit::Mail(MailEdit::RemoveAlias("info".into()))]).await, Kind::NotFound);
+}
+
+async fn uploads_are_closed_once_and_receipts_kept_once(site: Site) {
+    let open = site.open().await;
+    let upload = |edit| Edit::Upload(edit);
+    let mut one = UploadRow {
+        id: "0a".into(),
+        account: "ann".into(),
+        kind: UploadKind::Part,
+        space: "/in".into(),
+        path: "/in/a".into(),
+        length: None,
+        received: 0,
+        expires: 50,
+        about: "{}".into(),
+    };
+    let two = UploadRow { id: "0b".into(), kind: UploadKind::Broken, length: Some(1 << 40), ..one.clone() };
+    open.must([upload(UploadEdit::Put(two.clone())), upload(UploadEdit::Put(one.clone()))]).await;
+    (one.received, one.length) = (7, Some(9));
+    open.must([upload(UploadEdit::Put(one.clone()))]).await;
+    assert_eq!(open.catalog.uploads("", 9).await.expect("read"), [one.clone(), two.clone()]);
+    assert_eq!(open.catalog.uploads("0a", 9).await.expect("read"), [two]);
+    let other = site.open_as("two").await;
+    assert_eq!(other.catalog.uploads("", 9).await.expect("read"), [], "stages are each node's own");
+
+    let row = ReceiptRow {
+        account: "ann".into(),
+        key: "k".into(),
+        place: 1,
+        request: "PUT /in/a".into(),
+        id: "r".into(),
+        path: "/in/a (2)".into(),
+        bytes: 9,
+        modified: 3,
+        sha256: Some([7; 32]),
+        created: true,
+        expires: 100,
+    };
+    let keep = |row: &ReceiptRow, now| upload(UploadEdit::Receipt { row: row.clone(), now });
+    open.must([upload(UploadEdit::Close("0a".into())), keep(&row, 10)]).await;
+    assert_eq!(open.refused([upload(UploadEdit::Close("0a".into()))]).await, Kind::Conflict);
+    assert_eq!(open.refused([keep(&ReceiptRow { id: "s".into(), ..row.clone() }, 99)]).await, Kind::Conflict);
+    let read = |place, now| open.catalog.receipt("ann", "k", place, now);
+    assert_eq!(read(1, 99).await.expect("read"), Some(row.clone()));
+    assert_eq!((read(0, 99).await.expect("read"), read(1, 100).await.expect("read")), (None, None));
+    let next = ReceiptRow { id: "s".into(), sha256: None, created: false, expires: 200, ..row };
+    open.must([keep(&next, 100)]).await;
+    assert_eq!(read(1, 150).await.expect("read"), Some(next));
+    open.must([
+        upload(UploadEdit::Expire(200)),
+        upload(UploadEdit::Forget("0b".into())),
+        upload(UploadEdit::Forget("0b".into())),
+    ])
+    .await;
+    assert_eq!((read(1, 150).await.expect("read"), open.catalog.uploads("", 9).await.expect("read")), (None, vec![]));
 }

@@ -96,3 +96,25 @@ fn the_keys_the_pages_name_are_there() {
         }
     }
 }
+
+#[test]
+fn the_commands_for_uploads_work_as_written() {
+    let daemon =
+        crate::uploads::daemon("[[space]]\npath = \"/scans\"\ngrants = [ { to = \"user:alice\", allow = \"edit\" } ]");
+    let desk = tempfile::tempdir().unwrap();
+    write(&desk.path().join("report.pdf"), 1, 123_456);
+    write(&desk.path().join("film.mp4"), 2, 2_000_001);
+    fs::create_dir_all(daemon.on_disk("/scans/2026")).unwrap();
+    let commands = blocks(&page("uploads.md"), "sh");
+    assert!(commands.len() >= 4);
+    for commands in commands {
+        let script = format!("set -euo pipefail\nURL=http://{} ME=alice:secret-alice\n{commands}", daemon.http);
+        let done = std::process::Command::new("bash").args(["-c", &script]).current_dir(desk.path()).output().unwrap();
+        assert!(done.status.success(), "{commands}\n{}", String::from_utf8_lossy(&done.stderr));
+    }
+    for name in ["report.pdf", "2026/11/report.pdf", "receipt.pdf", "once.pdf"] {
+        assert_eq!(sum(&daemon.on_disk("/scans").join(name)), sum(&desk.path().join("report.pdf")), "{name}");
+    }
+    assert_eq!(sum(&daemon.on_disk("/scans/film.mp4")), sum(&desk.path().join("film.mp4")));
+    assert!(fs::metadata(desk.path().join("some.zip")).unwrap().len() > 123_456);
+}

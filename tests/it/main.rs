@@ -10,6 +10,7 @@
 
 mod accounts;
 mod adoption;
+mod archives;
 mod attachments;
 mod browser;
 mod config;
@@ -28,6 +29,7 @@ mod ftp_large;
 mod hostile_ftp;
 mod http;
 mod http2;
+mod http_security;
 mod http_transcripts;
 mod hub;
 mod kill;
@@ -51,6 +53,7 @@ mod smuggling;
 mod spine;
 mod transcripts;
 mod trouble;
+mod uploads;
 mod verdict;
 mod volume;
 mod world;

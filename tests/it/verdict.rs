@@ -407,19 +407,33 @@ impl Ftp {
     }
 }
 
-/// HTTP/1.1, keeping its connection.
+/// HTTP/1.1, keeping its connection, in one of its ways.
 struct Http {
+    door: &'static str,
     reader: BufReader<TcpStream>,
     sign_in: String,
 }
 
+/// The ways of HTTP: its methods, the forms of a folder's page, uploads in pieces, archives of folders.
+const HTTP: [&str; 4] = ["http", "http-form", "http-tus", "http-archive"];
+
+/// Can this way be asked for that?
+fn offers(door: &str, ask: Ask) -> bool {
+    match door {
+        "http-archive" => ask == Ask::List,
+        "http-form" => !matches!(ask, Ask::List | Ask::Read),
+        "http-tus" => matches!(ask, Ask::Create | Ask::Overwrite),
+        _ => true,
+    }
+}
+
 impl Http {
-    fn open(address: SocketAddr, caller: &str) -> Self {
+    fn open(door: &'static str, address: SocketAddr, caller: &str) -> Self {
         let sign_in = match caller {
             "" => String::new(),
             name => format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{name}:secret"))),
         };
-        Self { reader: BufReader::new(connect(address)), sign_in }
+        Self { door, reader: BufReader::new(connect(address)), sign_in }
     }
 
     fn request(&mut self, method: &str, path: &str, more: &str, body: &str) -> u16 {
@@ -471,25 +485,58 @@ impl Http {
         }
     }
 
+    /// A form of the folder's page.
+    fn fields(&mut self, folder: &str, fields: &str) -> u16 {
+        self.request("POST", folder, "Content-Type: application/x-www-form-urlencoded\r\n", fields)
+    }
+
     fn ask(&mut self, cell: &Cell) -> Class {
-        let file = cell.place.folder.join(&cell.name("http")).expect("a path").to_string();
-        let status = match cell.ask {
-            Ask::List => self.request("GET", &format!("{}/", cell.place.folder), "", ""),
-            Ask::Read => self.request("GET", &file, "", ""),
-            Ask::MakeFolder => self.request("MKCOL", &file, "", ""),
-            Ask::Create | Ask::Overwrite => self.request("PUT", &file, "", "new"),
-            Ask::Delete => self.request("DELETE", &file, "", ""),
-            Ask::Rename => {
-                let destination = format!("Destination: {}\r\n", file.replace(".txt", ".moved"));
-                self.request("MOVE", &file, &destination, "")
+        let name = cell.name(self.door);
+        let file = cell.place.folder.join(&name).expect("a path").to_string();
+        let folder = format!("{}/", cell.place.folder);
+        let status = match (self.door, cell.ask) {
+            ("http-archive", _) => self.request("GET", &format!("{folder}?archive=tar"), "", ""),
+            ("http-tus", _) => {
+                let more = format!(
+                    "Tus-Resumable: 1.0.0\r\nUpload-Length: 3\r\nContent-Type: application/offset+octet-stream\r\n\
+                     Upload-Metadata: filename {}\r\n",
+                    STANDARD.encode(name)
+                );
+                self.request("POST", &folder, &more, "new")
             }
+            ("http-form", Ask::MakeFolder) => self.fields(&folder, &format!("do=folder&name={name}")),
+            ("http-form", Ask::Delete) => self.fields(&folder, &format!("do=delete&name={name}")),
+            ("http-form", Ask::Rename) => {
+                self.fields(&folder, &format!("do=rename&name={name}&to={}", name.replace(".txt", ".moved")))
+            }
+            ("http-form", _) => {
+                let body = format!(
+                    "--B\r\nContent-Disposition: form-data; name=\"f\"; filename=\"{name}\"\r\n\r\nnew\r\n--B--\r\n"
+                );
+                self.request("POST", &folder, "Content-Type: multipart/form-data; boundary=B\r\n", &body)
+            }
+            (_, ask) => self.method(ask, cell, &file),
         };
         match status {
-            200..=299 => Class::Allowed,
+            200..=399 => Class::Allowed,
             401 => Class::SignIn,
             403 => Class::Refused,
             404 => Class::NotThere,
             status => panic!("HTTP said {status} to {}", cell.says()),
+        }
+    }
+
+    fn method(&mut self, ask: Ask, cell: &Cell, file: &str) -> u16 {
+        match ask {
+            Ask::List => self.request("GET", &format!("{}/", cell.place.folder), "", ""),
+            Ask::Read => self.request("GET", file, "", ""),
+            Ask::MakeFolder => self.request("MKCOL", file, "", ""),
+            Ask::Create | Ask::Overwrite => self.request("PUT", file, "", "new"),
+            Ask::Delete => self.request("DELETE", file, "", ""),
+            Ask::Rename => {
+                let destination = format!("Destination: {}\r\n", file.replace(".txt", ".moved"));
+                self.request("MOVE", file, &destination, "")
+            }
         }
     }
 }
@@ -539,7 +586,7 @@ fn interview(door: &'static str, address: SocketAddr, caller: &'static str, cell
             wrong.push(format!("{door}: {}: answered {said:?}, and the disk says otherwise", cell.says()));
         }
     };
-    let mine = cells.iter().filter(|cell| cell.caller == caller);
+    let mine = cells.iter().filter(|cell| cell.caller == caller && offers(door, cell.ask));
     match door {
         "ftp" => {
             let mut ftp = Ftp::open(address, caller);
@@ -552,8 +599,8 @@ fn interview(door: &'static str, address: SocketAddr, caller: &'static str, cell
                 note(cell, said, if outside { said } else { cell.meant });
             }
         }
-        "http" => {
-            let mut http = Http::open(address, caller);
+        _ if HTTP.contains(&door) => {
+            let mut http = Http::open(door, address, caller);
             for cell in mine {
                 cell.prepare(door);
                 let said = http.ask(cell);
@@ -589,9 +636,11 @@ async fn every_door_gives_the_verdict_of_the_policy_in_every_cell() {
         assert!(cells.iter().filter(|cell| cell.meant == class).count() > 50, "the table has enough of {class:?}");
     }
     let mut interviews = Vec::new();
-    for (door, address) in &daemon.doors {
+    let http = HTTP.map(|way| (way, daemon.doors["http"]));
+    let doors = daemon.doors.iter().map(|(door, address)| (*door, *address)).filter(|(door, _)| *door != "http");
+    for (door, address) in doors.chain(http) {
         for caller in CALLERS {
-            let (door, address, cells) = (*door, *address, cells.clone());
+            let cells = cells.clone();
             interviews.push(std::thread::spawn(move || interview(door, address, caller, &cells)));
         }
     }
@@ -602,9 +651,12 @@ async fn every_door_gives_the_verdict_of_the_policy_in_every_cell() {
     let wrong = wrong.concat();
     assert!(wrong.is_empty(), "{} cells differ:\n{}", wrong.len(), wrong.join("\n"));
     let asked: usize = counts.into_iter().sum();
+    let offered = HTTP.iter().map(|way| cells.iter().filter(|cell| offers(way, cell.ask)).count()).sum::<usize>();
     assert_eq!(
         asked,
-        2 * cells.len() + cells.iter().filter(|cell| cell.ask == Ask::Create && cell.place.address.is_some()).count()
+        cells.len()
+            + offered
+            + cells.iter().filter(|cell| cell.ask == Ask::Create && cell.place.address.is_some()).count()
     );
     daemon.workers.drain(Duration::from_secs(5)).await;
 }

@@ -319,6 +319,8 @@ impl<'a> Delivery<'a> {
             unheard: false,
             verb: None,
             detail: format!("mail {} from <{}> to <{}>", self.envelope.id, self.envelope.sender, recipient.address),
+            id: String::new(),
+            closing: None,
         }
     }
 

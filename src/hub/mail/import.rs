@@ -173,6 +173,8 @@ impl Import {
             unheard: false,
             verb: Some("import"),
             detail: about.from.clone(),
+            id: String::new(),
+            closing: None,
         });
         self.there.entry(size).or_default().push(Known::Digest(digest));
         if self.puts.len() >= TOGETHER || self.inline >= TOGETHER_BYTES {

@@ -96,6 +96,9 @@ fn notice(visit: &Visit<'_>) -> Option<String> {
             more => format!("{more} files were added."),
         });
     }
+    if visit.query("renamed").is_some() {
+        return Some("Renamed.".to_owned());
+    }
     visit.query("removed").map(|_| "Deleted.".to_owned())
 }
 

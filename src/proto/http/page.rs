@@ -208,7 +208,7 @@ pub fn folder(folder: &Folder<'_>) -> (String, String) {
             main {
                 div.top {
                     (crumbs(folder.path))
-                    @if folder.rights.has(Verb::Create) { (tools(folder)) }
+                    (tools(folder))
                 }
                 @if let Some(text) = &folder.notice { p.notice role="status" { (text) } }
                 @if folder.denied {
@@ -217,6 +217,7 @@ pub fn folder(folder: &Folder<'_>) -> (String, String) {
                     p.hint { "This folder is empty." }
                 } @else {
                     (table(folder))
+                    (picked(folder))
                     @if let Some(sum) = folder.sum { p.sum { (sum.words()) } }
                 }
             }
@@ -252,10 +253,11 @@ fn table(folder: &Folder<'_>) -> Markup {
     html! {
         table.files {
             thead { tr {
+                th.pick { span.unseen { "Choose" } }
                 (column(folder.order, "name", "Name", "name"))
                 (column(folder.order, "size", "Size", "size"))
                 (column(folder.order, "time", "Changed (UTC)", "time"))
-                th.act { span.unseen { "Delete" } }
+                th.act { span.unseen { "Rename, delete" } }
             } }
             tbody { (PreEscaped(ROWS)) }
         }
@@ -282,8 +284,25 @@ fn column(order: Option<Order>, by: &str, title: &str, class: &str) -> Markup {
 /// Forms behind two buttons; `name` makes the browser open one at a time.
 fn tools(folder: &Folder<'_>) -> Markup {
     let here = target::url(folder.path, true);
+    let listed = !folder.denied && !folder.sum.is_some_and(Sum::is_empty);
     html! {
         div.tools {
+            @if listed {
+                details.tool.menu name="tool" {
+                    summary.button { "Download" }
+                    nav {
+                        a.button href="?archive=zip" { "All as .zip" }
+                        a.button href="?archive=tar" { "All as .tar" }
+                    }
+                }
+            }
+            @if folder.rights.has(Verb::Create) { (adding(&here)) }
+        }
+    }
+}
+
+fn adding(here: &str) -> Markup {
+    html! {
             details.tool name="tool" {
                 summary.button { "New folder" }
                 form method="post" action=(here) {
@@ -300,6 +319,23 @@ fn tools(folder: &Folder<'_>) -> Markup {
                     button.primary { "Upload" }
                 }
             }
+    }
+}
+
+/// What can be done with the rows that are chosen; the style sheet shows it when there are any.
+fn picked(folder: &Folder<'_>) -> Markup {
+    html! {
+        form.picked id="picked" method="post" action=(target::url(folder.path, true)) {
+            span { "Chosen:" }
+            button name="do" value="zip" { "Download .zip" }
+            button name="do" value="tar" { "Download .tar" }
+            @if folder.rights.has(Verb::Delete) {
+                details.sure {
+                    summary.button.danger { "Delete…" }
+                    button.danger name="do" value="delete" { "Yes, delete what is chosen" }
+                }
+            }
+            button.quiet type="reset" { "None" }
         }
     }
 }
@@ -316,13 +352,14 @@ fn row(entry: &Entry) -> Markup {
     let parent = entry.path.parent().map_or_else(|| "/".to_owned(), |parent| target::url(&parent, true));
     html! {
         tr {
+            td.pick { label { input type="checkbox" name="name" value=(name) form="picked" aria-label={ "Choose " (name) }; } }
             td.name {
                 a.(if folder { "folder" } else { "file" }) href=(url) {
                     svg.icon aria-hidden="true" { use href=(if folder { "#i-folder" } else { icon(name) }); }
                     span { (name) }
                 }
             }
-            td.size { @if !folder { (ByteSize(entry.node.size)) } }
+            td.size title=[(!folder).then(|| exact(entry.node.size))] { @if !folder { (ByteSize(entry.node.size)) } }
             td.time {
                 // A folder that stands for a space mounted there has no time of its own.
                 @if entry.node.modified != 0 {
@@ -330,18 +367,45 @@ fn row(entry: &Entry) -> Markup {
                 }
             }
             td.act {
-                @if entry.rights.has(Verb::Delete) && entry.node.modified != 0 {
-                    details.confirm {
-                        summary aria-label={ "Delete " (name) } { "×" }
-                        form method="post" action=(parent) {
-                            input type="hidden" name="name" value=(name);
-                            button.danger name="do" value="delete" { "Delete" }
-                        }
-                    }
+                @if entry.node.modified != 0 && (entry.rights.has(Verb::Delete) || entry.rights.has(Verb::Rename)) {
+                    (more(entry, &parent))
                 }
             }
         }
     }
+}
+
+/// Renaming and deleting, behind a mark at the end of the row.
+fn more(entry: &Entry, parent: &str) -> Markup {
+    let name = entry.path.name();
+    html! {
+        details.more name="more" {
+            summary aria-label={ "Rename or delete " (name) } { "⋯" }
+            form method="post" action=(parent) {
+                input type="hidden" name="name" value=(name);
+                @if entry.rights.has(Verb::Rename) {
+                    input name="to" value=(name) maxlength="255" autocomplete="off" spellcheck="false" aria-label="New name";
+                    button name="do" value="rename" { "Rename" }
+                }
+                @if entry.rights.has(Verb::Delete) {
+                    button.danger name="do" value="delete" { "Delete" }
+                }
+            }
+        }
+    }
+}
+
+/// `184,320 bytes`
+fn exact(bytes: u64) -> String {
+    let digits = bytes.to_string();
+    let mut text = String::with_capacity(digits.len() * 2);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text + if bytes == 1 { " byte" } else { " bytes" }
 }
 
 /// The picture of a file, by its type.
@@ -383,6 +447,14 @@ mod tests {
         }
         assert!(tail.contains("1 folder, 2 files, 4 KiB"));
         assert!(!login("\"><script>", None).into_string().contains("<script>"));
+    }
+
+    #[test]
+    fn sizes_are_told_to_the_byte() {
+        assert_eq!(
+            [exact(0), exact(1), exact(999), exact(1_234_567)].join("; "),
+            "0 bytes; 1 byte; 999 bytes; 1,234,567 bytes"
+        );
     }
 
     #[test]

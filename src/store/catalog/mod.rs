@@ -11,6 +11,7 @@ mod migrations;
 mod reads;
 pub mod rows;
 mod sql;
+pub mod uploads;
 
 pub mod postgres;
 pub mod sqlite;
@@ -210,6 +211,8 @@ pub enum Edit {
     RemoveLock(String),
     /// One change to the records of mail.
     Mail(mail::MailEdit),
+    /// One change to the records of uploads and receipts.
+    Upload(uploads::UploadEdit),
 }
 
 /// A list of edits that becomes durable whole, or not at all.

@@ -6,7 +6,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::rows::{AccountRow, FileRow, IntentRow, LockRow, SessionRow, SpaceRow};
-use super::{Batch, Edit, Expect, Must, Statement, Transaction, Value, chain, mail};
+use super::{Batch, Edit, Expect, Must, Statement, Transaction, Value, chain, mail, uploads};
 use crate::error::Kind;
 use crate::store::Micros;
 
@@ -130,6 +130,7 @@ fn push(into: &mut Transaction, edit: Edit, node: &str) {
         Edit::PutLock(row) => put_lock(into, row, now()),
         Edit::RemoveLock(token) => plain(into, REMOVE_LOCK, vec![Value::Text(token)]),
         Edit::Mail(edit) => mail::push(into, edit),
+        Edit::Upload(edit) => uploads::push(into, edit, node),
     }
 }
 

@@ -1,0 +1,238 @@
+//! A folder, or what was chosen of it, as one zip or tar file: made while it is sent, in memory of a few pages.
+//!
+//! Only what the asker may read is in it. What goes wrong half way (a file vanishes, changes or cannot be read) cuts the connection
+//! before the archive's end, so that nobody takes a part for the whole.
+
+mod tar;
+mod walk;
+mod zip;
+
+use std::fmt::Write as _;
+use std::io;
+use std::ops::Range;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use hyper::{Method, header};
+
+use crate::error::{Error, Kind};
+use crate::hub::{Download, TreePath};
+use crate::proto::http::body::{Flow, Outgoing};
+use crate::proto::http::reply::{self, Answer, Refusal};
+use crate::proto::http::target;
+use crate::proto::http::visit::Visit;
+use walk::{Found, Walk};
+
+/// Bytes of a file read at once.
+const FRAME: usize = 256 << 10;
+
+/// The forms an archive can have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Tar,
+    Zip,
+}
+
+impl Form {
+    /// By its word in a query or a form.
+    pub fn of(word: &str) -> Option<Self> {
+        match word {
+            "tar" => Some(Self::Tar),
+            "zip" => Some(Self::Zip),
+            _ => None,
+        }
+    }
+
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Tar => "tar",
+            Self::Zip => "zip",
+        }
+    }
+}
+
+/// Answers a request for a folder's archive; of the names in it, or of all when there are none.
+///
+/// # Errors
+/// Those of the hub; 404 for a name that is not there.
+pub async fn send(visit: &Visit<'_>, folder: &TreePath, form: Form, names: &[&str]) -> Answer {
+    let name = if folder.is_root() { "files" } else { folder.name() };
+    let walk = match names {
+        [] => Walk::of_folder(&visit.caller, folder, name).await?,
+        names => {
+            let mut chosen = Vec::with_capacity(names.len());
+            for name in names {
+                chosen.push(visit.caller.stat(&folder.join(name)?).await?);
+            }
+            Walk::of_chosen(&visit.caller, chosen, name)
+        }
+    };
+    let packer = match form {
+        Form::Tar => Packer::Tar(tar::Writer::default()),
+        Form::Zip => Packer::Zip(Box::default()),
+    };
+    let flow = Archive { walk, packer, open: None, ended: false };
+    let body = if visit.parts.method == Method::HEAD { Outgoing::empty() } else { Outgoing::flow(flow, None) };
+    let kind = match form {
+        Form::Tar => "application/x-tar",
+        Form::Zip => "application/zip",
+    };
+    let mut response = reply::typed(body, kind);
+    let file = format!("attachment; filename*=UTF-8''{}.{}", target::escape(name), form.ending());
+    reply::set(&mut response, header::CONTENT_DISPOSITION, &file);
+    Ok(response)
+}
+
+/// The form a query asks for.
+///
+/// # Errors
+/// 400 for another word.
+pub fn asked(visit: &Visit<'_>) -> Result<Option<Form>, Refusal> {
+    let Some(word) = visit.query("archive") else { return Ok(None) };
+    Form::of(&word).map(Some).ok_or_else(|| Refusal::bad("?archive is zip or tar"))
+}
+
+enum Packer {
+    Tar(tar::Writer),
+    Zip(Box<zip::Writer>),
+}
+
+/// A file on its way into the archive, as it was when it was opened.
+struct Open {
+    download: Download,
+    left: Range<u64>,
+}
+
+struct Archive {
+    walk: Walk,
+    packer: Packer,
+    open: Option<Open>,
+    ended: bool,
+}
+
+#[async_trait]
+impl Flow for Archive {
+    async fn next(&mut self) -> io::Result<Option<Bytes>> {
+        let outcome = self.step().await;
+        if let Err(error) = &outcome {
+            tracing::warn!(error = error.detail(), "an archive was cut off");
+        }
+        outcome.map_err(io::Error::other)
+    }
+}
+
+impl Archive {
+    async fn step(&mut self) -> Result<Option<Bytes>, Error> {
+        if let Some(open) = &mut self.open {
+            if open.left.is_empty() {
+                unchanged(&open.download)?;
+                self.open = None;
+                return self.packer.after().map(Some);
+            }
+            let piece = open.read().await?;
+            self.packer.take(&piece);
+            return Ok(Some(piece));
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        match self.walk.next().await? {
+            Some(Found::Folder { name, modified }) => self.packer.folder(&name, modified).map(Some),
+            Some(Found::File { name, download }) => {
+                let node = download.node();
+                let head = self.packer.file(&name, node.size, node.modified)?;
+                self.open = Some(Open { left: 0..node.size, download });
+                Ok(Some(head))
+            }
+            None => {
+                self.ended = true;
+                Ok(Some(self.packer.end()))
+            }
+        }
+    }
+}
+
+impl Open {
+    async fn read(&mut self) -> Result<Bytes, Error> {
+        let left = usize::try_from(self.left.end - self.left.start).unwrap_or(usize::MAX).min(FRAME);
+        let piece = self.download.read_at(self.left.start, left).await?;
+        if piece.is_empty() {
+            return Err(Error::new(Kind::Conflict, "a file became shorter while it was packed"));
+        }
+        self.left.start += piece.len() as u64;
+        Ok(piece)
+    }
+}
+
+/// A file that another program wrote into meanwhile may be neither what it was nor what it is.
+fn unchanged(download: &Download) -> Result<(), Error> {
+    match download.is_unchanged() {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Conflict, "a file was changed while it was packed")),
+    }
+}
+
+impl Packer {
+    fn folder(&mut self, name: &str, modified: i64) -> Result<Bytes, Error> {
+        match self {
+            Self::Tar(writer) => Ok(writer.folder(name, modified)),
+            Self::Zip(writer) => writer.folder(name, modified),
+        }
+    }
+
+    fn file(&mut self, name: &str, size: u64, modified: i64) -> Result<Bytes, Error> {
+        match self {
+            Self::Tar(writer) => Ok(writer.file(name, size, modified)),
+            Self::Zip(writer) => writer.file(name, size, modified),
+        }
+    }
+
+    fn take(&mut self, piece: &[u8]) {
+        if let Self::Zip(writer) = self {
+            writer.take(piece);
+        }
+    }
+
+    /// What follows a file's bytes.
+    fn after(&mut self) -> Result<Bytes, Error> {
+        match self {
+            Self::Tar(writer) => Ok(writer.after()),
+            Self::Zip(writer) => writer.after(),
+        }
+    }
+
+    fn end(&mut self) -> Bytes {
+        match self {
+            Self::Tar(_) => tar::end(),
+            Self::Zip(writer) => writer.end(),
+        }
+    }
+}
+
+/// A name as every unpacker takes it for one: no sign that a terminal, a shell or another system reads as something else. What is
+/// replaced shows as its number, `%0A`.
+fn plain(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for sign in name.chars() {
+        match sign {
+            '\\' | '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' => {
+                let mut bytes = [0; 4];
+                for byte in sign.encode_utf8(&mut bytes).bytes() {
+                    let _ = write!(text, "%{byte:02X}");
+                }
+            }
+            _ => text.push(sign),
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_hold_no_sign_that_does_something() {
+        assert_eq!(plain("a\r\nb\\..\\c\u{7f}\u{9b}d \u{e9}"), "a%0D%0Ab%5C..%5Cc%7F%C2%9Bd \u{e9}");
+    }
+}
