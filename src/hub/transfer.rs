@@ -148,11 +148,7 @@ impl Upload {
         if let Some(print) = &mut work.print {
             print.push(&chunk);
         }
-        work.unchecked += chunk.len() as u64;
-        if work.unchecked >= ROOM_EVERY {
-            work.unchecked = 0;
-            work.disk_has_room().await?;
-        }
+        work.count(chunk.len() as u64).await?;
         work.body.push(chunk, &work.space).await
     }
 
@@ -177,14 +173,19 @@ impl Upload {
     /// are few: read and [`Upload::push`] them.
     ///
     /// # Errors
-    /// `Unavailable`: the disk's.
+    /// `Unavailable`: the disk's; `Full` when others filled it meanwhile.
     pub async fn soak(&mut self, from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
         let Some(work) = self.work.as_deref_mut() else { return Err(over()) };
         let room = work.ceiling.left(work.body.len());
-        match &mut work.body.stage {
-            Some((_, stage)) if room > 0 && work.hasher.is_none() => stage.soak(from, room).await,
-            _ => Ok(None),
+        let unseen = work.hasher.is_none() && work.print.is_none();
+        let soaked = match &mut work.body.stage {
+            Some((_, stage)) if room > 0 && unseen => stage.soak(from, room).await?,
+            _ => None,
+        };
+        if let Some(soaked) = &soaked {
+            work.count(soaked.bytes).await?;
         }
+        Ok(soaked)
     }
 
     /// Bytes it will hold so far, with what it resumed or appends to.
@@ -289,6 +290,16 @@ fn over() -> Error {
 }
 
 impl Work {
+    /// Asks the disk for its room now and then.
+    async fn count(&mut self, more: u64) -> Result<()> {
+        self.unchecked += more;
+        if self.unchecked < ROOM_EVERY {
+            return Ok(());
+        }
+        self.unchecked = 0;
+        self.disk_has_room().await
+    }
+
     async fn disk_has_room(&self) -> Result<()> {
         let keep_free = self.caller.hub().view().settings.storage.keep_free.0;
         match self.space.volume.room().await?.free >= keep_free {

@@ -237,6 +237,13 @@ async fn read_at(file: &Arc<File>, mut buffer: Vec<u8>, wanted: usize, offset: u
     reading.await.map_err(io::Error::other)?
 }
 
+/// True when it was the file that failed, not the peer: it became shorter, or its disk is broken.
+#[must_use]
+pub fn is_of_file(error: &io::Error) -> bool {
+    let disk = [Errno::IO, Errno::STALE].map(|errno| Some(errno.raw_os_error()));
+    error.kind() == io::ErrorKind::UnexpectedEof || disk.contains(&error.raw_os_error())
+}
+
 fn shortened() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent")
 }

@@ -147,6 +147,15 @@ pub(super) fn broken(error: io::Error) -> Error {
     Error::new(Kind::Cancelled, words).with(error)
 }
 
+/// Sending a file failed: by the peer, or by our own disk, which is no affair of the peer's.
+fn failed(error: io::Error) -> Error {
+    match pour::is_of_file(&error) {
+        true => Error::new(Kind::Unavailable, "the file could not be read to its end: it changed, or the disk failed")
+            .with(error),
+        false => broken(error),
+    }
+}
+
 /// What became of an incoming body.
 pub(super) struct Taken {
     /// All came and was taken; else why not.
@@ -352,7 +361,7 @@ pub(super) async fn give_out(stream: &mut Stream, source: Source, framing: Frami
                 let sending = pour::send_file(stream, download.file(), range.start + sent, piece, &mut note);
                 tokio::select! {
                     biased;
-                    done = sending => done.map_err(broken)?,
+                    done = sending => done.map_err(failed)?,
                     slow = pace.watch(&moved) => return Err(broken(slow)),
                 }
                 sent += piece;
@@ -366,7 +375,7 @@ pub(super) async fn give_out(stream: &mut Stream, source: Source, framing: Frami
                 let want = usize::try_from(range.end - range.start - sent).map_or(CHUNK, |left| left.min(CHUNK));
                 let chunk = download.read_at(range.start + sent, want).await?;
                 if chunk.is_empty() {
-                    return Err(Error::new(Kind::Conflict, "the file became shorter while it was sent"));
+                    return Err(failed(io::ErrorKind::UnexpectedEof.into()));
                 }
                 sent += chunk.len() as u64;
                 write_framed(stream, &chunk, &mut frame, &mut framed, pace).await?;

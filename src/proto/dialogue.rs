@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::hub::{Download, Receipt, Soaked, Upload};
+use crate::hub::{Download, Receipt, Soaked};
 use crate::net::side;
 use crate::origin::Origin;
 
@@ -78,6 +78,16 @@ pub enum Why {
 pub trait Encode {
     /// Appends the reply with its line ends.
     fn encode(&self, into: &mut BytesMut);
+}
+
+/// Longest text on a line of a reply: with its code and line end at most 512 octets (RFC 5321 §4.5.3.1.5, RFC 2449 §4).
+const LONGEST_TEXT: usize = 480;
+
+/// Appends a text and its line end. Texts may quote what a peer or a path said: nothing but printable ASCII leaves, so no line end can.
+pub(super) fn put_line(into: &mut BytesMut, text: &str) {
+    let shown = text.chars().take(LONGEST_TEXT).map(|letter| u8::try_from(letter).unwrap_or(b'?'));
+    into.extend(shown.map(|octet| if matches!(octet, b' '..=b'~') { octet } else { b'?' }));
+    into.extend_from_slice(b"\r\n");
 }
 
 /// How the bytes of a transfer are framed.
@@ -151,15 +161,14 @@ pub trait Feed: Send {
     async fn next(&mut self) -> Result<Option<Bytes>>;
 }
 
-/// Takes incoming bytes; an [`Upload`] is one.
+/// Takes incoming bytes, into an upload mostly.
 #[async_trait]
 pub trait Intake: Send {
     /// The next bytes, already unframed.
     async fn push(&mut self, chunk: Bytes) -> Result<()>;
-    /// Takes what a non-blocking descriptor holds; `None`: the bytes must be read and pushed.
-    async fn soak(&mut self, _from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
-        Ok(None)
-    }
+    /// Takes what a non-blocking descriptor holds; `None`: the bytes must be read and pushed. Every intake says which, lest a wrapper
+    /// forgets to pass it on.
+    async fn soak(&mut self, from: &Arc<OwnedFd>) -> Result<Option<Soaked>>;
     /// Something about the transfer that belongs into the history.
     fn remark(&mut self, _what: &'static str) {}
     /// All came: make it durable; `None` when it is only a part, kept for the next.
@@ -179,29 +188,6 @@ pub enum Left {
     Before,
     /// With the last byte or right behind it.
     Behind,
-}
-
-#[async_trait]
-impl Intake for Upload {
-    async fn push(&mut self, chunk: Bytes) -> Result<()> {
-        Upload::push(self, chunk).await
-    }
-
-    async fn soak(&mut self, from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
-        Upload::soak(self, from).await
-    }
-
-    fn remark(&mut self, what: &'static str) {
-        Upload::remark(self, what);
-    }
-
-    async fn commit(self: Box<Self>) -> Result<Option<Receipt>> {
-        Upload::commit(*self).await.map(Some)
-    }
-
-    async fn abandon(self: Box<Self>) {
-        Upload::abandon(*self).await;
-    }
 }
 
 /// What the wire must do next.

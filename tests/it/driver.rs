@@ -1,5 +1,6 @@
 //! The driver of the line protocols with a toy language and paused time: deadlines, drain, faults in the middle of a body.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use stoa::error::{Error, Kind, Result};
-use stoa::hub::{Receipt, TreePath};
+use stoa::hub::{Receipt, Soaked, TreePath};
 use stoa::net::{Limits, Link};
 use stoa::proto::converse::converse;
 use stoa::proto::dialogue::{Bare, Dialogue, Encode, Event, Framing, Intake, Lane, Lines, Malformed, Source, Turn};
@@ -49,6 +50,10 @@ impl Intake for Body {
         }
         self.content.extend_from_slice(&chunk);
         Ok(())
+    }
+
+    async fn soak(&mut self, _from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
+        Ok(None)
     }
 
     async fn commit(self: Box<Self>) -> Result<Option<Receipt>> {

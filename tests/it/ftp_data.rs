@@ -354,3 +354,36 @@ async fn a_long_upload_stops_when_others_fill_the_disk() {
     upload.abandon().await;
     assert!(!world.disk("/pub/long").exists());
 }
+
+#[tokio::test]
+async fn what_the_kernel_moves_by_itself_is_counted_too() {
+    let mut settings = None;
+    let world = World::with(|all| settings = Some(all.clone())).await;
+    let caller = world.caller("alice", "ftp").await;
+    let path = TreePath::parse("/pub/long").unwrap();
+    let mut upload = caller.write(&path, WriteOptions::default()).await.unwrap();
+    upload.push(bytes::Bytes::from(vec![7; 1 << 20])).await.unwrap();
+    let mut settings = settings.unwrap();
+    settings.storage.keep_free = ByteSize(u64::MAX);
+    world.hub.reload(settings).await.unwrap();
+    let (mut sender, receiver) = std::os::unix::net::UnixStream::pair().unwrap();
+    receiver.set_nonblocking(true).unwrap();
+    let receiver = std::sync::Arc::new(std::os::fd::OwnedFd::from(receiver));
+    let sending = std::thread::spawn(move || {
+        let piece = vec![7; 1 << 20];
+        std::iter::repeat_n((), 256).all(|()| std::io::Write::write_all(&mut sender, &piece).is_ok())
+    });
+    let error = loop {
+        match upload.soak(&receiver).await {
+            Ok(soaked) => {
+                assert!(soaked.is_none_or(|soaked| !matches!(soaked.then, stoa::hub::Then::End)), "nothing stops it")
+            }
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), Kind::Full);
+    upload.abandon().await;
+    drop(receiver);
+    assert!(!sending.join().unwrap(), "all of it was taken");
+    assert!(!world.disk("/pub/long").exists());
+}

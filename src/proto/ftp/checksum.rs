@@ -5,14 +5,13 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Instant;
 
 use sha2::Digest as _;
 
 use super::Door;
 use super::command::Ask;
 use super::reply::{Reply, quoted};
-use super::session::{Session, Turn, log_fault, say};
+use super::session::{Session, Turn, say};
 use crate::error::{Error, Kind, Result};
 use crate::hub::{Caller, Download, TreePath};
 
@@ -178,19 +177,11 @@ impl Session {
         };
         let path = self.resolve(caller, &name)?;
         let job = Job { door: self.door.clone(), caller: caller.clone(), path: path.clone(), algorithm, from, to };
-        let (note, begun) = (self.notes(algorithm.name(), path), Instant::now());
         let work = async move {
-            let reply = match job.run().await {
-                Ok((digits, range)) => answer(ask, algorithm, &digits, &range, &name),
-                Err(error) => {
-                    log_fault(&error);
-                    Reply::from(&error)
-                }
-            };
-            note.write(begun, &reply);
-            reply
+            let (digits, range) = job.run().await?;
+            Ok(answer(ask, algorithm, &digits, &range, &name))
         };
-        Ok(Turn::Work { job: Box::pin(work), cut: Reply::new(426, "aborted") })
+        Ok(self.work(algorithm.name(), path, work))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Data connections and what travels on them: PASV, EPSV, PORT, EPRT, PROT; RETR, STOR, APPE, STOU.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Instant;
 
 use async_trait::async_trait;
@@ -12,7 +14,7 @@ use super::reply::Reply;
 use super::session::{Running, Session, Turn, log_fault, say};
 use super::{CloseNotify, Hangup};
 use crate::error::{Error, Result};
-use crate::hub::{AccountKind, Caller, Receipt, TreePath, Upload, WriteMode, WriteOptions};
+use crate::hub::{AccountKind, Caller, Receipt, Soaked, TreePath, Upload, WriteMode, WriteOptions};
 use crate::net::side;
 use crate::proto::dialogue::{Intake, Lane, Left, NoLane, Source};
 
@@ -327,6 +329,10 @@ struct Arriving {
 impl Intake for Arriving {
     async fn push(&mut self, chunk: Bytes) -> Result<()> {
         self.upload.push(chunk).await
+    }
+
+    async fn soak(&mut self, from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
+        self.upload.soak(from).await
     }
 
     fn remark(&mut self, what: &'static str) {

@@ -74,7 +74,7 @@ enum Who {
 }
 
 /// The access line of an operation that runs beside the session.
-pub(super) struct Note {
+struct Note {
     origin: Origin,
     account: String,
     verb: &'static str,
@@ -82,7 +82,7 @@ pub(super) struct Note {
 }
 
 impl Note {
-    pub(super) fn write(&self, begun: Instant, reply: &Reply) {
+    fn write(&self, begun: Instant, reply: &Reply) {
         let (path, code) = (self.path.to_string(), reply.code().to_string());
         let (origin, account, took) = (&self.origin, self.account.as_str(), begun.elapsed());
         Access { origin, account, verb: self.verb, path: &path, bytes: 0, result: &code, took }.note();
@@ -178,9 +178,24 @@ impl Session {
         Turn::Say(reply)
     }
 
-    /// The same for work that ends when the session is elsewhere.
-    pub(super) fn notes(&self, verb: &'static str, path: TreePath) -> Note {
-        Note { origin: self.origin.clone(), account: self.name().to_owned(), verb, path }
+    /// Work during which the session hears ABOR; its access line is written when it ends.
+    pub(super) fn work(
+        &self,
+        verb: &'static str,
+        path: TreePath,
+        job: impl Future<Output = Result<Reply>> + Send + 'static,
+    ) -> Turn {
+        let note = Note { origin: self.origin.clone(), account: self.name().to_owned(), verb, path };
+        let begun = Instant::now();
+        let job = async move {
+            let reply = job.await.unwrap_or_else(|error| {
+                log_fault(&error);
+                Reply::from(&error)
+            });
+            note.write(begun, &reply);
+            reply
+        };
+        Turn::Work { job: Box::pin(job), cut: Reply::new(426, "aborted") }
     }
 
     fn forget(&mut self) {

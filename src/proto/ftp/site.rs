@@ -1,7 +1,5 @@
 //! Commands about the server itself and its room: HOST, ALLO, AVBL, SITE COPY, SITE QUOTA.
 
-use std::time::Instant;
-
 use super::reply::Reply;
 use super::session::{Session, Turn, log_fault, say};
 use crate::error::{Error, Kind, Result};
@@ -70,19 +68,12 @@ impl Session {
     }
 
     pub(super) fn copy(&self, caller: &Caller, from: TreePath, name: &str) -> Result<Turn> {
-        let (caller, to, begun) = (caller.clone(), self.resolve(caller, name)?, Instant::now());
-        let note = self.notes("COPY", from.clone());
+        let (caller, to) = (caller.clone(), self.resolve(caller, name)?);
+        let source = from.clone();
         let work = async move {
-            let reply = match caller.copy(&from, &to, true).await {
-                Ok(receipt) => Reply::new(250, format!("copied, {} bytes", receipt.bytes)),
-                Err(error) => {
-                    log_fault(&error);
-                    Reply::from(&error)
-                }
-            };
-            note.write(begun, &reply);
-            reply
+            let receipt = caller.copy(&source, &to, true).await?;
+            Ok(Reply::new(250, format!("copied, {} bytes", receipt.bytes)))
         };
-        Ok(Turn::Work { job: Box::pin(work), cut: Reply::new(426, "aborted") })
+        Ok(self.work("COPY", from, work))
     }
 }

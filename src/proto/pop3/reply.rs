@@ -5,10 +5,7 @@ use std::borrow::Cow;
 use bytes::{BufMut, BytesMut};
 
 use crate::error::{Error, Kind};
-use crate::proto::dialogue::Encode;
-
-/// Longest text of a reply: with status, code and line end at most 512 octets (RFC 2449 §4).
-const LONGEST_TEXT: usize = 480;
+use crate::proto::dialogue::{Encode, put_line};
 
 /// A reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,15 +96,9 @@ impl Encode for Reply {
     }
 }
 
-/// Texts may quote what a peer or a path said: nothing but printable ASCII leaves, so no line end can.
 fn line(into: &mut BytesMut, status: &str, text: &str) {
     into.put_slice(status.as_bytes());
-    let shown = text.chars().take(LONGEST_TEXT).map(|letter| match letter {
-        ' '..='~' => letter,
-        _ => '?',
-    });
-    into.extend(shown.filter_map(|letter| u8::try_from(letter).ok()));
-    into.put_slice(b"\r\n");
+    put_line(into, text);
 }
 
 #[cfg(test)]

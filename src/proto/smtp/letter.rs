@@ -1,5 +1,6 @@
 //! A message on its way in: bounded in size, checked for loops, its header cleaned, handed on to the hub.
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -9,7 +10,7 @@ use parking_lot::Mutex;
 use super::head::Head;
 use super::verify::Prover;
 use crate::error::{Error, Kind, Result};
-use crate::hub::{Receipt, Upload};
+use crate::hub::{Receipt, Soaked, Upload};
 use crate::proto::dialogue::Intake;
 use crate::units::ByteSize;
 
@@ -105,6 +106,11 @@ impl Intake for Letter {
         Ok(())
     }
 
+    /// A message's bytes are looked at, all of them.
+    async fn soak(&mut self, _from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
+        Ok(None)
+    }
+
     async fn commit(mut self: Box<Self>) -> Result<Option<Receipt>> {
         if let Err(error) = self.complete().await {
             self.upload.abandon().await;
@@ -139,6 +145,10 @@ impl Intake for Chunk {
         self.letter.push(chunk).await
     }
 
+    async fn soak(&mut self, from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
+        self.letter.soak(from).await
+    }
+
     async fn commit(self: Box<Self>) -> Result<Option<Receipt>> {
         if self.last {
             return self.letter.commit().await;
@@ -159,6 +169,10 @@ pub(super) struct Refused;
 impl Intake for Refused {
     async fn push(&mut self, _chunk: Bytes) -> Result<()> {
         Err(refused())
+    }
+
+    async fn soak(&mut self, _from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
+        Ok(None)
     }
 
     async fn commit(self: Box<Self>) -> Result<Option<Receipt>> {

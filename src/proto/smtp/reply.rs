@@ -5,10 +5,7 @@ use std::borrow::Cow;
 use bytes::{BufMut, BytesMut};
 
 use crate::error::{Error, Kind};
-use crate::proto::dialogue::Encode;
-
-/// Longest line of text sent, RFC 5321 §4.5.3.1.5 (512 with code and line end).
-const LONGEST_TEXT: usize = 480;
+use crate::proto::dialogue::{Encode, put_line};
 
 /// A reply: code, enhanced status where one belongs, one or more lines.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,13 +95,7 @@ impl Encode for Reply {
                 into.put_slice(self.status.as_bytes());
                 into.put_u8(b' ');
             }
-            // Texts may quote what a peer or a path said: nothing but printable ASCII leaves, so no line end can.
-            let shown = line.chars().take(LONGEST_TEXT).map(|letter| match letter {
-                ' '..='~' => letter,
-                _ => '?',
-            });
-            into.extend(shown.filter_map(|letter| u8::try_from(letter).ok()));
-            into.put_slice(b"\r\n");
+            put_line(into, line);
         }
         for reply in &self.further {
             reply.encode(into);
