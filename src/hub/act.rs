@@ -60,6 +60,8 @@ pub struct Sight<'a> {
     pub view: &'a View,
     /// Who asks.
     pub caller: &'a Caller,
+    /// A guard failed the last time: what was taken for granted then must be looked up now.
+    pub again: bool,
 }
 
 impl Sight<'_> {

@@ -299,7 +299,7 @@ async fn hold(spaces: Vec<Arc<Space>>, alone: bool) -> Hold {
 impl Hub {
     /// Does one act for a caller, whole or not at all.
     pub(crate) async fn carry<A: Act>(&self, caller: &Caller, act: &A) -> Result<A::Yield> {
-        let mut alone = false;
+        let (mut alone, mut again) = (false, false);
         let mut attempt = 0;
         let mut stripes = BTreeSet::new();
         loop {
@@ -308,7 +308,7 @@ impl Hub {
             let held = hold(spaces_of(&view, act), alone).await;
             stripes.extend(stripes_named(&view, act));
             let locked = self.inner.paths.lock_stripes(&stripes).await;
-            let plan = act.plan(&Sight { hub: self, view: &view, caller }).await?;
+            let plan = act.plan(&Sight { hub: self, view: &view, caller, again }).await?;
             let needed = stripes_of(&plan.changes);
             if (plan.wide && !alone) || !needed.is_subset(&stripes) {
                 alone |= plan.wide;
@@ -320,7 +320,10 @@ impl Hub {
                 continue;
             }
             match self.settle(plan, (held, locked)).await {
-                Err(error) if error.kind() == Kind::Conflict && attempt < ATTEMPTS => attempt += 1,
+                Err(error) if error.kind() == Kind::Conflict && attempt < ATTEMPTS => {
+                    attempt += 1;
+                    again = true;
+                }
                 outcome => return outcome,
             }
         }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::{Instrument, Span};
 
@@ -18,10 +19,13 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::hub::commit::{Held, Promised};
 use crate::hub::view::Space;
-use crate::store::{Batch, Change, Node};
+use crate::store::{Batch, Change, Node, On};
 
 /// Queues; more threads than these share.
 const QUEUES: usize = 64;
+
+/// So few changes are put in place by whoever committed them; for more the volume is asked, while the next group is committed.
+const HERE: usize = 4;
 
 /// Acts committed together by one leader.
 const TOGETHER: usize = 512;
@@ -97,8 +101,9 @@ impl Hub {
         }
     }
 
-    /// Puts a committed group in place and answers everybody in it.
-    async fn finish_group(self, group: Vec<(Settling, Result<()>)>) {
+    /// Puts a committed group in place and answers everybody in it: a few small changes at once where that may be, the others by the
+    /// volume's own threads.
+    fn finish_group(self, group: Vec<(Settling, Result<()>)>, on: On) {
         let mut quick = Vec::with_capacity(group.len());
         for (settling, outcome) in group {
             match outcome {
@@ -106,7 +111,18 @@ impl Hub {
                 outcome => self.finish_alone(settling, outcome),
             }
         }
-        let outcomes = publish_each(&quick).await;
+        if on == On::OwnThread && quick.iter().map(|act| act.promised.len()).sum::<usize>() <= HERE {
+            let outcomes = quick.iter().map(publish_here).collect();
+            return self.answer_group(quick, outcomes);
+        }
+        tokio::spawn(async move {
+            let outcomes = publish_each(&quick).await;
+            self.answer_group(quick, outcomes);
+        });
+    }
+
+    /// `None` for an act that the volume refused something: it is tried again, alone.
+    fn answer_group(&self, quick: Vec<Settling>, outcomes: Vec<Option<Vec<Option<Node>>>>) {
         let mut done = Vec::with_capacity(quick.len());
         for (settling, nodes) in quick.into_iter().zip(outcomes) {
             let Some(nodes) = nodes else {
@@ -164,9 +180,12 @@ impl Leader {
             }
             let (batches, settling): (Vec<_>, Vec<_>) =
                 group.into_iter().map(|waiting| (waiting.batch, waiting.settling)).unzip();
-            let outcomes = self.hub.catalog().commit_each(batches).await;
-            // The next group need not wait until this one is in place.
-            tokio::spawn(self.hub.clone().finish_group(settling.into_iter().zip(outcomes).collect()));
+            let (hub, runtime) = (self.hub.clone(), Handle::current());
+            let then = move |outcomes: Vec<Result<()>>, on| {
+                let _entered = runtime.enter();
+                hub.finish_group(settling.into_iter().zip(outcomes).collect(), on);
+            };
+            self.hub.catalog().commit_then(batches, Box::new(then)).await;
         }
     }
 
@@ -194,6 +213,12 @@ impl Drop for Leader {
 /// Moves whole folders: others need not wait for that.
 fn is_quick(one: &Promised) -> bool {
     !matches!(one.planned.change, Change::RemoveFolder { .. } | Change::Rename { .. })
+}
+
+/// Publishes for one act on this thread.
+fn publish_here(act: &Settling) -> Option<Vec<Option<Node>>> {
+    let publish = |one: &Promised| one.planned.space.volume.publish_here(&one.planned.change, one.planned.body.clone());
+    act.promised.iter().map(|one| publish(one)?.ok()).collect()
 }
 
 /// Publishes for several acts, each volume visited once. `None` for an act the volume refused something.

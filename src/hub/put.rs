@@ -109,7 +109,11 @@ impl Put {
         let (rel, replaces) = self.settle_name(sight, &space, rel, occupied, taken).await?;
         let path = space.path.with(&rel);
         sight.unlocked(&path, &self.tokens)?;
-        let old = sight.hub.catalog().file(&space.key, rel.as_str()).await?;
+        // Where no file is there is no row, unless another program took the file a moment ago: the guard tells then.
+        let old = match replaces || sight.again {
+            true => sight.hub.catalog().file(&space.key, rel.as_str()).await?,
+            false => None,
+        };
         Ok(self.record(sight, space, rel, path, replaces, old))
     }
 

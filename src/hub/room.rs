@@ -163,22 +163,27 @@ impl Caller {
     }
 }
 
-/// The largest length an upload may come to, and what is said beyond it.
+/// The largest length an upload may come to.
 pub(super) struct Ceiling {
     bytes: u64,
-    kind: Kind,
-    says: String,
+    why: Why,
+}
+
+/// What sets it.
+enum Why {
+    OneFile,
+    Quota(Arc<Space>),
 }
 
 impl Ceiling {
     /// One file's limit, or what the quota leaves, whichever is less.
-    pub(super) fn of(caller: &Caller, space: &Space, quota_left: Option<u64>) -> Self {
+    pub(super) fn of(caller: &Caller, space: &Arc<Space>, quota_left: Option<u64>) -> Self {
         let file_size = caller.hub().view().settings.storage.file_size.0;
         let quota = quota_left.unwrap_or(u64::MAX);
-        if file_size > 0 && file_size <= quota {
-            return Self { bytes: file_size, kind: Kind::TooLarge, says: too_large(file_size) };
+        match file_size > 0 && file_size <= quota {
+            true => Self { bytes: file_size, why: Why::OneFile },
+            false => Self { bytes: quota, why: Why::Quota(space.clone()) },
         }
-        Self { bytes: quota, kind: Kind::OverQuota, says: does_not_fit(space, quota, 0) }
     }
 
     /// Bytes that may still come behind so many.
@@ -188,7 +193,11 @@ impl Ceiling {
 
     /// The verdict on so many bytes.
     pub(super) fn check(&self, bytes: u64) -> Result<()> {
-        if bytes > self.bytes { Err(Error::new(self.kind, self.says.clone())) } else { Ok(()) }
+        match &self.why {
+            _ if bytes <= self.bytes => Ok(()),
+            Why::OneFile => Err(Error::new(Kind::TooLarge, too_large(self.bytes))),
+            Why::Quota(space) => Err(Error::new(Kind::OverQuota, does_not_fit(space, self.bytes, 0))),
+        }
     }
 }
 

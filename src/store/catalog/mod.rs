@@ -149,6 +149,11 @@ pub trait Engine: Send + Sync + 'static {
     /// One outcome a transaction, in order.
     async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<()>>;
 
+    /// The same, and what follows at once: by an engine's own thread where it has one, which saves a way there and back.
+    async fn commit_then(&self, transactions: Vec<Transaction>, then: After) {
+        then(self.commit(transactions).await, On::Runtime);
+    }
+
     /// True when several daemons may write to it at the same time.
     fn is_shared(&self) -> bool {
         false
@@ -156,6 +161,18 @@ pub trait Engine: Send + Sync + 'static {
 
     /// A number that changes when another process (or node) has committed; the hub reloads its snapshots then.
     async fn version(&self) -> Result<i64>;
+}
+
+/// What follows a commit: is told the outcomes, and where it runs.
+pub type After = Box<dyn FnOnce(Vec<Result<()>>, On) + Send>;
+
+/// Where something runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// A thread that may wait for a disk, a little: every other commit waits meanwhile.
+    OwnThread,
+    /// A runtime's thread, which may not.
+    Runtime,
 }
 
 /// What a file row must look like for an edit to hold.
@@ -270,6 +287,13 @@ impl Catalog {
         self.engine.commit(batches.into_iter().map(|batch| sql::transaction(batch, node)).collect()).await
     }
 
+    /// See [`Engine::commit_then`].
+    pub async fn commit_then(&self, batches: Vec<Batch>, then: After) {
+        let node = self.engine.node();
+        let transactions = batches.into_iter().map(|batch| sql::transaction(batch, node)).collect();
+        self.engine.commit_then(transactions, then).await;
+    }
+
     /// See [`Engine::is_shared`].
     #[must_use]
     pub fn is_shared(&self) -> bool {
@@ -286,13 +310,16 @@ impl Catalog {
 }
 
 /// What is left of transactions sent to an engine's thread, with the way to say what became of each.
-type Sent = (Vec<Transaction>, tokio::sync::oneshot::Sender<Vec<Result<()>>>);
+type Sent = (Vec<Transaction>, Reply);
+
+/// Takes the outcomes.
+type Reply = Box<dyn FnOnce(Vec<Result<()>>) + Send>;
 
 /// Several senders' transactions put together for one group, and taken apart again for the answers.
 #[derive(Default)]
 struct Gathered {
     transactions: Vec<Transaction>,
-    waiting: Vec<(usize, tokio::sync::oneshot::Sender<Vec<Result<()>>>)>,
+    waiting: Vec<(usize, Reply)>,
 }
 
 impl Gathered {
@@ -306,7 +333,7 @@ impl Gathered {
     fn answer(self, outcomes: Vec<Result<()>>) {
         let mut outcomes = outcomes.into_iter();
         for (count, reply) in self.waiting {
-            let _ = reply.send(outcomes.by_ref().take(count).collect());
+            reply(outcomes.by_ref().take(count).collect());
         }
     }
 }

@@ -90,7 +90,10 @@ impl Engine for Postgres {
 
     async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<()>> {
         let count = transactions.len();
-        match self.write(|reply| Job::Commit((transactions, reply))).await {
+        let job = |reply: oneshot::Sender<_>| {
+            Job::Commit((transactions, Box::new(move |outcomes| drop(reply.send(outcomes)))))
+        };
+        match self.write(job).await {
             Ok(outcomes) => outcomes,
             Err(error) => (0..count).map(|_| Err(copy(&error))).collect(),
         }

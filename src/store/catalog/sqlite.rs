@@ -8,7 +8,9 @@ mod writer;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, ToSql};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{CatalogSettings, Engine, Row, Statement, Transaction, Value, copy};
+use super::{After, CatalogSettings, Engine, On, Row, Statement, Transaction, Value, copy};
 use crate::error::{Error, Kind, Result};
 
 /// How long one process waits for another that holds the file (the command line beside the daemon).
@@ -103,9 +105,33 @@ impl Engine for Sqlite {
 
     async fn commit(&self, transactions: Vec<Transaction>) -> Vec<Result<()>> {
         let count = transactions.len();
-        match self.write(|reply| writer::Job::Commit((transactions, reply))).await {
+        let job = |reply: oneshot::Sender<_>| {
+            writer::Job::Commit((transactions, Box::new(move |outcomes| drop(reply.send(outcomes)))))
+        };
+        match self.write(job).await {
             Ok(outcomes) => outcomes,
             Err(error) => (0..count).map(|_| Err(copy(&error))).collect(),
+        }
+    }
+
+    async fn commit_then(&self, transactions: Vec<Transaction>, then: After) {
+        let count = transactions.len();
+        let then = Arc::new(parking_lot::Mutex::new(Some(then)));
+        let follow = then.clone();
+        let job = |reply: oneshot::Sender<()>| {
+            let follow = move |outcomes| {
+                let then = follow.lock().take();
+                // Whatever happens there, the thread that commits for everybody goes on.
+                let work = AssertUnwindSafe(|| then.map(|then| then(outcomes, On::OwnThread)));
+                drop(std::panic::catch_unwind(work));
+                let _ = reply.send(());
+            };
+            writer::Job::Commit((transactions, Box::new(follow)))
+        };
+        if let Err(error) = self.write(job).await
+            && let Some(then) = then.lock().take()
+        {
+            then((0..count).map(|_| Err(copy(&error))).collect(), On::Runtime);
         }
     }
 

@@ -173,6 +173,14 @@ impl Volume for FaultyVolume {
         self.fault.after(way, outcome)
     }
 
+    fn publish_here(&self, change: &Change, body: Option<Bytes>) -> Option<Result<Option<Node>>> {
+        let way = match self.fault.before(VolumePoint::Publish) {
+            Ok(way) => way,
+            Err(error) => return Some(Err(error)),
+        };
+        self.inner.publish_here(change, body).map(|outcome| self.fault.after(way, outcome))
+    }
+
     async fn sync(&self, changes: &[Change]) -> Result<()> {
         let way = self.fault.before(VolumePoint::Sync)?;
         let outcome = self.inner.sync(changes).await;

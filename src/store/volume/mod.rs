@@ -191,6 +191,11 @@ pub trait Volume: Send + Sync + 'static {
     /// Does the change. Returns the node that is now there, for `Put`, `Rename` and `SetModified`.
     async fn publish(&self, change: &Change, body: Option<Bytes>) -> Result<Option<Node>>;
 
+    /// Does the change on this thread, which may wait for a disk; `None`: not possible here, [`Volume::publish`] it.
+    fn publish_here(&self, _change: &Change, _body: Option<Bytes>) -> Option<Result<Option<Node>>> {
+        None
+    }
+
     /// Does several changes in order, each with an outcome of its own.
     async fn publish_each(&self, changes: Vec<(Change, Option<Bytes>)>) -> Vec<Result<Option<Node>>> {
         let mut outcomes = Vec::with_capacity(changes.len());

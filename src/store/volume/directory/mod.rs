@@ -203,6 +203,10 @@ impl Volume for Directory {
         self.on_pool(move |inner| inner.publish(&change, body, &mut Nearby::default())).await
     }
 
+    fn publish_here(&self, change: &Change, body: Option<Bytes>) -> Option<Result<Option<Node>>> {
+        Some(self.inner.publish(change, body, &mut Nearby::default()))
+    }
+
     async fn publish_each(&self, changes: Vec<(Change, Option<Bytes>)>) -> Vec<Result<Option<Node>>> {
         let count = changes.len();
         let work = move |inner: &Inner| {
