@@ -6,17 +6,21 @@ use hyper::{Response, StatusCode, Uri, header};
 
 use crate::error::{Error, Kind};
 use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename};
-use crate::hub::{TreePath, Verb, WriteOptions};
+use crate::hub::{Receipt, TreePath, Upload, Verb, WriteOptions};
+use crate::proto::http::archive;
 use crate::proto::http::body::{Note, Outgoing};
 use crate::proto::http::condition::{self, Verdict};
-use crate::proto::http::form::{self, Form};
+use crate::proto::http::form::Form;
 use crate::proto::http::multipart::{Piece, Reader};
+use crate::proto::http::receipt::{self, Again, Once};
 use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::target::{self, Target};
 use crate::proto::http::visit::Visit;
 
 /// Most files in one form.
 const FILES: usize = 1_000;
+/// Largest form of names that were chosen.
+const CHOSEN: usize = 256 << 10;
 
 /// `DELETE` of a file, an empty folder, or with `?all=1` a folder and everything in it.
 ///
@@ -113,15 +117,22 @@ fn destination(visit: &Visit<'_>) -> Result<TreePath, Refusal> {
     }
 }
 
-/// The forms of a folder's page: upload, new folder, delete.
+/// The forms of a folder's page: upload, new folder, rename, delete, download.
 ///
 /// # Errors
 /// Those of the hub; 400 for a form that is not ours.
 pub async fn post(visit: &mut Visit<'_>, folder: &TreePath, note: &mut Note) -> Answer {
     let kind = visit.header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
     if let Some(reader) = Reader::new(&kind) {
-        let count = files(visit, folder, reader, note).await?;
-        return Ok(back(folder, &format!("added={count}")));
+        let receipts = files(visit, folder, reader, note).await?;
+        if reply::wants(visit.headers(), "application/json") {
+            let list: Vec<_> = receipts.iter().map(receipt::value).collect();
+            let text = format!("{}\n", serde_json::json!({ "files": list }));
+            let mut response = reply::typed(Outgoing::whole(text), "application/json");
+            *response.status_mut() = StatusCode::CREATED;
+            return Ok(response);
+        }
+        return Ok(back(folder, &format!("added={}", receipts.len())));
     }
     if !kind.starts_with("application/x-www-form-urlencoded") {
         return Err(Refusal::new(
@@ -129,20 +140,33 @@ pub async fn post(visit: &mut Visit<'_>, folder: &TreePath, note: &mut Note) -> 
             "POST to a folder takes the forms of its page; a file is sent by PUT",
         ));
     }
-    let form = Form::read(&visit.intake.whole(form::LARGEST).await?);
+    let form = Form::read(&visit.intake.whole(CHOSEN).await?);
+    let names = form.all("name");
+    if let Some(archive) = archive::Form::of(form.field("do")) {
+        return archive::send(visit, folder, archive, &names).await;
+    }
     let name = form.field("name").trim();
     if name.is_empty() {
         return Err(Refusal::bad("a name is missing"));
     }
-    let path = folder.join(name)?;
     match form.field("do") {
         "folder" => {
+            let path = folder.join(name)?;
             visit.caller.perform(MakeFolder { path: path.clone() }).await?;
             Ok(reply::see_other(&target::url(&path, true)))
         }
         "delete" => {
-            remove(visit, &path, false, false).await?;
-            Ok(back(folder, "removed=1"))
+            let paths = names.iter().map(|name| folder.join(name)).collect::<Result<Vec<_>, _>>()?;
+            for path in &paths {
+                remove(visit, path, false, false).await?;
+            }
+            Ok(back(folder, &format!("removed={}", paths.len())))
+        }
+        "rename" => {
+            // As it is written: a blank at the end belongs to the name.
+            let (from, to) = (folder.join(form.field("name"))?, folder.join(form.field("to").trim())?);
+            visit.caller.perform(Rename { from, to, replace: false, tokens: Vec::new() }).await?;
+            Ok(back(folder, "renamed=1"))
         }
         _ => Err(Refusal::bad("the form cannot be read")),
     }
@@ -152,45 +176,74 @@ fn back(folder: &TreePath, said: &str) -> Response<Outgoing> {
     reply::see_other(&format!("{}?{said}", target::url(folder, true)))
 }
 
-/// Stores each file of an upload form as it arrives; says how many. Those stored before a failure stay.
+/// A file of a form: being stored, or compared with what the same request stored before.
+enum Arriving {
+    New(Upload),
+    Again(Again, Receipt),
+}
+
+/// Stores each file of an upload form as it arrives; says what became of each. Those stored before a failure stay.
 async fn files(
     visit: &mut Visit<'_>,
     folder: &TreePath,
     mut reader: Reader,
     note: &mut Note,
-) -> Result<usize, Refusal> {
-    let mut upload = None;
-    let mut count = 0;
+) -> Result<Vec<Receipt>, Refusal> {
+    let once = Once::of(visit)?;
+    let mut arriving = None;
+    let mut receipts = Vec::new();
     loop {
         match reader.next()? {
             Piece::Hungry => match visit.intake.next().await? {
                 Some(bytes) => reader.feed(&bytes),
-                None => return Err(Error::new(Kind::Cancelled, "the form broke off").into()),
+                None => return Err(receipt::broke_off().into()),
             },
             Piece::Part { file: Some(file), .. } => {
                 // Some browsers send the path the file had on its own machine.
                 let name = file.rsplit(['/', '\\']).next().unwrap_or_default();
                 if !name.is_empty() {
-                    if count == FILES {
-                        return Err(Error::new(Kind::TooLarge, "too many files in one form").into());
-                    }
-                    upload = Some(visit.caller.write(&folder.join(name)?, WriteOptions::default()).await?);
+                    arriving = Some(begin(visit, folder, name, receipts.len(), once.as_ref()).await?);
                 }
             }
             Piece::Part { file: None, .. } => {}
-            Piece::Bytes(bytes) => {
-                if let Some(upload) = &mut upload {
-                    upload.push(bytes).await?;
-                }
-            }
+            Piece::Bytes(bytes) => match &mut arriving {
+                Some(Arriving::New(upload)) => upload.push(bytes).await?,
+                Some(Arriving::Again(again, _)) => again.push(&bytes),
+                None => {}
+            },
             Piece::End => {
-                if let Some(upload) = upload.take() {
-                    upload.commit().await?;
-                    count += 1;
+                match arriving.take() {
+                    Some(Arriving::New(upload)) => receipts.push(upload.commit().await?),
+                    Some(Arriving::Again(again, receipt)) => {
+                        again.compare(&receipt)?;
+                        receipts.push(receipt);
+                    }
+                    None => {}
                 }
                 note.taken = visit.intake.taken();
             }
-            Piece::Done => return Ok(count),
+            Piece::Done => return Ok(receipts),
         }
     }
+}
+
+/// Begins the file that is number `place` of a form.
+async fn begin(
+    visit: &Visit<'_>,
+    folder: &TreePath,
+    name: &str,
+    place: usize,
+    once: Option<&Once>,
+) -> Result<Arriving, Refusal> {
+    if place == FILES {
+        return Err(Error::new(Kind::TooLarge, "too many files in one form").into());
+    }
+    let key = once.map(|once| once.file(u32::try_from(place).unwrap_or(u32::MAX), name));
+    if let Some(key) = &key
+        && let Some(receipt) = receipt::found(visit, key).await?
+    {
+        return Ok(Arriving::Again(Again::new(), receipt));
+    }
+    let options = WriteOptions { receipt: true, digest: key.is_some(), once: key, ..WriteOptions::default() };
+    Ok(Arriving::New(visit.caller.write(&folder.join(name)?, options).await?))
 }

@@ -3,6 +3,7 @@
 //! hyper speaks the wire; everything a request does is a call of the caller behind it, as at every other door.
 
 pub mod admin;
+mod archive;
 mod body;
 mod cache;
 mod change;
@@ -20,12 +21,14 @@ mod multipart;
 mod page;
 mod pulse;
 mod range;
+mod receipt;
 mod reply;
 mod route;
 mod sendfile;
 mod serve;
 mod signin;
 mod target;
+mod tus;
 mod upload;
 mod visit;
 mod wire;

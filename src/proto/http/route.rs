@@ -19,7 +19,7 @@ use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::serve::{Connection, Site};
 use crate::proto::http::target::{self, LONGEST_URI, Target};
 use crate::proto::http::visit::{self, Visit};
-use crate::proto::http::{Settings, change, download, listing, page, signin, upload};
+use crate::proto::http::{Settings, archive, change, download, listing, page, signin, tus, upload};
 
 /// The tree, and our pages beside it.
 pub struct Tree {
@@ -110,6 +110,8 @@ impl Tree {
             }
             (["login"], "POST") => self.sign_in(visit, note).await,
             (["logout"], "POST") => self.sign_out(visit).await,
+            (["uploads"], _) => tus::own(visit, None, note).await,
+            (["uploads", id], _) => tus::own(visit, Some(id), note).await,
             (["login" | "logout"], _) => Err(Refusal::method("GET, HEAD, POST")),
             _ => Err(Refusal::missing()),
         }
@@ -178,11 +180,15 @@ async fn tree(visit: &mut Visit<'_>, path: &TreePath, folder: bool, note: &mut N
     match visit.parts.method.as_str() {
         "COPY" => change::transfer(visit, path, true).await,
         "DELETE" => change::delete(visit, path, folder).await,
-        "GET" | "HEAD" if folder => listing::send(visit, path).await,
+        "GET" | "HEAD" if folder => match archive::asked(visit)? {
+            Some(form) => archive::send(visit, path, form, &[]).await,
+            None => listing::send(visit, path).await,
+        },
         "GET" | "HEAD" => file(visit, path).await,
         "MKCOL" => change::make_folder(visit, path).await,
         "MOVE" => change::transfer(visit, path, false).await,
         "OPTIONS" => Ok(options(allow)),
+        "POST" if folder && tus::spoken(visit) => tus::into_folder(visit, path, note).await,
         "POST" if folder => change::post(visit, path, note).await,
         "PUT" if folder => Err(Refusal::bad("a file's URL does not end in a slash; a folder is made by MKCOL")),
         "PUT" => upload::put(visit, path, note).await,

@@ -1,5 +1,7 @@
 //! `PUT`: everything that can be refused is refused before a byte of the body is taken.
 
+mod ranged;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use hyper::header::{self, HeaderName};
@@ -10,9 +12,12 @@ use crate::error::{Error, Kind};
 use crate::hub::{Receipt, TreePath, Upload, Verb, WriteOptions};
 use crate::proto::http::body::{Note, Outgoing};
 use crate::proto::http::condition::{self, Verdict};
+use crate::proto::http::date;
+use crate::proto::http::receipt::{self, Once};
 use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::visit::Visit;
-use crate::proto::http::{date, target};
+
+use ranged::Part;
 
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const OC_MTIME: HeaderName = HeaderName::from_static("x-oc-mtime");
@@ -20,40 +25,65 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 const WANT_REPR_DIGEST: HeaderName = HeaderName::from_static("want-repr-digest");
 const X_MODIFIED: HeaderName = HeaderName::from_static("x-modified");
 
-/// Answers `PUT` of a file.
+/// Answers `PUT` of a file, or of a part of one.
 ///
 /// # Errors
 /// Those of the hub; 412 for a condition; 400 for a digest that is not the body's.
 pub async fn put(visit: &mut Visit<'_>, path: &TreePath, note: &mut Note) -> Answer {
     sane(visit)?;
+    if let Some(part) = Part::read(visit)? {
+        return ranged::put(visit, path, part, note).await;
+    }
+    let expected = digest_of(visit, &REPR_DIGEST)?.or(digest_of(visit, &CONTENT_DIGEST)?);
+    let once = Once::of(visit)?;
+    let key = once.as_ref().map(|once| once.file(0, ""));
+    if let Some(key) = &key
+        && let Some(receipt) = receipt::found(visit, key).await?
+    {
+        receipt::same_body(visit, &receipt, expected).await?;
+        return Ok(stored(visit, &receipt));
+    }
     let condition = condition(visit, path).await?;
-    let expected = digest_of(visit)?;
     let options = WriteOptions {
-        size: visit.intake.length(),
-        modified: modified(visit)?,
-        digest: visit.headers().contains_key(WANT_REPR_DIGEST) || expected.is_some(),
-        only_if: condition,
-        folders: visit.flag("folders"),
-        ..WriteOptions::default()
+        digest: visit.headers().contains_key(WANT_REPR_DIGEST) || expected.is_some() || once.is_some(),
+        once: key,
+        ..options(visit, condition)?
     };
     let write = visit.caller.write(path, options).await;
     let mut upload = write.map_err(|error| refused(visit, path, condition.is_some(), error))?;
     let taken = take(visit, &mut upload, expected).await;
     note.taken = visit.intake.taken();
     if let Err(refusal) = taken {
-        upload.abandon().await;
+        leave(upload, &refusal).await;
         return Err(refusal);
     }
     let receipt = upload.commit().await.map_err(|error| refused(visit, path, condition.is_some(), error))?;
     Ok(stored(visit, &receipt))
 }
 
+/// How a file is written, whole or in parts.
+fn options(visit: &Visit<'_>, condition: Option<Option<u64>>) -> Result<WriteOptions, Refusal> {
+    Ok(WriteOptions {
+        size: visit.intake.length(),
+        modified: modified(visit)?,
+        only_if: condition,
+        keep_partial: true,
+        folders: visit.flag("folders"),
+        receipt: true,
+        ..WriteOptions::default()
+    })
+}
+
+/// A body that broke off can be gone on with; what was refused is forgotten.
+async fn leave(upload: Upload, refusal: &Refusal) {
+    match refusal.status == StatusCode::REQUEST_TIMEOUT {
+        true => upload.abandon().await,
+        false => upload.discard().await,
+    }
+}
+
 /// What a `PUT` may not carry.
 fn sane(visit: &Visit<'_>) -> Result<(), Refusal> {
-    // RFC 9110 §14.5: part of a file by PUT would be taken for the whole by those who do not know Content-Range.
-    if visit.headers().contains_key(header::CONTENT_RANGE) {
-        return Err(Refusal::bad("a part of a file cannot be put; send all of it"));
-    }
     let encoded = visit.header(header::CONTENT_ENCODING).is_some_and(|coding| !coding.eq_ignore_ascii_case("identity"));
     if encoded {
         let text = "a body is stored as it comes; send it without Content-Encoding";
@@ -90,8 +120,8 @@ fn modified(visit: &Visit<'_>) -> Result<Option<i64>, Refusal> {
 }
 
 /// The SHA-256 the client says its body has (RFC 9530). Other algorithms are not looked at.
-fn digest_of(visit: &Visit<'_>) -> Result<Option<[u8; 32]>, Refusal> {
-    let Some(list) = visit.header(REPR_DIGEST).or_else(|| visit.header(CONTENT_DIGEST)) else { return Ok(None) };
+fn digest_of(visit: &Visit<'_>, name: &HeaderName) -> Result<Option<[u8; 32]>, Refusal> {
+    let Some(list) = visit.header(name.clone()) else { return Ok(None) };
     let Some(value) = list.split(',').find_map(|item| item.trim().strip_prefix("sha-256=")) else { return Ok(None) };
     let encoded = value.trim().strip_prefix(':').and_then(|rest| rest.strip_suffix(':'));
     let bytes = encoded.and_then(|text| STANDARD.decode(text).ok());
@@ -129,19 +159,9 @@ fn refused(visit: &Visit<'_>, path: &TreePath, conditional: bool, error: Error) 
     error.into()
 }
 
-/// 201 with the place for something new, 204 for something replaced.
+/// The receipt, and what the sync clients of ownCloud's kind look for.
 fn stored(visit: &Visit<'_>, receipt: &Receipt) -> Response<Outgoing> {
-    let mut response = reply::bare(if receipt.created { StatusCode::CREATED } else { StatusCode::NO_CONTENT });
-    if receipt.created {
-        reply::set(&mut response, header::LOCATION, &target::url(&receipt.path, false));
-    }
-    reply::set(&mut response, header::ETAG, &condition::etag(receipt.tag));
-    if let Some(modified) = date::imf(receipt.modified) {
-        reply::set(&mut response, header::LAST_MODIFIED, &modified);
-    }
-    if let Some(digest) = receipt.sha256 {
-        reply::set(&mut response, REPR_DIGEST, &format!("sha-256=:{}:", STANDARD.encode(digest)));
-    }
+    let mut response = receipt::answer(visit, receipt);
     if visit.headers().contains_key(OC_MTIME) {
         reply::set(&mut response, OC_MTIME, "accepted");
     }

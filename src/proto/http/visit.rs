@@ -71,7 +71,7 @@ pub fn who(caller: &Caller) -> Option<&str> {
 
 /// The method as the access line and the metrics know it: a bounded set.
 pub fn verb(method: &Method) -> &'static str {
-    const KNOWN: &[&str] = &["COPY", "DELETE", "GET", "HEAD", "MKCOL", "MOVE", "OPTIONS", "POST", "PUT"];
+    const KNOWN: &[&str] = &["COPY", "DELETE", "GET", "HEAD", "MKCOL", "MOVE", "OPTIONS", "PATCH", "POST", "PUT"];
     KNOWN.iter().find(|known| **known == method.as_str()).copied().unwrap_or("OTHER")
 }
 
