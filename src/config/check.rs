@@ -9,7 +9,7 @@ use super::problem::{self, Problem};
 use super::{Config, Loaded};
 use crate::hub::settings::GrantSettings;
 use crate::hub::{TreePath, Verbs};
-use crate::net::TlsMode;
+use crate::net::{ListenSettings, TlsMode, local};
 use crate::proto::PROTOCOLS;
 use crate::store::EngineKind;
 use crate::units::{ByteSize, Span};
@@ -78,6 +78,15 @@ impl<'a> Check<'a> {
                 if key.is_empty() { ("tls.certificate", "tls.key") } else { ("tls.key", "tls.certificate") };
             self.wrong(key, format!("given without {other}"), "give both, or neither for a self-signed pair");
         }
+        for (number, place) in config.tls.certificates.iter().enumerate() {
+            if place.certificate.is_empty() || place.key.is_empty() {
+                self.wrong(
+                    &format!("tls.certificates[{number}]"),
+                    "a pair with a part missing",
+                    "give certificate and key",
+                );
+            }
+        }
         let storage = &config.storage;
         if storage.inline > LARGEST_INLINE {
             let what = format!("{} is too large to ride in a commit", storage.inline);
@@ -119,17 +128,31 @@ impl<'a> Check<'a> {
                 let what = format!("{} has no upgrade to TLS", listen.protocol);
                 self.wrong(&format!("{key}.tls"), what, "use \"none\" or \"implicit\"");
             }
+            let trusted = listen.trusted.iter().filter(|text| *text != "unix").cloned().collect::<Vec<_>>();
+            self.networks(&format!("{key}.trusted"), &trusted);
+            if !listen.trusted.is_empty() && listen.protocol != "http" {
+                let what = format!("{} has no forwarding headers", listen.protocol);
+                self.wrong(&format!("{key}.trusted"), what, "use the PROXY protocol: limits.proxy_from");
+            }
             for other in listen.options.keys().filter(|name| **name != listen.protocol) {
                 let what = format!("options for {other}, but this listener speaks {}", listen.protocol);
                 self.wrong(&format!("{key}.{other}"), what, "remove them, or correct `protocol`");
             }
             let address = listen.address.trim();
+            if local::path(address).is_some() {
+                self.unix_socket(&key, listen);
+                if let Some(other) = taken.insert(address.to_owned(), number) {
+                    let what = format!("{address} is taken by listen[{other}] already");
+                    self.wrong(&format!("{key}.address"), what, "give each listener its own socket");
+                }
+                continue;
+            }
             let Some(port) = port(address) else {
                 let what = format!("`{address}` is not an address with a port");
                 self.wrong(
                     &format!("{key}.address"),
                     what,
-                    "write it like 0.0.0.0:21, 127.0.0.1:8080, [::]:25, *:21 or localhost:21",
+                    "write it like 0.0.0.0:21, 127.0.0.1:8080, [::]:25, *:21, localhost:21 or unix:/run/stoa/http.sock",
                 );
                 continue;
             };
@@ -139,6 +162,20 @@ impl<'a> Check<'a> {
                 let what = format!("{address} is taken by listen[{other}] already");
                 self.wrong(&format!("{key}.address"), what, "give each listener its own port");
             }
+        }
+    }
+
+    fn unix_socket(&mut self, key: &str, listen: &ListenSettings) {
+        let at = format!("{key}.address");
+        if let Some(what) = local::wrong(listen) {
+            self.wrong(&at, what, "write unix:/run/stoa/http.sock, with a mode such as 0660");
+        }
+        if !matches!(listen.protocol.as_str(), "admin" | "http") {
+            let what = format!("{} is not spoken over a Unix socket", listen.protocol);
+            self.wrong(&at, what, "give it an address with a port");
+        }
+        if listen.tls != TlsMode::None {
+            self.wrong(&format!("{key}.tls"), "a Unix socket has no TLS", "use \"none\": nobody is on the way");
         }
     }
 

@@ -171,6 +171,10 @@ impl Layers {
                         }
                     }
                 }
+                // An empty table within a section takes names of the operator's own.
+                (None, toml::Value::Table(open), DeValue::Table(_)) if open.is_empty() && !prefix.is_empty() => {
+                    self.note(file, path, key.span().start);
+                }
                 (None, toml::Value::Table(known), DeValue::Table(table)) => self.walk(file, table, known, &path),
                 (None, expected, found) => {
                     if of_a_language(&path) && !fits(expected, found) {

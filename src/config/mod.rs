@@ -25,6 +25,7 @@ use crate::hub::settings::{
     AliasSettings, DeviceSettings, LoginSettings, MailSettings, SpaceSettings, StorageSettings, UserSettings,
 };
 use crate::net::{Limits, ListenSettings, TlsMode, TlsSettings};
+use crate::proto::http::SiteSettings;
 use crate::proto::{PROTOCOLS, Section};
 use crate::store::CatalogSettings;
 use crate::telemetry::LogSettings;
@@ -46,6 +47,8 @@ pub struct Config {
     pub tls: TlsSettings,
     /// `[[listen]]`
     pub listen: Vec<ListenSettings>,
+    /// `[[site]]`
+    pub site: Vec<SiteSettings>,
     /// `[limits]`
     pub limits: Limits,
     /// `[log]`
@@ -84,6 +87,7 @@ impl Default for Config {
                 listener("pop3", "127.0.0.1:1110", TlsMode::Upgrade),
                 listener("admin", "127.0.0.1:8081", TlsMode::None),
             ],
+            site: Vec::new(),
             limits: Limits::default(),
             log: LogSettings::default(),
             login: LoginSettings::default(),
@@ -121,7 +125,10 @@ impl Config {
     /// The table of one language, as its `open` wants it.
     #[must_use]
     pub fn section(&self, name: &'static str) -> Section {
-        let values = self.protocols.get(name).and_then(toml::Value::as_table).cloned().unwrap_or_default();
+        let mut values = self.protocols.get(name).and_then(toml::Value::as_table).cloned().unwrap_or_default();
+        if let ("http", Ok(sites)) = (name, toml::Value::try_from(&self.site)) {
+            values.insert("site".to_owned(), sites);
+        }
         Section { name, values }
     }
 

@@ -3,9 +3,10 @@
 use crate::config::Config;
 use crate::hub::settings::{AliasSettings, DeviceSettings, SpaceSettings, UserSettings};
 use crate::proto::PROTOCOLS;
+use crate::proto::http::SiteSettings;
 
 /// Lists of tables, which files add to and the environment cannot reach.
-pub const LISTS: [&str; 5] = ["listen", "alias", "user", "device", "space"];
+pub const LISTS: [&str; 6] = ["listen", "site", "alias", "user", "device", "space"];
 
 /// Every key at its default; the lists are empty or hold the default listeners.
 #[must_use]
@@ -20,6 +21,7 @@ pub fn element(list: &str) -> toml::Table {
         "alias" => toml::Table::try_from(AliasSettings::default()),
         "device" => toml::Table::try_from(DeviceSettings::default()),
         "listen" => return listen(),
+        "site" => toml::Table::try_from(SiteSettings::default()),
         "space" => toml::Table::try_from(SpaceSettings::default()),
         _ => toml::Table::try_from(UserSettings::default()),
     };
@@ -37,8 +39,10 @@ pub fn known(list: &str) -> toml::Table {
 }
 
 fn listen() -> toml::Table {
-    let keys = [("protocol", ""), ("address", ""), ("tls", "none"), ("socket", "")];
-    keys.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect()
+    let keys = [("protocol", ""), ("address", ""), ("tls", "none"), ("socket", ""), ("mode", "0660"), ("group", "")];
+    let mut keys: toml::Table = keys.into_iter().map(|(key, value)| (key.to_owned(), value.into())).collect();
+    keys.insert("trusted".to_owned(), toml::Value::Array(Vec::new()));
+    keys
 }
 
 /// What kind of value a key takes, in words.

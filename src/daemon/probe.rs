@@ -11,7 +11,7 @@ use super::volumes;
 use crate::config::{Config, Loaded, Problem};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::net::{Tls, TlsSettings};
+use crate::net::{Tls, TlsSettings, examine_certificates};
 use crate::proto::{PROTOCOLS, Tools};
 use crate::store::{Catalog, CatalogSettings, EngineKind};
 
@@ -75,8 +75,14 @@ impl<'a> Probe<'a> {
         let config = self.config();
         let unseen =
             config.tls.certificate.starts_with("credential:") && std::env::var_os("CREDENTIALS_DIRECTORY").is_none();
-        if config.tls.certificate.is_empty() || unseen {
+        if unseen || (config.tls.certificate.is_empty() && config.tls.certificates.is_empty()) {
             return;
+        }
+        for (file, ending) in examine_certificates(&config.tls) {
+            match ending {
+                Ok(said) => self.notes.push(format!("certificate {file}: {said}")),
+                Err(words) => self.notes.push(format!("WARNING: certificate {file}: {words}")),
+            }
         }
         if let Err(error) = Tls::open(&config.tls, &config.data, &config.domain) {
             self.wrong("tls.certificate", error.detail(), "put a PEM chain and its key there, or leave both out");

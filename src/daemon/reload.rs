@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{Daemon, StartError, notify, start};
 use crate::config::{self, Config};
-use crate::net::{Gate, Tls};
+use crate::net::{Gate, Tls, Trusted};
 use crate::telemetry::{log, metric};
 
 impl Daemon {
@@ -41,6 +41,7 @@ impl Daemon {
         Tls::open(&new.tls, &new.data, &new.domain)?;
         Gate::new(new.limits.clone())?;
         let doors = start::open_doors(&new, &start::tools(&self.hub, &self.tls, &self.ready))?;
+        let trusted = new.listen.iter().map(|listen| Trusted::new(&listen.trusted)).collect::<Result<Vec<_>, _>>()?;
         // The hub swaps its whole view or nothing; what follows was tried above.
         self.hub.reload(new.hub()).await?;
         self.tls.reload(&new.tls, &new.data, &new.domain)?;
@@ -49,6 +50,9 @@ impl Daemon {
         for (entry, service) in &self.services {
             if let Some((_, handler)) = doors.get(*entry) {
                 service.swap(Arc::clone(handler));
+            }
+            if let Some(trusted) = trusted.get(*entry) {
+                service.trust(trusted.clone());
             }
         }
         self.config = new;

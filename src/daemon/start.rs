@@ -13,7 +13,7 @@ use super::{Daemon, data, first, notify, watchdog};
 use crate::config::Config;
 use crate::error::{Error, Kind, Result};
 use crate::hub::Hub;
-use crate::net::{Bound, Gate, Handler, Passed, Service, Tls, Workers, bind_all};
+use crate::net::{Bound, Gate, Handler, Passed, Service, Tls, Trusted, Workers, bind_all};
 use crate::proto::{PROTOCOLS, Tools};
 use crate::store::Catalog;
 use crate::telemetry::conversation;
@@ -49,9 +49,10 @@ pub(super) async fn start(file: Option<&Path>, config: Config) -> Result<Daemon>
     for bound in bound {
         let Some((door, handler)) = handlers.get(bound.entry) else { continue };
         let service = Service::new(door, Arc::clone(handler), bound.settings.tls, &tls, &gate);
+        service.trust(Trusted::new(&bound.settings.trusted)?);
         services.push((bound.entry, Arc::clone(&service)));
-        tracing::info!(door, address = %bound.address, tls = ?bound.settings.tls, passed = bound.passed, "listening");
-        addresses.push(((*door).to_owned(), bound.address.to_string()));
+        tracing::info!(door, address = %bound.place(), tls = ?bound.settings.tls, passed = bound.passed, "listening");
+        addresses.push(((*door).to_owned(), bound.place()));
         lanes.push((bound, service));
     }
     let workers = Workers::start(config.workers, lanes, CancellationToken::new())?;

@@ -48,6 +48,14 @@ impl Mark {
     }
 }
 
+impl Mark {
+    /// Nothing of the file was read, there may be none: held is that nothing happens to its name.
+    #[must_use]
+    pub fn hold_name(self) -> Option<Held> {
+        (self.volume.stamp(&self.rel) == Some(self.stamp)).then_some(Held { mark: self })
+    }
+}
+
 impl Held {
     /// True when this caller, reading the file now, would get exactly what is held.
     #[must_use]

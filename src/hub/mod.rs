@@ -12,6 +12,7 @@ mod barrier;
 pub mod caller;
 mod commit;
 mod compile;
+mod digest;
 pub mod download;
 pub mod files;
 mod group;

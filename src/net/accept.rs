@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rustix::io::Errno;
-use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::drain::{Links, Parting};
 use super::limit::{Gate, Refusal};
-use super::{Handler, Link, Stream, Tls, TlsMode, proxy};
+use super::local::{LOCAL, Listening};
+use super::{Handler, Link, Stream, Tls, TlsMode, Trusted, proxy};
 use crate::origin::{Origin, Whence};
 use crate::telemetry::{Record, Seldom, metric};
 
@@ -40,6 +40,7 @@ pub struct Service {
     mode: TlsMode,
     tls: Option<Arc<Tls>>,
     gate: Arc<Gate>,
+    trusted: ArcSwap<Trusted>,
 }
 
 impl Service {
@@ -56,7 +57,14 @@ impl Service {
             TlsMode::None => None,
             TlsMode::Implicit | TlsMode::Upgrade => Some(tls.with_alpn(handler.alpn())),
         };
-        Arc::new(Self { door, handler: ArcSwap::from_pointee(handler), mode, tls, gate: Arc::clone(gate) })
+        Arc::new(Self {
+            door,
+            handler: ArcSwap::from_pointee(handler),
+            mode,
+            tls,
+            gate: Arc::clone(gate),
+            trusted: ArcSwap::default(),
+        })
     }
 
     /// Connections from now on are served by this handler; those that run keep theirs.
@@ -64,20 +72,28 @@ impl Service {
         self.handler.store(Arc::new(handler));
     }
 
+    /// These peers may say for whom they speak, from now on.
+    pub fn trust(&self, trusted: Trusted) {
+        self.trusted.store(Arc::new(trusted));
+    }
+
     /// A connection that was accepted: counted, or closed at once.
-    fn welcome(self: &Arc<Self>, tcp: TcpStream, peer: SocketAddr, listener: &Arc<str>, links: &Links) {
-        let peer = canonical(peer);
+    fn welcome(self: &Arc<Self>, stream: Stream, address: Option<SocketAddr>, listener: &Arc<str>, links: &Links) {
+        let peer = canonical(address.unwrap_or(LOCAL));
         let behind_proxy = self.gate.trusts(peer.ip());
-        let permit = self.gate.admit().and_then(|mut permit| match behind_proxy {
-            // The address to count is the one the proxy will name.
+        let trusted = Some(self.trusted.load_full());
+        let trusted = trusted.filter(|trusted| address.map_or(trusted.has_local(), |_| trusted.has(peer.ip())));
+        let uncounted = behind_proxy || trusted.is_some() || address.is_none();
+        let permit = self.gate.admit().and_then(|mut permit| match uncounted {
+            // The address to count is the one the proxy will name; a proxy of many clients has many connections.
             true => Ok(permit),
             false => permit.address(peer.ip()).map(|()| permit),
         });
         let permit = match permit {
             Ok(permit) => permit,
-            Err(refusal) => return self.refuse(&tcp, peer, refusal),
+            Err(refusal) => return self.refuse(&stream, peer, refusal),
         };
-        let Ok(local) = tcp.local_addr() else { return };
+        let Some(local) = stream.as_tcp().map_or(Some(LOCAL), |tcp| tcp.local_addr().ok()) else { return };
         let origin = Origin::from(Whence {
             door: self.door,
             listener: Arc::clone(listener),
@@ -89,12 +105,13 @@ impl Service {
         let span = tracing::info_span!("link", link = origin.link, door = self.door, peer = %peer);
         let limits = self.gate.limits();
         let link = Link {
-            stream: Stream::Tcp(tcp),
+            stream,
             origin,
             stop: links.part(!limits.total.0.is_zero()),
             limits,
             tls: self.tls.clone(),
             permit,
+            trusted,
         };
         let service = Arc::clone(self);
         links.spawn(service.attend(link, behind_proxy, links.parting()).instrument(span));
@@ -150,8 +167,7 @@ impl Service {
     }
 
     async fn unwrap_proxy(&self, link: &mut Link) -> Option<()> {
-        let Stream::Tcp(tcp) = &mut link.stream else { return None };
-        let named = match proxy::read(tcp, link.limits.handshake.0).await {
+        let named = match proxy::read(&mut link.stream, link.limits.handshake.0).await {
             Ok(named) => named,
             Err(error) => {
                 if let Some(times) = BAD_PROXY.now() {
@@ -164,10 +180,9 @@ impl Service {
         if let Some((peer, local)) = named {
             link.origin.peer = canonical(peer);
             link.origin.local = canonical(local);
+            link.trusted = Some(self.trusted.load_full()).filter(|trusted| trusted.has(link.origin.peer.ip()));
             if let Err(refusal) = link.permit.address(link.origin.peer.ip()) {
-                if let Stream::Tcp(tcp) = &link.stream {
-                    self.refuse(tcp, link.origin.peer, refusal);
-                }
+                self.refuse(&link.stream, link.origin.peer, refusal);
                 return None;
             }
         }
@@ -175,13 +190,13 @@ impl Service {
     }
 
     /// Closed at once, with the language's word for "busy" where nothing encrypted is expected.
-    fn refuse(&self, tcp: &TcpStream, peer: SocketAddr, refusal: Refusal) {
+    fn refuse(&self, stream: &Stream, peer: SocketAddr, refusal: Refusal) {
         metric::link_refused(self.door, refusal.word());
         if let Some(times) = REFUSED.now() {
             tracing::warn!(target: "stoa::net", door = self.door, %peer, times, "refused: {refusal}");
         }
         let words = self.handler.load().busy();
-        if self.mode != TlsMode::Implicit && !words.is_empty() {
+        if let (true, Some(tcp)) = (self.mode != TlsMode::Implicit && !words.is_empty(), stream.as_tcp()) {
             // As much as fits without waiting: a new connection's buffer is empty.
             let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
             let _ = rustix::net::send(tcp, words, flags);
@@ -245,7 +260,7 @@ impl Drop for Counted {
 }
 
 /// Accepts until `links` stops. Errors of one connection are passed over; lack of descriptors makes it rest, never spin.
-pub(super) async fn accept(listener: TcpListener, name: Arc<str>, service: Arc<Service>, links: Links) {
+pub(super) async fn accept(listener: Listening, name: Arc<str>, service: Arc<Service>, links: Links) {
     let stopped = links.stopped();
     tokio::pin!(stopped);
     loop {
@@ -255,7 +270,7 @@ pub(super) async fn accept(listener: TcpListener, name: Arc<str>, service: Arc<S
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, peer)) => service.welcome(tcp, peer, &name, &links),
+            Ok((stream, peer)) => service.welcome(stream, peer, &name, &links),
             Err(error) if of_one_connection(&error) => {
                 tracing::debug!(target: "stoa::net", listener = %name, "a connection left before it was accepted: {error}");
             }
@@ -331,6 +346,7 @@ mod tests {
             limits: gate.limits(),
             tls: None,
             permit: Permit::uncounted(),
+            trusted: None,
         };
         let parting = Links::new(CancellationToken::new()).parting();
         let task = service.attend(link, false, parting);

@@ -6,6 +6,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
+use super::local::{self, Socket};
 use crate::error::{Error, Kind, Result};
 
 /// How a listener speaks TLS.
@@ -30,21 +32,50 @@ pub enum TlsMode {
 }
 
 /// `[[listen]]`: one address, one language. Keys nobody knows are refused by whoever reads the files.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ListenSettings {
     /// The language: `http`, `ftp`, `smtp`, `admin`, …
     pub protocol: String,
-    /// `address:port`.
+    /// `address:port`, or `unix:/path`.
     pub address: String,
     /// `none`, `upgrade` or `implicit`.
     #[serde(default)]
     pub tls: TlsMode,
+    /// Networks of proxies that may say for whom they speak (HTTP's forwarding headers); `unix`: whoever may open the Unix socket.
+    #[serde(default)]
+    pub trusted: Vec<String>,
+    /// Who may open a Unix socket.
+    #[serde(default = "mode")]
+    pub mode: String,
+    /// The group a Unix socket belongs to; empty: the daemon's own.
+    #[serde(default)]
+    pub group: String,
     /// Name of the systemd socket (`FileDescriptorName=`) to take; empty: the protocol's own, else bind.
     #[serde(default)]
     pub socket: String,
     /// The language's own table, `ftp = { … }`: what differs from its section for this listener alone.
     #[serde(flatten)]
     pub options: toml::Table,
+}
+
+/// The daemon and its group.
+fn mode() -> String {
+    "0660".to_owned()
+}
+
+impl Default for ListenSettings {
+    fn default() -> Self {
+        Self {
+            protocol: String::new(),
+            address: String::new(),
+            tls: TlsMode::None,
+            trusted: Vec::new(),
+            mode: mode(),
+            group: String::new(),
+            socket: String::new(),
+            options: toml::Table::new(),
+        }
+    }
 }
 
 impl ListenSettings {
@@ -57,7 +88,8 @@ impl ListenSettings {
     /// The same address, language and TLS: what a running daemon cannot change.
     #[must_use]
     pub fn same_socket(&self, other: &Self) -> bool {
-        let fixed = |it: &Self| (it.protocol.clone(), it.address.clone(), it.tls, it.socket.clone());
+        let names = |it: &Self| [&it.protocol, &it.address, &it.socket, &it.mode, &it.group].map(String::clone);
+        let fixed = |it: &Self| (names(it), it.tls);
         fixed(self) == fixed(other)
     }
 }
@@ -75,7 +107,7 @@ const DATA_PORTS: &str = "ftp-data";
 pub struct Bound {
     /// `ftp@0.0.0.0:21`: what logs call it.
     pub name: Arc<str>,
-    /// Where it listens; the port is the real one when the configuration said 0.
+    /// Where it listens; the port is the real one when the configuration said 0. Of a Unix socket: loopback without a port.
     pub address: SocketAddr,
     /// Its entry in the configuration.
     pub settings: ListenSettings,
@@ -83,17 +115,33 @@ pub struct Bound {
     pub entry: usize,
     /// systemd holds the socket: it waits through restarts.
     pub passed: bool,
-    pub(super) listener: TcpListener,
+    pub(super) listener: Socket,
+}
+
+impl Bound {
+    /// Where it listens, as people write it.
+    #[must_use]
+    pub fn place(&self) -> String {
+        match &self.listener {
+            Socket::Tcp(_) => self.address.to_string(),
+            Socket::Unix(socket) => {
+                let path = socket.local_addr().ok().and_then(|address| Some(address.as_pathname()?.to_owned()));
+                let settings = local::path(&self.settings.address).filter(|_| !self.passed);
+                let path = settings.map(Path::to_owned).or(path).unwrap_or_default();
+                format!("{}{}", local::PREFIX, path.display())
+            }
+        }
+    }
 }
 
 /// Sockets systemd passed to the process, by `FileDescriptorName=`. Read once; what is taken is gone.
 #[derive(Default)]
 pub struct Passed {
-    sockets: Vec<(String, TcpListener)>,
+    sockets: Vec<(String, Socket)>,
 }
 
 impl Passed {
-    /// Takes every TCP socket out of the environment (sd_listen_fds(3)); descriptors of other kinds are left alone.
+    /// Takes every TCP and Unix stream socket out of the environment (sd_listen_fds(3)); descriptors of other kinds are left alone.
     #[must_use]
     pub fn from_environment() -> Self {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
@@ -102,8 +150,12 @@ impl Passed {
         let mut sockets = Vec::new();
         for index in 0..given.len() {
             let name = names.next().unwrap_or_default().to_owned();
+            if let Ok(Some(listener)) = given.take_unix_listener(index) {
+                sockets.push((name, Socket::Unix(listener)));
+                continue;
+            }
             match given.take_tcp_listener(index) {
-                Ok(Some(listener)) => sockets.push((name, listener)),
+                Ok(Some(listener)) => sockets.push((name, Socket::Tcp(listener))),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(target: "stoa::net", %name, "a passed descriptor is not used: {error}"),
             }
@@ -117,10 +169,10 @@ impl Passed {
         self.sockets.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    fn take(&mut self, wanted: &str) -> Vec<TcpListener> {
+    fn take(&mut self, wanted: &str) -> Vec<Socket> {
         let (taken, left) = std::mem::take(&mut self.sockets).into_iter().partition(|(name, _)| name == wanted);
         self.sockets = left;
-        let taken: Vec<(String, TcpListener)> = taken;
+        let taken: Vec<(String, Socket)> = taken;
         taken.into_iter().map(|(_, listener)| listener).collect()
     }
 }
@@ -130,7 +182,11 @@ impl Passed {
 /// # Errors
 /// `Unavailable` or `Invalid`: each address that cannot be had, why, and what to do.
 pub fn bind_all(settings: &[ListenSettings], passed: &mut Passed) -> Result<Vec<Bound>> {
-    super::lent::offer(passed.take(DATA_PORTS));
+    let ports = passed.take(DATA_PORTS).into_iter().filter_map(|socket| match socket {
+        Socket::Tcp(port) => Some(port),
+        Socket::Unix(_) => None,
+    });
+    super::lent::offer(ports.collect());
     let mut bound = Vec::new();
     let mut problems: Vec<Error> = Vec::new();
     // Those that name their socket choose first, so that no other takes it by its role.
@@ -154,6 +210,10 @@ fn open(listen: &ListenSettings, passed: &mut Passed) -> Result<Vec<Bound>> {
             return sockets.into_iter().map(|socket| adopt(listen, &role, socket)).collect();
         }
     }
+    if let Some(path) = local::path(&listen.address) {
+        let socket = local::bind(listen, path)?;
+        return Ok(vec![made(listen, local::LOCAL, false, Socket::Unix(socket))]);
+    }
     let addresses = addresses(listen)?;
     let sockets = addresses.into_iter().map(|address| bind(listen, address));
     sockets.collect()
@@ -173,9 +233,16 @@ fn roles(listen: &ListenSettings) -> Vec<String> {
     }
 }
 
-fn adopt(listen: &ListenSettings, role: &str, listener: TcpListener) -> Result<Bound> {
+fn adopt(listen: &ListenSettings, role: &str, socket: Socket) -> Result<Bound> {
     let wrong = |error: io::Error| {
         Error::new(Kind::Unavailable, format!("the socket `{role}` passed by systemd cannot be used: {error}"))
+    };
+    let listener = match socket {
+        Socket::Tcp(listener) => listener,
+        Socket::Unix(listener) => {
+            listener.set_nonblocking(true).map_err(wrong)?;
+            return Ok(made(listen, local::LOCAL, true, Socket::Unix(listener)));
+        }
     };
     let address = listener.local_addr().map_err(wrong)?;
     let ready = sockopt::socket_acceptconn(&listener).map_err(|error| wrong(error.into()))?;
@@ -189,12 +256,13 @@ fn adopt(listen: &ListenSettings, role: &str, listener: TcpListener) -> Result<B
             "the socket `{role}` of systemd listens elsewhere than the configuration says; systemd's is used"
         );
     }
-    Ok(made(listen, address, true, listener))
+    Ok(made(listen, address, true, Socket::Tcp(listener)))
 }
 
-fn made(listen: &ListenSettings, address: SocketAddr, passed: bool, listener: TcpListener) -> Bound {
-    let name = format!("{}@{address}", listen.protocol).into();
-    Bound { name, address, settings: listen.clone(), entry: 0, passed, listener }
+fn made(listen: &ListenSettings, address: SocketAddr, passed: bool, listener: Socket) -> Bound {
+    let bound = Bound { name: "".into(), address, settings: listen.clone(), entry: 0, passed, listener };
+    let name = format!("{}@{}", listen.protocol, bound.place()).into();
+    Bound { name, ..bound }
 }
 
 fn port_of(address: &str) -> Option<u16> {
@@ -207,7 +275,7 @@ fn addresses(listen: &ListenSettings) -> Result<Vec<SocketAddr>> {
         Error::new(
             Kind::Invalid,
             format!(
-                "[[listen]] address = `{text}` {why}; write it like `0.0.0.0:21`, `[::]:21`, `*:21` or `localhost:21`"
+                "[[listen]] address = `{text}` {why}; write it like `0.0.0.0:21`, `[::]:21`, `*:21`, `localhost:21` or `unix:/run/stoa/http.sock`"
             ),
         )
     };
@@ -242,7 +310,7 @@ fn bind(listen: &ListenSettings, address: SocketAddr) -> Result<Bound> {
     };
     let listener = TcpListener::from(socket.map_err(|error| refused(listen, address, error))?);
     let address = listener.local_addr().map_err(|error| Error::from(error).with("getsockname"))?;
-    Ok(made(listen, address, false, listener))
+    Ok(made(listen, address, false, Socket::Tcp(listener)))
 }
 
 fn socket(address: SocketAddr) -> std::result::Result<OwnedFd, Errno> {
@@ -320,16 +388,17 @@ mod tests {
     #[test]
     fn a_silent_connection_is_kept_alive_through_a_nat() {
         let bound = bind_all(&[listen("ftp", "127.0.0.1:0")], &mut Passed::default()).unwrap();
-        bound[0].listener.set_nonblocking(false).unwrap();
+        let Socket::Tcp(listener) = &bound[0].listener else { panic!("not TCP") };
+        listener.set_nonblocking(false).unwrap();
         let _client = std::net::TcpStream::connect(bound[0].address).unwrap();
-        let (accepted, _) = bound[0].listener.accept().unwrap();
+        let (accepted, _) = listener.accept().unwrap();
         assert!(sockopt::socket_keepalive(&accepted).unwrap());
         assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), KEEPALIVE);
     }
 
     #[test]
     fn passed_sockets_go_to_the_listener_of_their_role_and_a_name_comes_first() {
-        let socket = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = || Socket::Tcp(TcpListener::bind("127.0.0.1:0").unwrap());
         let mut passed = Passed {
             sockets: vec![
                 ("https".into(), socket()),

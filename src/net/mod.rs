@@ -4,13 +4,14 @@
 //! TLS listener) its handshake. Sockets exist only in this room.
 
 pub mod accept;
+mod certificate;
 pub mod drain;
-mod expiry;
 mod kin;
 mod lasting;
 pub mod lent;
 pub mod limit;
 pub mod listen;
+pub mod local;
 pub mod outside;
 mod pair;
 pub mod pour;
@@ -18,7 +19,9 @@ pub mod proxy;
 pub mod rate;
 pub mod side;
 pub mod stream;
+mod table;
 pub mod tls;
+mod trusted;
 pub mod workers;
 
 use std::sync::Arc;
@@ -31,8 +34,10 @@ pub use accept::Service;
 pub use drain::{Drained, Links};
 pub use limit::{Gate, Limits, Permit};
 pub use listen::{Bound, ListenSettings, Passed, TlsMode, bind_all};
+pub use pair::examine as examine_certificates;
 pub use stream::Stream;
-pub use tls::{Tls, TlsSettings};
+pub use tls::{Place, Tls, TlsSettings};
+pub use trusted::Trusted;
 pub use workers::Workers;
 
 use crate::origin::Origin;
@@ -51,6 +56,8 @@ pub struct Link {
     pub tls: Option<Arc<Tls>>,
     /// Given back when the link is dropped, panics included.
     pub permit: Permit,
+    /// The peer is a proxy that may say for whom it speaks, and these are its fellows.
+    pub trusted: Option<Arc<Trusted>>,
 }
 
 impl Link {
@@ -59,9 +66,18 @@ impl Link {
     /// # Errors
     /// The handshake's, or that the listener has no TLS, or the handshake deadline.
     pub async fn secure(&mut self) -> std::io::Result<()> {
+        self.secure_as(None).await
+    }
+
+    /// The same; a peer that said whom it came for (FTP's HOST) is shown the certificate of that name.
+    ///
+    /// # Errors
+    /// As [`Link::secure`].
+    pub async fn secure_as(&mut self, name: Option<&str>) -> std::io::Result<()> {
         let Some(tls) = self.tls.clone() else {
             return Err(std::io::Error::other("this listener offers no TLS"));
         };
+        let tls = name.map_or(tls.clone(), |name| tls.named(name));
         let plain = std::mem::replace(&mut self.stream, Stream::Closed);
         let deadline: Duration = self.limits.handshake.0;
         self.stream = tls.accept(plain, deadline, self.origin.link).await?;

@@ -15,7 +15,8 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::{TlsSettings, expiry};
+use super::tls::Place;
+use super::{TlsSettings, certificate};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::metric;
 
@@ -36,16 +37,57 @@ pub(super) fn load(
     provider: &CryptoProvider,
 ) -> Result<Arc<CertifiedKey>> {
     let pair = choose(settings, data, names, provider)?;
-    if let Some(until) = pair.end_entity_cert().ok().and_then(|certificate| expiry::not_after(certificate)) {
+    if let Some(until) = until(&pair) {
         metric::certificate_expires(until.as_second());
-        let left = until.duration_since(Timestamp::now()).as_hours() / 24;
-        if until < Timestamp::now() {
-            tracing::error!(target: "stoa::net", %until, "the TLS certificate has expired; clients will refuse it");
-        } else if left < WARN_DAYS {
-            tracing::warn!(target: "stoa::net", %until, days = left, "the TLS certificate ends soon; renew it");
-        }
     }
+    warn(&settings.certificate, &pair);
     Ok(pair)
+}
+
+/// Reads one of the further pairs.
+pub(super) fn read_place(place: &Place, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>> {
+    let pair = read(&located("certificate", &place.certificate)?, &located("key", &place.key)?, provider)?;
+    warn(&place.certificate, &pair);
+    Ok(pair)
+}
+
+/// When it ends.
+fn until(pair: &CertifiedKey) -> Option<Timestamp> {
+    pair.end_entity_cert().ok().and_then(|der| certificate::not_after(der))
+}
+
+/// A word in the log before clients refuse it, and after.
+fn warn(file: &str, pair: &CertifiedKey) {
+    if let Some(words) = until(pair).and_then(ending) {
+        let names = pair.end_entity_cert().map(|der| certificate::names(der).join(" ")).unwrap_or_default();
+        tracing::warn!(target: "stoa::net", file, names, "{words}");
+    }
+}
+
+/// What is to be said of a certificate that ends then; nothing while there is time.
+fn ending(until: Timestamp) -> Option<String> {
+    let days = until.duration_since(Timestamp::now()).as_hours() / 24;
+    match until < Timestamp::now() {
+        true => Some(format!("this TLS certificate has expired ({until}); clients refuse it")),
+        false if days < WARN_DAYS => Some(format!("this TLS certificate ends in {days} days ({until}); renew it")),
+        false => None,
+    }
+}
+
+/// What `stoa check` says of every certificate that is named: for whom and until when, or that this is soon. Files that cannot be read
+/// are left out: opening them says why.
+#[must_use]
+pub fn examine(settings: &TlsSettings) -> Vec<(String, std::result::Result<String, String>)> {
+    let first = Place { certificate: settings.certificate.clone(), key: settings.key.clone() };
+    let named = [&first].into_iter().chain(&settings.certificates).filter(|place| !place.certificate.is_empty());
+    let one = |place: &Place| {
+        let chain = located("certificate", &place.certificate).and_then(|path| chain(&path));
+        let der = chain.ok()?.into_iter().next()?;
+        let until = certificate::not_after(&der)?;
+        let said = format!("for {} until {until}", certificate::names(&der).join(" "));
+        Some((place.certificate.clone(), ending(until).map_or(Ok(said), Err)))
+    };
+    named.filter_map(one).collect()
 }
 
 fn choose(
@@ -283,7 +325,10 @@ mod tests {
         own_pair(two.path(), &[]).unwrap();
         let path = |folder: &tempfile::TempDir, name: &str| folder.path().join("tls").join(name).display().to_string();
         let said = |certificate: String, key: String| {
-            load(&TlsSettings { certificate, key }, one.path(), &[], &provider()).unwrap_err().public().to_owned()
+            load(&TlsSettings { certificate, key, ..TlsSettings::default() }, one.path(), &[], &provider())
+                .unwrap_err()
+                .public()
+                .to_owned()
         };
         let words = said(path(&one, "cert.pem"), path(&two, "key.pem"));
         assert!(words.contains("is not the key of"), "{words}");

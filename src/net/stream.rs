@@ -1,4 +1,4 @@
-//! The bytes of a connection: plain TCP, TLS over TCP, or an in-memory pipe for tests.
+//! The bytes of a connection: plain TCP, a Unix socket, TLS over TCP, or an in-memory pipe for tests.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustls::ProtocolVersion;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
 
 use super::lasting::Lasting;
@@ -23,6 +23,8 @@ const MARKS: usize = 4;
 pub enum Stream {
     /// Plain TCP.
     Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
     /// TLS over TCP.
     Tls(Box<TlsStream<Lasting>>),
     /// In memory, for transcripts.
@@ -39,6 +41,7 @@ impl Stream {
     pub async fn readable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(tcp) => tcp.readable().await,
+            Self::Unix(unix) => unix.readable().await,
             Self::Tls(tls) => tls.get_ref().0.readable().await,
             Self::Pipe(_) => std::future::pending().await,
             Self::Closed => Ok(()),
@@ -72,7 +75,7 @@ impl Stream {
     pub fn handle(&self) -> io::Result<Option<OwnedFd>> {
         match self {
             Self::Tcp(tcp) => tcp.as_fd().try_clone_to_owned().map(Some),
-            Self::Tls(_) | Self::Pipe(_) | Self::Closed => Ok(None),
+            Self::Unix(_) | Self::Tls(_) | Self::Pipe(_) | Self::Closed => Ok(None),
         }
     }
 
@@ -81,7 +84,7 @@ impl Stream {
     pub fn as_tcp(&self) -> Option<&TcpStream> {
         match self {
             Self::Tcp(tcp) => Some(tcp),
-            Self::Tls(_) | Self::Pipe(_) | Self::Closed => None,
+            Self::Unix(_) | Self::Tls(_) | Self::Pipe(_) | Self::Closed => None,
         }
     }
 
@@ -90,7 +93,7 @@ impl Stream {
     pub fn alpn(&self) -> Option<&[u8]> {
         match self {
             Self::Tls(tls) => tls.get_ref().1.alpn_protocol(),
-            Self::Tcp(_) | Self::Pipe(_) | Self::Closed => None,
+            Self::Tcp(_) | Self::Unix(_) | Self::Pipe(_) | Self::Closed => None,
         }
     }
 
@@ -113,13 +116,14 @@ impl Stream {
     /// that would tell may still say "not yet".) Never true for a pipe.
     #[must_use]
     pub fn has_hung_up(&self) -> bool {
-        let tcp = match self {
-            Self::Tcp(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0.tcp(),
+        let socket = match self {
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
+            Self::Tls(tls) => tls.get_ref().0.tcp().as_fd(),
             Self::Pipe(_) | Self::Closed => return false,
         };
         let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        match rustix::net::recv(tcp, &mut [0; 1], flags) {
+        match rustix::net::recv(socket, &mut [0; 1], flags) {
             Ok((read, _)) => read == 0,
             Err(error) => !matches!(error, Errno::AGAIN | Errno::INTR),
         }
@@ -143,12 +147,13 @@ impl Stream {
     /// Watches for the end of the connection. It holds the socket open: drop it with the stream.
     #[must_use]
     pub fn end(&self) -> Option<End> {
-        let tcp = match self {
-            Self::Tcp(tcp) => tcp,
-            Self::Tls(tls) => tls.get_ref().0.tcp(),
+        let socket = match self {
+            Self::Tcp(tcp) => tcp.as_fd(),
+            Self::Unix(unix) => unix.as_fd(),
+            Self::Tls(tls) => tls.get_ref().0.tcp().as_fd(),
             Self::Pipe(_) | Self::Closed => return None,
         };
-        rustix::io::dup(tcp).ok().map(End)
+        rustix::io::dup(socket).ok().map(End)
     }
 
     /// Reads on behind urgent data: a read stops there although more has come, and the runtime takes a short read for the last one.
@@ -177,6 +182,7 @@ impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(inner) => Pin::new(inner).poll_read(cx, buf),
+            Self::Unix(inner) => Pin::new(inner).poll_read(cx, buf),
             Self::Tls(inner) => Pin::new(inner.as_mut()).poll_read(cx, buf),
             Self::Pipe(inner) => Pin::new(inner).poll_read(cx, buf),
             Self::Closed => Poll::Ready(Ok(())),
@@ -188,6 +194,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(inner) => Pin::new(inner).poll_write(cx, buf),
+            Self::Unix(inner) => Pin::new(inner).poll_write(cx, buf),
             Self::Tls(inner) => Pin::new(inner.as_mut()).poll_write(cx, buf),
             Self::Pipe(inner) => Pin::new(inner).poll_write(cx, buf),
             Self::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
@@ -201,6 +208,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(inner) => Pin::new(inner).poll_write_vectored(cx, bufs),
+            Self::Unix(inner) => Pin::new(inner).poll_write_vectored(cx, bufs),
             Self::Tls(inner) => Pin::new(inner.as_mut()).poll_write_vectored(cx, bufs),
             Self::Pipe(inner) => Pin::new(inner).poll_write_vectored(cx, bufs),
             Self::Closed => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
@@ -208,12 +216,13 @@ impl AsyncWrite for Stream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        matches!(self, Self::Tcp(_))
+        matches!(self, Self::Tcp(_) | Self::Unix(_))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(inner) => Pin::new(inner).poll_flush(cx),
+            Self::Unix(inner) => Pin::new(inner).poll_flush(cx),
             Self::Tls(inner) => Pin::new(inner.as_mut()).poll_flush(cx),
             Self::Pipe(inner) => Pin::new(inner).poll_flush(cx),
             Self::Closed => Poll::Ready(Ok(())),
@@ -223,6 +232,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(inner) => Pin::new(inner).poll_shutdown(cx),
+            Self::Unix(inner) => Pin::new(inner).poll_shutdown(cx),
             Self::Tls(inner) => Pin::new(inner.as_mut()).poll_shutdown(cx),
             Self::Pipe(inner) => Pin::new(inner).poll_shutdown(cx),
             Self::Closed => Poll::Ready(Ok(())),

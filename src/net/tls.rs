@@ -16,9 +16,10 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
+use super::Stream;
 use super::kin::Kin;
 use super::lasting::Lasting;
-use super::{Stream, pair};
+use super::table::Table;
 use crate::error::{Error, Result};
 use crate::telemetry::metric;
 
@@ -27,6 +28,18 @@ use crate::telemetry::metric;
 #[serde(default, deny_unknown_fields)]
 pub struct TlsSettings {
     /// PEM chain; empty: a self-signed pair is made under `data/tls`. `credential:NAME` reads a systemd credential.
+    pub certificate: String,
+    /// PEM key of it.
+    pub key: String,
+    /// More pairs, shown to who asks for a name that one of them is for.
+    pub certificates: Vec<Place>,
+}
+
+/// Where one pair is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Place {
+    /// PEM chain, or `credential:NAME`.
     pub certificate: String,
     /// PEM key of it.
     pub key: String,
@@ -47,13 +60,26 @@ pub struct Tls {
     live: Arc<Live>,
 }
 
-/// The pair in use; every configuration asks here at each handshake.
+/// The pairs in use; every configuration asks here at each handshake.
 #[derive(Debug)]
-struct Live(ArcSwap<CertifiedKey>);
+struct Live(ArcSwap<Table>);
 
 impl ResolvesServerCert for Live {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load().find(hello.server_name()))
+    }
+}
+
+/// The same for a peer that said whom it came for before TLS.
+#[derive(Debug)]
+struct Named {
+    live: Arc<Live>,
+    name: String,
+}
+
+impl ResolvesServerCert for Named {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
+        Some(self.live.0.load().find(Some(&self.name)))
     }
 }
 
@@ -71,7 +97,7 @@ impl Tls {
     /// What is wrong with which file, in words.
     pub fn open(settings: &TlsSettings, data: &Path, names: &[String]) -> Result<Arc<Self>> {
         let provider = provider();
-        let live = Arc::new(Live(ArcSwap::from(pair::load(settings, data, names, &provider)?)));
+        let live = Arc::new(Live(ArcSwap::from_pointee(Table::load(settings, data, names, &provider)?)));
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(Error::internal)?
@@ -94,12 +120,20 @@ impl Tls {
         Arc::new(Self { config: Arc::new(config), live: Arc::clone(&self.live) })
     }
 
-    /// Reads the pair again; connections keep what they have.
+    /// The same with the certificate of this name, whatever the handshake says.
+    #[must_use]
+    pub fn named(&self, name: &str) -> Arc<Self> {
+        let mut config = ServerConfig::clone(&self.config);
+        config.cert_resolver = Arc::new(Named { live: Arc::clone(&self.live), name: name.to_owned() });
+        Arc::new(Self { config: Arc::new(config), live: Arc::clone(&self.live) })
+    }
+
+    /// Reads the pairs again; connections keep what they have.
     ///
     /// # Errors
-    /// The old pair stays.
+    /// The old pairs stay.
     pub fn reload(&self, settings: &TlsSettings, data: &Path, names: &[String]) -> Result<()> {
-        self.live.0.store(pair::load(settings, data, names, self.config.crypto_provider())?);
+        self.live.0.store(Arc::new(Table::load(settings, data, names, self.config.crypto_provider())?));
         Ok(())
     }
 

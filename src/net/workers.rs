@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::accept::{self, Service};
 use super::drain::{Drained, Links};
 use super::listen::Bound;
+use super::local::{Listening, Socket};
 use crate::error::{Error, Result};
 
 /// Threads of one worker for calls that may block; the room's own bound, far above what doors use.
@@ -32,7 +32,7 @@ pub struct Workers {
 
 /// One listener as a worker sees it.
 struct Lane {
-    listener: std::net::TcpListener,
+    listener: Socket,
     name: Arc<str>,
     service: Arc<Service>,
 }
@@ -138,7 +138,7 @@ fn run(lanes: Vec<Lane>, links: &Links, ready: &mpsc::SyncSender<io::Result<()>>
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(BLOCKING).build()?;
     runtime.block_on(async {
         for lane in lanes {
-            let listener = TcpListener::from_std(lane.listener)?;
+            let listener = Listening::new(lane.listener)?;
             let accepting = accept::accept(listener, lane.name, lane.service, links.clone());
             let alive = Alive { links: links.clone() };
             tokio::spawn(async move {

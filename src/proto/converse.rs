@@ -300,7 +300,8 @@ impl<D: Dialogue> Drive<D> {
         self.flush().await?;
         self.lines.forget();
         self.waiting.clear();
-        if let Err(error) = self.link.secure().await {
+        let host = self.talk.host().map(str::to_owned);
+        if let Err(error) = self.link.secure_as(host.as_deref()).await {
             self.trouble = Some(format!("it asked for TLS, and then the handshake failed: {error}"));
             return Err(error);
         }

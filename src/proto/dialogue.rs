@@ -284,6 +284,11 @@ pub trait Dialogue: Send {
         ""
     }
 
+    /// Whom the peer said it came for, before TLS (FTP's HOST): it is shown the certificate of that name.
+    fn host(&self) -> Option<&str> {
+        None
+    }
+
     /// The origin changed (TLS came up).
     fn renew(&mut self, _origin: &Origin) {}
 

@@ -118,6 +118,7 @@ impl Accepting {
                 limits: limits.clone(),
                 tls: (self.mode != TlsMode::None).then(|| self.tls.clone()),
                 permit: gate.admit().unwrap_or_else(|_| Permit::uncounted()),
+                trusted: None,
             };
             let (handler, implicit) = (self.handler.clone(), self.mode == TlsMode::Implicit);
             self.sessions.spawn(async move {

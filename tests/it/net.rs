@@ -307,7 +307,8 @@ fn a_certificate_is_swapped_under_connections_that_go_on() {
     assert_eq!(new.hear().as_deref(), Some("hello"));
     assert_ne!(client::certificate(&old), client::certificate(&new));
 
-    let nowhere = TlsSettings { certificate: "/nowhere/c.pem".into(), key: "/nowhere/k.pem".into() };
+    let nowhere =
+        TlsSettings { certificate: "/nowhere/c.pem".into(), key: "/nowhere/k.pem".into(), ..TlsSettings::default() };
     assert!(house.tls.reload(&nowhere, house.data.path(), &[]).is_err());
     let mut still = client::call(&client::config(&house), TcpStream::connect(house.address).unwrap());
     assert_eq!(still.hear().as_deref(), Some("hello"));

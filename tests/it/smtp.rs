@@ -84,6 +84,7 @@ async fn accept(listener: TcpListener, handler: Arc<dyn Handler>, tls: Option<Ar
             limits: limits.clone(),
             tls: tls.clone(),
             permit: Permit::uncounted(),
+            trusted: None,
         };
         let handler = handler.clone();
         tokio::spawn(async move { handler.serve(link).await });

@@ -138,6 +138,7 @@ pub fn pipe(door: &'static str, cut: usize) -> (Link, DuplexStream) {
         limits: Arc::new(Limits::default()),
         tls: None,
         permit: Permit::uncounted(),
+        trusted: None,
     };
     (link, theirs)
 }

@@ -510,6 +510,10 @@ impl Dialogue for Session {
         self.written(turn)
     }
 
+    fn host(&self) -> Option<&str> {
+        self.host.as_deref()
+    }
+
     fn shown(&self, line: &[u8]) -> usize {
         let end = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
         let verb = line.get(..end).unwrap_or_default();

@@ -16,6 +16,8 @@ impl Session {
         if !hosts.is_empty() && !hosts.iter().any(|known| known.eq_ignore_ascii_case(&name)) {
             return say(504, "no such host here");
         }
+        // Its data connections are to show the same certificate.
+        self.tls = self.tls.take().map(|tls| tls.named(&name));
         self.host = Some(name);
         say(220, "host noted, sign in with USER and PASS")
     }

@@ -62,7 +62,7 @@ impl Site for Health {
             true => self.page(path),
             false => Err(Refusal::method("GET, HEAD")),
         };
-        let response = answer.unwrap_or_else(|refusal| reply::render(refusal, &parts, None, false));
+        let response = answer.unwrap_or_else(|refusal| reply::render(refusal, &parts, None, false, false));
         visit::finish(response, &parts.method, note)
     }
 }

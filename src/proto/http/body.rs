@@ -194,12 +194,21 @@ pub struct Intake {
     waited: Duration,
     got: u64,
     ended: bool,
+    /// Most bytes it may have; 0: no limit of its own.
+    most: u64,
 }
 
 impl Intake {
     pub fn new(body: Incoming, connection: &Arc<Connection>) -> Self {
         let ended = body.is_end_stream();
-        Self { body, connection: connection.clone(), taken: 0, waited: Duration::ZERO, got: 0, ended }
+        Self { body, connection: connection.clone(), taken: 0, waited: Duration::ZERO, got: 0, ended, most: 0 }
+    }
+
+    /// At most so many bytes; 0: no limit of its own.
+    #[must_use]
+    pub fn at_most(mut self, most: u64) -> Self {
+        self.most = most;
+        self
     }
 
     /// The length the peer announced.
@@ -246,6 +255,9 @@ impl Intake {
     fn judge(&mut self, bytes: u64) -> Result<()> {
         self.taken += bytes;
         self.got += bytes;
+        if self.most > 0 && self.taken > self.most {
+            return Err(Error::new(Kind::TooLarge, "the body is larger than this server takes ([http] body_size)"));
+        }
         if self.waited >= self.connection.limits.stall.0 {
             if self.got < least(&self.connection.limits) {
                 return Err(Error::new(Kind::Cancelled, "the upload is slower than this server allows"));

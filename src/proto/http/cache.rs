@@ -9,7 +9,7 @@ use hyper::Response;
 use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, ETAG, HeaderValue, LAST_MODIFIED};
 use parking_lot::RwLock;
 
-use crate::hub::Held;
+use crate::hub::{Caller, Held};
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::date;
 
@@ -46,9 +46,30 @@ impl Content {
     }
 }
 
+/// What says that a response is still exact: the file whose bytes it has; and the one these stand for where that is another, and the
+/// names of those that would have come before it.
+pub struct Basis {
+    pub sent: Held,
+    pub others: Vec<Held>,
+}
+
+impl Basis {
+    /// True when this caller, asking now, would get exactly this.
+    pub fn is_for(&self, caller: &Caller) -> bool {
+        self.sent.is_for(caller) && self.others.iter().all(|held| held.is_for(caller))
+    }
+
+    /// True when it can never be served again.
+    pub fn is_past(&self) -> bool {
+        self.sent.is_past() || self.others.iter().any(Held::is_past)
+    }
+}
+
 /// A 200 that may be sent again.
 pub struct Entry {
-    held: Held,
+    held: Basis,
+    /// Others get it in another coding.
+    varies: bool,
     /// Status line and headers; `Date`, `Connection` and the empty line are the connection's.
     pub head: Bytes,
     /// The headers of it without `Content-Length`.
@@ -70,16 +91,17 @@ pub struct Entry {
 pub struct Keep(Arc<Kept>);
 
 struct Kept {
-    held: Held,
+    held: Basis,
     content: Content,
     audience: Audience,
+    varies: bool,
     path: String,
 }
 
 impl Keep {
     /// For the extensions of a response with this body.
-    pub fn new(held: Held, content: Content, audience: Audience, path: String) -> Self {
-        Self(Arc::new(Kept { held, content, audience, path }))
+    pub fn new(held: Basis, content: Content, audience: Audience, varies: bool, path: String) -> Self {
+        Self(Arc::new(Kept { held, content, audience, varies, path }))
     }
 }
 
@@ -87,7 +109,7 @@ impl Entry {
     /// Takes what the handler left on a finished response, if it did.
     pub fn take(response: &mut Response<Outgoing>) -> Option<(Audience, Self)> {
         let keep = response.extensions_mut().remove::<Keep>()?;
-        let Kept { held, content, audience, path } = Arc::into_inner(keep.0)?;
+        let Kept { held, content, audience, varies, path } = Arc::into_inner(keep.0)?;
         let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let (tag, modified) = (text(ETAG)?.to_owned(), date::parse(text(LAST_MODIFIED)?)?);
         let mut head = BytesMut::with_capacity(512);
@@ -106,11 +128,11 @@ impl Entry {
         head.extend_from_slice(format!("content-length: {}\r\n", content.len()).as_bytes());
         let head = head.freeze();
         let (lines, unmodified) = (head.slice(lines), unmodified.freeze());
-        Some((audience, Self { held, head, lines, unmodified, tag, modified, content, path }))
+        Some((audience, Self { held, varies, head, lines, unmodified, tag, modified, content, path }))
     }
 
     /// What it says of itself.
-    pub fn held(&self) -> &Held {
+    pub fn held(&self) -> &Basis {
         &self.held
     }
 
@@ -119,13 +141,29 @@ impl Entry {
     }
 }
 
-/// For whom a response was made: headers differ.
+/// For whom a response was made: headers, coding, even the file differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
-    /// Someone who is not signed in.
-    Guest,
-    /// Someone who is.
-    Account,
+pub struct Audience {
+    /// The number of the site, 0 for the tree.
+    pub site: u16,
+    /// Someone who is signed in.
+    pub account: bool,
+    /// By TLS.
+    pub secure: bool,
+    /// Codings the client takes, as bits below 8; 0 also for what is the same in all.
+    pub codings: u8,
+}
+
+impl Audience {
+    /// Its shelf: responses for different audiences never meet.
+    fn shelf(self) -> usize {
+        let whom = usize::from(self.account) | usize::from(self.secure) << 1;
+        (usize::from(self.site) << 2 | whom) << 3 | usize::from(self.codings)
+    }
+
+    fn uncoded(self) -> Self {
+        Self { codings: 0, ..self }
+    }
 }
 
 /// Entries by request target. Two generations: when the young one has half of the room it becomes the old one, and what was old is
@@ -137,8 +175,8 @@ pub struct Cache {
 
 #[derive(Default)]
 struct Shelves {
-    young: [HashMap<Box<str>, Arc<Entry>>; 2],
-    old: [HashMap<Box<str>, Arc<Entry>>; 2],
+    young: Vec<HashMap<Box<str>, Arc<Entry>>>,
+    old: Vec<HashMap<Box<str>, Arc<Entry>>>,
     /// Weight of the young ones.
     weight: usize,
 }
@@ -156,9 +194,17 @@ impl Cache {
 
     /// What is there for a target; whether it still holds is for the caller to ask.
     pub fn find(&self, audience: Audience, target: &str) -> Option<Arc<Entry>> {
-        let shelf = audience as usize;
+        let entry = self.on_shelf(audience.uncoded().shelf(), target);
+        match entry {
+            Some(entry) if audience.codings == 0 || !entry.varies => Some(entry),
+            _ if audience.codings == 0 => None,
+            _ => self.on_shelf(audience.shelf(), target),
+        }
+    }
+
+    fn on_shelf(&self, shelf: usize, target: &str) -> Option<Arc<Entry>> {
         let shelves = self.shelves.read();
-        if let Some(entry) = shelves.young.get(shelf)?.get(target) {
+        if let Some(entry) = shelves.young.get(shelf).and_then(|young| young.get(target)) {
             return Some(entry.clone());
         }
         let entry = shelves.old.get(shelf)?.get(target)?.clone();
@@ -173,7 +219,7 @@ impl Cache {
     /// Keeps an entry.
     pub fn put(&self, audience: Audience, target: &str, entry: Entry) {
         if entry.weight() <= self.room / 8 {
-            self.shelves.write().put(audience as usize, target, Arc::new(entry), self.room / 2);
+            self.shelves.write().put(audience.shelf(), target, Arc::new(entry), self.room / 2);
         }
     }
 
@@ -181,12 +227,14 @@ impl Cache {
     pub fn forget(&self, audience: Audience, target: &str, entry: &Arc<Entry>) {
         let mut shelves = self.shelves.write();
         let Shelves { young, old, weight } = &mut *shelves;
-        for (shelf, counted) in [(young.get_mut(audience as usize), true), (old.get_mut(audience as usize), false)] {
-            let Some(shelf) = shelf else { continue };
-            if shelf.get(target).is_some_and(|there| Arc::ptr_eq(there, entry)) {
-                shelf.remove(target);
-                if counted {
-                    *weight = weight.saturating_sub(entry.weight());
+        for at in [audience.uncoded().shelf(), audience.shelf()] {
+            for (shelf, counted) in [(young.get_mut(at), true), (old.get_mut(at), false)] {
+                let Some(shelf) = shelf else { continue };
+                if shelf.get(target).is_some_and(|there| Arc::ptr_eq(there, entry)) {
+                    shelf.remove(target);
+                    if counted {
+                        *weight = weight.saturating_sub(entry.weight());
+                    }
                 }
             }
         }
@@ -203,6 +251,9 @@ impl Shelves {
             old.remove(target);
         }
         self.weight += entry.weight();
+        if self.young.len() <= shelf {
+            self.young.resize_with(shelf + 1, HashMap::new);
+        }
         let replaced = self.young.get_mut(shelf).and_then(|young| young.insert(target.into(), entry));
         self.weight = self.weight.saturating_sub(replaced.map_or(0, |entry| entry.weight()));
     }

@@ -1,7 +1,6 @@
 //! What changes the tree beside `PUT`: `DELETE`, `MKCOL`, `MOVE`, `COPY`, and the forms of our own pages.
 
 use hyper::header::HeaderValue;
-use hyper::http::uri::Authority;
 use hyper::{Response, StatusCode, Uri, header};
 
 use crate::error::{Error, Kind};
@@ -105,8 +104,7 @@ pub async fn transfer(visit: &Visit<'_>, from: &TreePath, copy: bool) -> Answer 
 fn destination(visit: &Visit<'_>) -> Result<TreePath, Refusal> {
     let text = visit.header(header::HeaderName::from_static("destination")).unwrap_or_default();
     let uri: Uri = text.parse().map_err(|_| Refusal::bad("Destination is not a URL"))?;
-    let host = visit.parts.uri.authority().map(Authority::as_str).or_else(|| visit.header(header::HOST));
-    if uri.authority().is_some_and(|there| host.is_none_or(|host| !there.as_str().eq_ignore_ascii_case(host))) {
+    if uri.authority().is_some_and(|there| !there.as_str().eq_ignore_ascii_case(visit.host)) {
         return Err(Refusal::new(StatusCode::BAD_GATEWAY, "Destination is on another server"));
     }
     match target::read(uri.path())? {

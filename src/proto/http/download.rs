@@ -6,18 +6,24 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode, Version};
 
-use crate::hub::{Download, Mark, Node, TreePath};
+use crate::error::Error;
+use crate::hub::{Download, Held, Mark, Node, TreePath};
 use crate::proto::http::body::{Flow, Outgoing};
-use crate::proto::http::cache::{Audience, Content, Keep};
-use crate::proto::http::condition::{self, Verdict};
+use crate::proto::http::cache::{Audience, Basis, Content, Keep};
+use crate::proto::http::coding::{Accepted, Coding};
+use crate::proto::http::compress::{self, Compressed};
+use crate::proto::http::condition::{self, Validator, Verdict};
 use crate::proto::http::range::{self, Asked};
 use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::sendfile::LONGEST;
 use crate::proto::http::serve::Connection;
+use crate::proto::http::settings::Rules;
 use crate::proto::http::visit::Visit;
 use crate::proto::http::{date, mime, target};
 
@@ -34,56 +40,183 @@ const SANDBOX: &str = "sandbox; default-src 'none'; img-src 'self' data:; media-
 const VIEWER: &str = "default-src 'none'; img-src 'self' data:; media-src 'self' data:; object-src 'self'; \
                       style-src 'unsafe-inline'; form-action 'none'; frame-ancestors 'self'; base-uri 'none'";
 
+/// One form of a file's content: its bytes or those of a file compressed beforehand, and how they are labelled.
+struct Form<'a> {
+    /// Whose bytes are sent.
+    download: Download,
+    kind: &'a str,
+    validator: Validator,
+    coding: Option<Coding>,
+    /// The coding is ours, made while it is sent.
+    live: bool,
+    /// Others get it in another coding.
+    varies: bool,
+    /// The moment before what is sent was opened.
+    mark: Option<Mark>,
+    /// The file itself, where one compressed beforehand is sent; and names of such that would come before what is sent.
+    others: Vec<Held>,
+}
+
+impl<'a> Form<'a> {
+    /// The one this client likes best (RFC 9110 §12.5.3).
+    async fn choose(visit: &Visit<'a>, path: &TreePath, download: Download, mark: Option<Mark>) -> Self {
+        let Rules { settings, codings, .. } = visit.rules;
+        let kind = visit.rules.kind(path.name());
+        let (validator, size) = (Validator::of(download.node()), download.node().size);
+        let shrinks = mime::shrinks(path.name(), kind);
+        let stored = shrinks && settings.precompressed;
+        let live = shrinks && (settings.compress_least.0..=settings.compress_most.0).contains(&size);
+        let mut form = Self {
+            download,
+            kind,
+            validator,
+            coding: None,
+            live: false,
+            varies: stored || (live && !codings.is_empty()),
+            mark,
+            others: Vec::new(),
+        };
+        if !form.varies {
+            return form;
+        }
+        let accepted = Accepted::of(visit.headers());
+        if stored && form.replace(visit, path, accepted).await {
+            return form;
+        }
+        // What is made anew each time has no bytes that a part could be of, or that a strong tag could name.
+        let exact = [header::RANGE, header::IF_RANGE, header::IF_MATCH];
+        if live
+            && !exact.iter().any(|name| visit.headers().contains_key(name))
+            && let Some(coding) = accepted.best(codings.iter().copied())
+        {
+            form.code(coding, &form.validator.tag.clone());
+            (form.live, form.validator.weak) = (true, true);
+        }
+        form
+    }
+
+    /// Takes the bytes of a file compressed beforehand, when there is one that is not older.
+    async fn replace(&mut self, visit: &Visit<'_>, path: &TreePath, accepted: Accepted) -> bool {
+        let Some(folder) = path.parent() else { return false };
+        for coding in accepted.ranked() {
+            let Ok(beside) = folder.join(&format!("{}{}", path.name(), coding.suffix())) else { continue };
+            let mark = self.mark.as_ref().and_then(|_| visit.mark(&beside));
+            let found = visit.caller.open(&beside).await.ok();
+            let found = found.filter(|found| found.node().modified >= self.validator.modified);
+            let Some(found) = found else {
+                match mark.and_then(Mark::hold_name) {
+                    Some(held) => self.others.push(held),
+                    None => self.mark = None,
+                }
+                continue;
+            };
+            let original = self.mark.take().and_then(|mark| mark.hold(&self.download));
+            self.mark = mark.filter(|_| original.is_some());
+            self.others.extend(original);
+            self.code(coding, &condition::etag(found.node().tag));
+            self.download = found;
+            return true;
+        }
+        false
+    }
+
+    /// Another coding is another tag.
+    fn code(&mut self, coding: Coding, tag: &str) {
+        self.coding = Some(coding);
+        self.validator.tag = format!("{}-{}\"", tag.trim_end_matches('"'), coding.name());
+    }
+}
+
 /// Answers `GET` and `HEAD` of a file.
 ///
 /// # Errors
 /// 412, 416, what the disk says.
 pub async fn send(visit: &Visit<'_>, path: &TreePath, download: Download, mark: Option<Mark>) -> Answer {
-    let node = download.node().clone();
-    match condition::judge(visit.headers(), Some(&node), true) {
+    let original = download.node().clone();
+    let mut form = Form::choose(visit, path, download, mark).await;
+    match condition::judge_form(visit.headers(), Some(&form.validator), true) {
         Verdict::Failed => return Err(Refusal::precondition()),
-        Verdict::NotModified => return Ok(not_modified(visit, &node)),
+        Verdict::NotModified => {
+            let mut response = reply::bare(StatusCode::NOT_MODIFIED);
+            validators(visit, path, &form, &mut response);
+            return Ok(response);
+        }
         Verdict::Go => {}
     }
     // RFC 9110 §14.2: a range is defined for GET only.
-    let wanted = visit.only(header::RANGE).filter(|_| visit.is_get() && condition::range_holds(visit.headers(), &node));
-    let mut response = match wanted.map_or(Asked::Whole, |text| range::read(text, node.size)) {
+    let holds = || condition::range_holds(visit.headers(), &form.validator);
+    let wanted = visit.only(header::RANGE).filter(|_| visit.is_get() && holds());
+    let size = form.download.node().size;
+    let mut response = match wanted.map_or(Asked::Whole, |text| range::read(text, size)) {
         Asked::Nothing => {
-            let size = HeaderValue::from_str(&format!("bytes */{}", node.size)).ok();
+            let size = HeaderValue::from_str(&format!("bytes */{size}")).ok();
             let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "the file has no such bytes");
             return Err(match size {
                 Some(size) => refusal.with(header::CONTENT_RANGE, size),
                 None => refusal,
             });
         }
-        Asked::Whole => whole(visit, path, download, mark).await?,
-        Asked::Parts(parts) => partial(visit, path, download, &parts).await?,
+        Asked::Whole => whole(visit, path, &mut form).await?,
+        Asked::Parts(parts) => partial(visit, &form, &parts).await?,
     };
-    describe(visit, path, &node, &mut response);
-    Ok(response)
-}
-
-/// All of it, to be sent again when `mark` says that it may.
-async fn whole(visit: &Visit<'_>, path: &TreePath, download: Download, mark: Option<Mark>) -> Answer {
-    let size = download.node().size;
-    let file = download.clone();
-    let body = content(visit, download, 0..size).await?;
-    let held = mark.and_then(|mark| mark.hold(&file));
-    let mut response = Response::new(body);
-    if let Some(held) = held {
-        let content = match response.body().bytes() {
-            Some(bytes) => Content::Whole(bytes),
-            None => Content::File(file.file(), size),
-        };
-        let audience = if visit.caller.is_guest() { Audience::Guest } else { Audience::Account };
-        response.extensions_mut().insert(Keep::new(held, content, audience, path.to_string()));
+    describe(visit, path, &form, &mut response);
+    if form.coding.is_none() {
+        digest(visit, path, &original, &mut response).await;
     }
     Ok(response)
 }
 
-/// One part as itself, several as `multipart/byteranges` (RFC 9110 §14.6).
-async fn partial(visit: &Visit<'_>, path: &TreePath, download: Download, parts: &[Range<u64>]) -> Answer {
+/// A file as the page of a failure: all of it, whatever the request's conditions and ranges are about.
+///
+/// # Errors
+/// What the disk says.
+pub async fn as_page(visit: &Visit<'_>, path: &TreePath, download: Download, status: StatusCode) -> Answer {
     let size = download.node().size;
+    let mut response = Response::new(content(visit, download, 0..size).await?);
+    *response.status_mut() = status;
+    let kind = visit.rules.kind(path.name());
+    reply::set(&mut response, header::CONTENT_TYPE, kind);
+    contain(visit, kind, &mut response);
+    Ok(response)
+}
+
+/// All of it, to be sent again when its marks say that it may.
+async fn whole(visit: &Visit<'_>, path: &TreePath, form: &mut Form<'_>) -> Answer {
+    let size = form.download.node().size;
+    let body = match form.coding.filter(|_| form.live) {
+        Some(coding) => compressed(visit, form.download.clone(), coding).await?,
+        None => content(visit, form.download.clone(), 0..size).await?,
+    };
+    let held = form.mark.take().and_then(|mark| mark.hold(&form.download));
+    let mut response = Response::new(body);
+    if let (Some(held), Some(audience)) = (held, visit.audience()) {
+        let content = match response.body().bytes() {
+            Some(bytes) => Content::Whole(bytes),
+            None if form.live => return Ok(response),
+            None => Content::File(form.download.file(), size),
+        };
+        let audience = Audience { codings: if form.varies { audience.codings } else { 0 }, ..audience };
+        let held = Basis { sent: held, others: std::mem::take(&mut form.others) };
+        let keep = Keep::new(held, content, audience, form.varies, path.to_string());
+        response.extensions_mut().insert(keep);
+    }
+    Ok(response)
+}
+
+/// The body in a coding of ours: at once when it is small, else while it is sent, and of unknown length.
+async fn compressed(visit: &Visit<'_>, download: Download, coding: Coding) -> Result<Outgoing, Refusal> {
+    let (size, level) = (download.node().size, visit.rules.settings.compress_level);
+    if size > SMALL || !visit.is_get() {
+        return Ok(Outgoing::flow(Compressed::new(download, coding, level), None));
+    }
+    let bytes = content(visit, download, 0..size).await?.bytes().unwrap_or_default();
+    let packed = compress::whole(coding, level, bytes).await.map_err(Error::internal)?;
+    Ok(Outgoing::whole(packed))
+}
+
+/// One part as itself, several as `multipart/byteranges` (RFC 9110 §14.6).
+async fn partial(visit: &Visit<'_>, form: &Form<'_>, parts: &[Range<u64>]) -> Answer {
+    let (download, size) = (form.download.clone(), form.download.node().size);
     let mut response = match parts {
         [only] => {
             let mut response = Response::new(content(visit, download, only.clone()).await?);
@@ -93,7 +226,7 @@ async fn partial(visit: &Visit<'_>, path: &TreePath, download: Download, parts: 
         several => {
             let boundary = uuid::Uuid::now_v7().simple().to_string();
             let stretch = Stretch::new(visit, download, 0..0);
-            let flow = Parts::new(stretch, several, mime::of(path.name()), &boundary);
+            let flow = Parts::new(stretch, several, form.kind, &boundary);
             let length = flow.length();
             let mut response = Response::new(Outgoing::flow(flow, Some(length)));
             let kind = format!("multipart/byteranges; boundary={boundary}");
@@ -121,35 +254,76 @@ async fn content(visit: &Visit<'_>, download: Download, range: Range<u64>) -> Re
     Ok(Outgoing::whole(bytes))
 }
 
-/// Headers of a file that was not sent again.
-fn not_modified(visit: &Visit<'_>, node: &Node) -> Response<Outgoing> {
-    let mut response = reply::bare(StatusCode::NOT_MODIFIED);
-    validators(visit, node, &mut response);
-    response
-}
-
-fn validators(visit: &Visit<'_>, node: &Node, response: &mut Response<Outgoing>) {
-    reply::set(response, header::ETAG, &condition::etag(node.tag));
-    if let Some(modified) = date::imf(node.modified) {
+fn validators(visit: &Visit<'_>, path: &TreePath, form: &Form<'_>, response: &mut Response<Outgoing>) {
+    reply::set(response, header::ETAG, &form.validator.etag());
+    if let Some(modified) = date::imf(form.validator.modified) {
         reply::set(response, header::LAST_MODIFIED, &modified);
     }
-    // Rights can change at any moment: a cache asks each time, and gets a 304.
-    let cache = if visit.caller.is_guest() { "no-cache" } else { "private, no-cache" };
-    reply::set(response, header::CACHE_CONTROL, cache);
+    if form.varies {
+        response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+    response.headers_mut().insert(header::CACHE_CONTROL, cache_control(visit, path));
 }
 
-fn describe(visit: &Visit<'_>, path: &TreePath, node: &Node, response: &mut Response<Outgoing>) {
-    let kind = mime::of(path.name());
-    validators(visit, node, response);
+/// Rights can change at any moment: a cache asks each time, and gets a 304; unless a rule says otherwise of what everyone may read.
+fn cache_control(visit: &Visit<'_>, path: &TreePath) -> HeaderValue {
+    if !visit.caller.is_guest() {
+        return HeaderValue::from_static("private, no-cache");
+    }
+    let rule = match visit.site {
+        Some(site) => site.cache.of(&site.path_of(path)),
+        None => visit.rules.cache.of(&path.to_string()),
+    };
+    rule.cloned().unwrap_or(HeaderValue::from_static("no-cache"))
+}
+
+fn describe(visit: &Visit<'_>, path: &TreePath, form: &Form<'_>, response: &mut Response<Outgoing>) {
+    validators(visit, path, form, response);
+    if !response.headers().contains_key(header::CONTENT_TYPE) {
+        reply::set(response, header::CONTENT_TYPE, form.kind);
+    }
     let headers = response.headers_mut();
-    headers.entry(header::CONTENT_TYPE).or_insert(HeaderValue::from_static(kind));
-    headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    let policy = if mime::is_inert(kind) { VIEWER } else { SANDBOX };
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    if let Some(coding) = form.coding {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+    }
+    if !form.live {
+        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    }
+    contain(visit, form.kind, response);
     if visit.flag("download") {
         let value = format!("attachment; filename*=UTF-8''{}", target::escape(path.name()));
         reply::set(response, header::CONTENT_DISPOSITION, &value);
     }
+}
+
+/// What people uploaded does not run in our name, unless a site says that it speaks for itself.
+fn contain(visit: &Visit<'_>, kind: &str, response: &mut Response<Outgoing>) {
+    let policy = match visit.site.filter(|site| site.settings.trusted) {
+        Some(site) => site.policy.clone(),
+        None if mime::is_inert(kind) => Some(HeaderValue::from_static(VIEWER)),
+        None => Some(HeaderValue::from_static(SANDBOX)),
+    };
+    if let Some(policy) = policy {
+        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
+}
+
+/// `Repr-Digest` for who wants it (RFC 9530 §4), where the store knows it: nothing is read for it.
+async fn digest(visit: &Visit<'_>, path: &TreePath, node: &Node, response: &mut Response<Outgoing>) {
+    let wanted = visit.header(HeaderName::from_static("want-repr-digest"));
+    if !wanted.is_some_and(wants_sha256) {
+        return;
+    }
+    if let Ok(Some(digest)) = visit.caller.digest(path, node).await {
+        let value = format!("sha-256=:{}:", STANDARD.encode(digest));
+        reply::set(response, HeaderName::from_static("repr-digest"), &value);
+    }
+}
+
+/// `sha-256=5`; 0 is "not acceptable".
+fn wants_sha256(list: &str) -> bool {
+    let named = |item: &str| item.trim().split_once('=').map(|(name, weight)| (name == "sha-256", weight != "0"));
+    list.split(',').filter_map(named).any(|(known, wanted)| known && wanted)
 }
 
 /// A stretch of a file.

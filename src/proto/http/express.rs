@@ -21,7 +21,8 @@ use crate::proto::http::head::Plain;
 use crate::proto::http::range::{self, Asked};
 use crate::proto::http::sendfile::LONGEST;
 use crate::proto::http::serve::Connection;
-use crate::proto::http::{condition, date, signin};
+use crate::proto::http::settings::Rules;
+use crate::proto::http::{coding, condition, date, signin};
 use crate::telemetry::{Access, metric};
 
 thread_local! {
@@ -35,6 +36,8 @@ pub struct Express {
     pub cache: Cache,
     /// Who may have it.
     pub hub: Hub,
+    /// Which site it is of.
+    pub rules: Arc<Rules>,
 }
 
 /// One response to send.
@@ -62,7 +65,12 @@ impl Express {
     pub fn ready(&self, seen: &Plain<'_>, connection: &Connection, guest: &Caller) -> Option<Reply> {
         let started = Instant::now();
         let caller = signin::known(&self.hub, connection, seen.authorization, seen.cookie)?;
-        let audience = if caller.is_some() { Audience::Account } else { Audience::Guest };
+        let audience = Audience {
+            site: self.rules.sites.number(seen.host)?,
+            account: caller.is_some(),
+            secure: connection.origin.secure,
+            codings: seen.codings.map_or(Some(0), coding::plain)?,
+        };
         let entry = self.cache.find(audience, seen.target)?;
         if matches!(entry.content, Content::File(..)) && !connection.lent.is_able() {
             return None;
@@ -94,6 +102,10 @@ impl Part {
             if entry.modified <= since {
                 return Some(Self::Nothing);
             }
+        }
+        // What was compressed by us has no bytes that a part could be of.
+        if seen.range.is_some() && entry.tag.starts_with("W/") {
+            return None;
         }
         let Some(range) = seen.range.filter(|_| !seen.head) else { return Some(Self::Whole) };
         let size = entry.content.len();

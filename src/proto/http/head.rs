@@ -68,6 +68,7 @@ pub struct Plain<'a> {
     pub close: bool,
     pub authorization: Option<&'a [u8]>,
     pub cookie: Option<&'a [u8]>,
+    pub codings: Option<&'a [u8]>,
     pub none_match: Option<&'a [u8]>,
     pub modified_since: Option<&'a [u8]>,
     pub range: Option<&'a [u8]>,
@@ -187,6 +188,7 @@ impl<'a> Once<'a> {
 #[derive(Default)]
 struct Said<'a> {
     authorization: Once<'a>,
+    codings: Once<'a>,
     coding: Once<'a>,
     connection: Once<'a>,
     cookie: Once<'a>,
@@ -227,6 +229,7 @@ impl<'a> Said<'a> {
     fn place(&mut self, name: &str) -> Option<&mut Once<'a>> {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.as_bytes().first()?.to_ascii_lowercase() {
+            b'a' if is("accept-encoding") => Some(&mut self.codings),
             b'a' if is("authorization") => Some(&mut self.authorization),
             b'c' if is("connection") => Some(&mut self.connection),
             b'c' if is("content-length") => Some(&mut self.length),
@@ -308,8 +311,15 @@ impl<'a> Said<'a> {
             Some(value) if value.eq_ignore_ascii_case(b"close") => true,
             Some(_) => return None,
         };
-        let asked =
-            [self.authorization, self.connection, self.cookie, self.modified_since, self.none_match, self.range];
+        let asked = [
+            self.authorization,
+            self.codings,
+            self.connection,
+            self.cookie,
+            self.modified_since,
+            self.none_match,
+            self.range,
+        ];
         let usual = target.starts_with('/')
             && !target.contains('?')
             && !self.special
@@ -323,6 +333,7 @@ impl<'a> Said<'a> {
             close,
             authorization: self.authorization.value,
             cookie: self.cookie.value,
+            codings: self.codings.value,
             none_match: self.none_match.value,
             modified_since: self.modified_since.value,
             range: self.range.value,

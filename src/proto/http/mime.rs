@@ -128,6 +128,42 @@ pub fn is_inert(kind: &str) -> bool {
         || (kind.starts_with("image/") && !kind.starts_with("image/svg"))
 }
 
+/// Text and its like, which compression makes much smaller. What is compressed by its nature never is again.
+pub fn shrinks(name: &str, kind: &str) -> bool {
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    if name.to_ascii_lowercase().ends_with(".svgz") {
+        return false;
+    }
+    essence.starts_with("text/")
+        || essence.ends_with("+xml")
+        || essence.ends_with("+json")
+        || matches!(
+            essence,
+            "application/json"
+                | "application/jsonl"
+                | "application/javascript"
+                | "application/manifest+json"
+                | "application/rtf"
+                | "application/wasm"
+                | "application/xml"
+                | "application/vnd.apple.mpegurl"
+                | "font/otf"
+                | "font/ttf"
+                | "image/bmp"
+                | "image/vnd.microsoft.icon"
+        )
+}
+
+/// `type/subtype`, with or without parameters, that a header can carry.
+pub fn is_type(kind: &str) -> bool {
+    let essence = kind.split(';').next().unwrap_or_default().trim();
+    let token = |text: &str| {
+        !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+    };
+    essence.split_once('/').is_some_and(|(kind, sub)| token(kind) && token(sub))
+        && kind.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +190,16 @@ mod tests {
             assert!(!is_inert(of(name)), "{name}");
         }
         assert!(is_inert(of("a.pdf")) && is_inert(of("a.jpg")));
+    }
+
+    #[test]
+    fn what_is_compressed_already_is_not_text() {
+        for name in ["a.html", "a.css", "a.svg", "a.json", "a.txt", "a.xml", "a.wasm"] {
+            assert!(shrinks(name, of(name)), "{name}");
+        }
+        for name in ["a.svgz", "a.png", "a.pdf", "a.zip", "a.woff2", "a.docx", "a.mp4", "a"] {
+            assert!(!shrinks(name, of(name)), "{name}");
+        }
+        assert!(is_type("text/x-md; charset=utf-8") && !is_type("text") && !is_type("text/a\nb") && !is_type("/"));
     }
 }

@@ -7,18 +7,23 @@ mod archive;
 mod body;
 mod cache;
 mod change;
+mod coding;
+mod compress;
 mod condition;
+mod cors;
 mod date;
 mod download;
 mod express;
 mod extent;
 mod form;
+mod forwarded;
 mod front;
 mod head;
 mod listing;
 mod mime;
 mod multipart;
 mod page;
+mod pattern;
 mod pulse;
 mod range;
 mod receipt;
@@ -26,7 +31,9 @@ mod reply;
 mod route;
 mod sendfile;
 mod serve;
+mod settings;
 mod signin;
+mod sites;
 mod target;
 mod tus;
 mod upload;
@@ -37,31 +44,17 @@ use std::io;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
 
 use super::{Protocol, Section, Tools};
 use crate::error::Result;
 use crate::net::{Handler, Link};
-use crate::units::ByteSize;
+
+use settings::Rules;
+pub use settings::Settings;
+pub use sites::SiteSettings;
 
 /// The language.
 pub struct Http;
-
-/// `[http]`
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// Take Basic passwords without TLS from other machines too, for labs.
-    pub basic_in_clear: bool,
-    /// Memory for responses that are asked for often; 0: none are kept.
-    pub cache: ByteSize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self { basic_in_clear: false, cache: ByteSize(64 << 20) }
-    }
-}
 
 impl Protocol for Http {
     fn name(&self) -> &'static str {
@@ -73,9 +66,10 @@ impl Protocol for Http {
     }
 
     fn open(&self, section: &Section, tools: &Tools) -> Result<Arc<dyn Handler>> {
-        let settings: Settings = section.settings()?;
-        let express = express::Express { cache: cache::Cache::new(settings.cache.0), hub: tools.hub.clone() };
-        let site = Arc::new(route::Tree { settings, hub: tools.hub.clone(), express });
+        let rules = Arc::new(Rules::new(section.settings()?)?);
+        let cache = cache::Cache::new(rules.settings.cache.0);
+        let express = express::Express { cache, hub: tools.hub.clone(), rules: rules.clone() };
+        let site = Arc::new(route::Tree { rules, hub: tools.hub.clone(), express });
         Ok(Arc::new(Door { site }))
     }
 }

@@ -192,7 +192,7 @@ pub fn refusal(status: StatusCode, text: &str, who: Option<&str>) -> Markup {
 }
 
 /// The house's words begin small and end open; on a page they are a sentence.
-fn sentence(text: &str) -> String {
+pub fn sentence(text: &str) -> String {
     let mut chars = text.trim_end_matches('.').chars();
     chars.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), chars.as_str()))
 }

@@ -9,7 +9,7 @@ use hyper::{Method, Response, StatusCode};
 use crate::error::{Error, Kind};
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::express::end_of_head;
-use crate::proto::http::{page, target};
+use crate::proto::http::{page, sites, target};
 
 /// A response that says no.
 #[derive(Debug)]
@@ -104,15 +104,17 @@ impl From<Error> for Refusal {
 }
 
 /// The refusal as a response: a page for a browser, a sentence for anything else, the way to the sign-in page for a
-/// browser that is not signed in. `basic` says whether a Basic password would be taken on this connection.
-pub fn render(refusal: Refusal, request: &Parts, who: Option<&str>, basic: bool) -> Response<Outgoing> {
+/// browser that is not signed in. `basic` says whether a Basic password would be taken on this connection, `bare` that nothing of
+/// ours is under this name.
+pub fn render(refusal: Refusal, request: &Parts, who: Option<&str>, basic: bool, bare: bool) -> Response<Outgoing> {
     let html = wants(&request.headers, "text/html");
     let reading = request.method == Method::GET || request.method == Method::HEAD;
-    if refusal.status == StatusCode::UNAUTHORIZED && html && reading && who.is_none() {
+    if refusal.status == StatusCode::UNAUTHORIZED && html && reading && who.is_none() && !bare {
         let next = request.uri.path_and_query().map_or("/", |whole| whole.as_str());
         return see_other(&format!("/-/login?next={}", target::escape(next)));
     }
     let mut response = match html {
+        true if bare => sites::refusal(refusal.status, &refusal.text),
         true => self::html(page::refusal(refusal.status, &refusal.text, who)),
         false => text(format!("{}\n", refusal.text)),
     };

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 
@@ -15,15 +15,18 @@ use crate::proto::http::body::{Intake, Note, Outgoing};
 use crate::proto::http::cache::Entry;
 use crate::proto::http::express::Express;
 use crate::proto::http::form::{self, Form};
+use crate::proto::http::forwarded::Arrival;
 use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::serve::{Connection, Site};
-use crate::proto::http::target::{self, LONGEST_URI, Target};
+use crate::proto::http::settings::Rules;
+use crate::proto::http::sites::{self, Website};
+use crate::proto::http::target::{self, Target};
 use crate::proto::http::visit::{self, Visit};
-use crate::proto::http::{Settings, archive, change, download, listing, page, signin, tus, upload};
+use crate::proto::http::{archive, change, download, listing, page, signin, tus, upload};
 
-/// The tree, and our pages beside it.
+/// The tree, our pages beside it, and the sites.
 pub struct Tree {
-    pub settings: Settings,
+    pub rules: Arc<Rules>,
     pub hub: Hub,
     pub express: Express,
 }
@@ -32,26 +35,47 @@ const FILE_METHODS: &str = "GET, HEAD, PUT, DELETE, COPY, MOVE, MKCOL, OPTIONS";
 const FOLDER_METHODS: &str = "GET, HEAD, POST, DELETE, MOVE, MKCOL, OPTIONS";
 const ALL_METHODS: &str = "GET, HEAD, PUT, POST, DELETE, COPY, MOVE, MKCOL, OPTIONS";
 
+/// Bytes of a path that an access line may hold.
+const LONGEST_NOTED: usize = 8 << 10;
+
 #[async_trait]
 impl Site for Tree {
     async fn answer(&self, request: Request<Incoming>, connection: &Arc<Connection>) -> Response<Outgoing> {
         let (parts, body) = request.into_parts();
-        let intake = Intake::new(body, connection);
-        let path = parts.uri.path().chars().take(LONGEST_URI).collect();
+        let Rules { settings, sites, .. } = &*self.rules;
+        let intake = Intake::new(body, connection).at_most(settings.body_size.0);
+        let arrival = Arrival::of(&parts, connection, settings.forwarded);
+        let path = parts.uri.path().chars().take(LONGEST_NOTED).collect();
         let mut note = Note::new(connection, visit::verb(&parts.method), path, Instant::now());
-        let answer = self.route(&parts, intake, connection, &mut note).await;
+        note.origin = arrival.origin.clone();
+        let number = sites.number(arrival.host.as_bytes());
+        let site = number.and_then(|number| sites.get(number));
+        let cors = site.map_or(&self.rules.cors, |site| &site.cors);
+        let answer = match self.refuse(&parts, &arrival, number, &intake) {
+            Some(answer) => answer,
+            None => match cors.preflight(&parts) {
+                Some(response) => Ok(response),
+                None => self.route(&parts, &arrival, site, intake, connection, &mut note).await,
+            },
+        };
         let response = answer.unwrap_or_else(|refusal| {
             let who = (!note.account.is_empty()).then_some(note.account.as_str());
-            let basic = signin::basic_allowed(&connection.origin, self.settings.basic_in_clear);
-            reply::render(refusal, &parts, who, basic)
+            let basic = signin::basic_allowed(&arrival.origin, settings.basic_in_clear);
+            let bare = site.is_some_and(|site| !site.settings.own_pages);
+            reply::render(refusal, &parts, who, basic, bare)
         });
         let mut response = visit::finish(response, &parts.method, note);
+        cors.tell(&parts.headers, &mut response);
+        self.secure(&arrival, site, &mut response);
         self.keep(&parts, &mut response);
         response
     }
 
-    fn express(&self) -> Option<&Express> {
-        self.express.cache.is_on().then_some(&self.express)
+    fn express(&self, connection: &Connection) -> Option<&Express> {
+        // Whoever a proxy speaks for is known only from headers; and what is redirected is not sent.
+        let redirected = self.rules.settings.redirect_to_https && !connection.origin.secure;
+        let able = self.express.cache.is_on() && connection.trusted.is_none() && !redirected;
+        able.then_some(&self.express)
     }
 }
 
@@ -63,38 +87,101 @@ impl Tree {
         }
     }
 
-    async fn route(&self, parts: &Parts, intake: Intake, connection: &Arc<Connection>, note: &mut Note) -> Answer {
-        if parts.uri.path_and_query().is_some_and(|whole| whole.as_str().len() > LONGEST_URI) {
-            return Err(Refusal::new(StatusCode::URI_TOO_LONG, "the URL is longer than 8 KiB"));
+    /// Says what browsers must mind, beside what every response carries.
+    fn secure(&self, arrival: &Arrival, site: Option<&Website>, response: &mut Response<Outgoing>) {
+        let headers = response.headers_mut();
+        // RFC 6797 §7.2: only by TLS.
+        if let Some(hsts) = self.rules.hsts.as_ref().filter(|_| arrival.origin.secure) {
+            headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
+        if site.is_some_and(|site| site.settings.trusted) {
+            // A site may be linked to, shown in part and opened by others as any other on the web.
+            headers.remove("cross-origin-resource-policy");
+            headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
+        } else {
+            let opener = HeaderName::from_static("cross-origin-opener-policy");
+            headers.insert(opener, HeaderValue::from_static("same-origin"));
+        }
+    }
+
+    /// What is answered whoever asks: too long, too large, nobody's name, the wrong scheme.
+    fn refuse(&self, parts: &Parts, arrival: &Arrival, number: Option<u16>, intake: &Intake) -> Option<Answer> {
+        let settings = &self.rules.settings;
+        let whole = parts.uri.path_and_query().map_or("", |whole| whole.as_str());
+        if whole.len() as u64 > settings.uri_length.0 {
+            let words = format!("the URL is longer than {} ([http] uri_length)", settings.uri_length);
+            return Some(Err(Refusal::new(StatusCode::URI_TOO_LONG, words)));
+        }
+        // With `: ` and CRLF.
+        let head: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        if (head + whole.len()) as u64 > settings.head_size.0 || parts.headers.len() > settings.head_lines {
+            let words = format!(
+                "the request's head is larger than {} or has more than {} lines ([http] head_size, head_lines)",
+                settings.head_size, settings.head_lines
+            );
+            return Some(Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words)));
+        }
+        if settings.body_size.0 > 0 && intake.length().is_some_and(|length| length > settings.body_size.0) {
+            let words = format!("the body is larger than {} ([http] body_size)", settings.body_size);
+            return Some(Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, words)));
+        }
+        if number.is_none() {
+            let words = "this server has nothing under that name ([http] hosts, [[site]] host)";
+            return Some(Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, words)));
+        }
+        if settings.redirect_to_https && !arrival.origin.secure && parts.uri.path() != "/-/health" {
+            return Some(to_https(arrival, settings.https_port, whole));
+        }
+        None
+    }
+
+    async fn route(
+        &self,
+        parts: &Parts,
+        arrival: &Arrival,
+        site: Option<&Website>,
+        intake: Intake,
+        connection: &Arc<Connection>,
+        note: &mut Note,
+    ) -> Answer {
         if parts.method == Method::CONNECT {
             return Err(Refusal::method(ALL_METHODS));
         }
-        let target = target::read(parts.uri.path())?;
-        if let Target::Own(names) = &target {
+        let bare = site.is_some_and(|site| !site.settings.own_pages);
+        // A site says itself what is wrong with a path.
+        let target =
+            if site.is_some() { target::read(parts.uri.path()).ok() } else { Some(target::read(parts.uri.path())?) };
+        if let (Some(Target::Own(names)), false) = (&target, bare) {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             if let Some(answer) = open_page(parts, &names) {
                 return answer;
             }
         }
-        let asker = signin::identify(&self.hub, connection, &parts.headers, self.settings.basic_in_clear).await?;
+        let settings = &self.rules.settings;
+        let asker =
+            signin::identify(&self.hub, connection, &arrival.origin, &parts.headers, settings.basic_in_clear).await?;
         if !asker.caller.is_guest() {
             asker.caller.name().clone_into(&mut note.account);
             connection.permit.lock().account(asker.caller.name())?;
         }
-        signin::guard(parts, asker.cookie)?;
-        let mut visit = Visit { parts, connection, caller: asker.caller, token: asker.token, intake };
-        match target {
-            Target::Everything if parts.method == Method::OPTIONS => Ok(options(ALL_METHODS)),
-            Target::Everything => Err(Refusal::bad("`*` is for OPTIONS only")),
-            Target::Own(names) => {
+        let cors = site.map_or(&self.rules.cors, |site| &site.cors);
+        signin::guard(parts, &arrival.host, asker.cookie, cors.lists(&parts.headers))?;
+        let (caller, token) = (asker.caller, asker.token);
+        let rules = &self.rules;
+        let mut visit = Visit { parts, connection, caller, token, intake, host: &arrival.host, rules, site };
+        match (target, site) {
+            (Some(Target::Own(names)), _) if !bare => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 self.own(&mut visit, &names, note).await
             }
-            Target::Tree { path, folder } => {
+            (_, Some(site)) => sites::answer(&visit, site, note).await,
+            (Some(Target::Tree { path, folder }), None) => {
                 note.path = path.to_string();
                 tree(&mut visit, &path, folder, note).await
             }
+            (Some(Target::Everything), None) if parts.method == Method::OPTIONS => Ok(options(ALL_METHODS)),
+            (Some(Target::Everything), None) => Err(Refusal::bad("`*` is for OPTIONS only")),
+            (Some(Target::Own(_)) | None, None) => Err(Refusal::missing()),
         }
     }
 
@@ -152,6 +239,16 @@ impl Tree {
     }
 }
 
+/// The same place by TLS.
+fn to_https(arrival: &Arrival, port: u16, whole: &str) -> Answer {
+    let name = sites::host_name(arrival.host.as_bytes());
+    if name.is_empty() {
+        return Err(Refusal::bad("the request names no host, so there is no way to it by TLS"));
+    }
+    let port = if port == 443 { String::new() } else { format!(":{port}") };
+    Ok(reply::moved(StatusCode::PERMANENT_REDIRECT, &format!("https://{name}{port}{whole}")))
+}
+
 /// Where a caller goes after signing in.
 fn onward(next: &str, caller: &Caller) -> String {
     target::local(next).map_or_else(|| target::url(&caller.start(), true), str::to_owned)
@@ -199,7 +296,7 @@ async fn tree(visit: &mut Visit<'_>, path: &TreePath, folder: bool, note: &mut N
 
 /// A file, or the way to the folder that the URL may have meant.
 async fn file(visit: &Visit<'_>, path: &TreePath) -> Answer {
-    let mark = visit.is_plain().then(|| visit.caller.mark(path)).flatten();
+    let mark = visit.mark(path);
     let error = match visit.caller.open(path).await {
         Ok(opened) => return download::send(visit, path, opened, mark).await,
         Err(error) => error,

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::net::{Limits, Link, Permit, Stream};
+use crate::net::{Limits, Link, Permit, Stream, Trusted};
 use crate::origin::Origin;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::express::Express;
@@ -62,6 +62,8 @@ pub struct Connection {
     pub lent: Lent,
     /// Its place among the counted connections, and the account it counts for.
     pub permit: Mutex<Permit>,
+    /// The peer is a proxy that may say for whom it speaks.
+    pub trusted: Option<Arc<Trusted>>,
 }
 
 /// What answers requests.
@@ -70,15 +72,15 @@ pub trait Site: Send + Sync + 'static {
     /// One request, one response; a failure is a response too.
     async fn answer(&self, request: Request<Incoming>, connection: &Arc<Connection>) -> Response<Outgoing>;
 
-    /// What plain requests may be answered from before hyper is asked.
-    fn express(&self) -> Option<&Express> {
+    /// What plain requests of this connection may be answered from before hyper is asked.
+    fn express(&self, _connection: &Connection) -> Option<&Express> {
         None
     }
 }
 
 /// Serves a connection to its end. While it is idle, only its socket is kept.
 pub async fn serve<S: Site>(site: Arc<S>, link: Link) -> io::Result<()> {
-    let Link { mut stream, origin, stop, limits, permit, .. } = link;
+    let Link { mut stream, origin, stop, limits, permit, trusted, .. } = link;
     let connection = Arc::new(Connection {
         origin,
         limits,
@@ -86,6 +88,7 @@ pub async fn serve<S: Site>(site: Arc<S>, link: Link) -> io::Result<()> {
         proven: Mutex::new(None),
         lent: Lent::new(&stream),
         permit: Mutex::new(permit),
+        trusted,
     });
     let talk = Talk { site, connection, stop };
     if stream.alpn() == Some(b"h2") {
@@ -96,7 +99,7 @@ pub async fn serve<S: Site>(site: Arc<S>, link: Link) -> io::Result<()> {
     loop {
         let Talk { site, connection, stop } = &talk;
         // Boxed, so that an idle connection's task does not keep the room for what hyper needs.
-        match front::run(site.express(), connection, &mut stream, begun, stop).await {
+        match front::run(site.express(connection), connection, &mut stream, begun, stop).await {
             Outcome::Closed => return Ok(()),
             Outcome::Second(came) => {
                 Box::pin(talk.second(stream, came)).await;

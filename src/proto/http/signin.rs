@@ -4,9 +4,8 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper::header::{AUTHORIZATION, COOKIE, HOST, HeaderMap, ORIGIN};
+use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap, ORIGIN};
 use hyper::http::request::Parts;
-use hyper::http::uri::Authority;
 use hyper::{Method, StatusCode};
 
 use crate::error::{Error, Kind};
@@ -60,10 +59,10 @@ pub fn cookie(origin: &Origin, token: &str, seconds: u64) -> String {
 pub async fn identify(
     hub: &Hub,
     connection: &Connection,
+    origin: &Origin,
     headers: &HeaderMap,
     in_clear: bool,
 ) -> Result<Asker, Refusal> {
-    let origin = &connection.origin;
     if let Some(value) = headers.get(AUTHORIZATION) {
         let value = value.to_str().ok().filter(|text| text.len() <= LONGEST);
         let Some((scheme, rest)) = value.and_then(|text| text.trim().split_once(' ')) else {
@@ -76,7 +75,7 @@ pub async fn identify(
                     "a password may not be sent without TLS; use https, or sign in with a session",
                 ));
             }
-            let caller = basic(hub, connection, rest.trim()).await?;
+            let caller = basic(hub, connection, origin, rest.trim()).await?;
             return Ok(Asker { caller, token: None, cookie: false });
         }
         if scheme.eq_ignore_ascii_case("bearer") {
@@ -133,10 +132,10 @@ fn proven(connection: &Connection, digest: &[u8; 32]) -> Option<Caller> {
 }
 
 /// Basic (RFC 7617). The last right header of a connection is remembered for a moment.
-async fn basic(hub: &Hub, connection: &Connection, encoded: &str) -> Result<Caller, Refusal> {
+async fn basic(hub: &Hub, connection: &Connection, origin: &Origin, encoded: &str) -> Result<Caller, Refusal> {
     let digest = digest(encoded);
     if let Some(caller) = proven(connection, &digest) {
-        return Ok(caller);
+        return Ok(caller.at(origin.clone()));
     }
     let decoded = STANDARD.decode(encoded).ok();
     let pair = decoded.as_deref().and_then(|bytes| {
@@ -147,7 +146,7 @@ async fn basic(hub: &Hub, connection: &Connection, encoded: &str) -> Result<Call
     let Some((name, password)) = pair else {
         return Err(Refusal::bad("the Basic credentials cannot be read"));
     };
-    let caller = hub.login(&connection.origin, name, password).await?;
+    let caller = hub.login(origin, name, password).await?;
     *connection.proven.lock() = Some(Proven { digest, caller: caller.clone(), since: Instant::now() });
     Ok(caller)
 }
@@ -169,34 +168,32 @@ fn cookie_in<'a>(line: &'a str, name: &str) -> Option<&'a str> {
 ///
 /// # Errors
 /// 403.
-pub fn guard(request: &Parts, cookie: bool) -> Result<(), Refusal> {
+pub fn guard(request: &Parts, host: &str, cookie: bool, listed: bool) -> Result<(), Refusal> {
     let safe = [Method::GET, Method::HEAD, Method::OPTIONS].contains(&request.method);
-    if safe || is_same_origin(request, cookie) {
+    // A listed origin's page brings a password of its own; what the browser shows by itself never counts for it.
+    if safe || (listed && !cookie) || is_same_origin(request, host, cookie) {
         return Ok(());
     }
     Err(Refusal::new(StatusCode::FORBIDDEN, "the request was made by another site's page"))
 }
 
 /// What the browser says of the page that asks. Programs say nothing, which is enough unless they show a cookie.
-fn is_same_origin(request: &Parts, cookie: bool) -> bool {
+fn is_same_origin(request: &Parts, host: &str, cookie: bool) -> bool {
     let headers = &request.headers;
     if let Some(site) = headers.get("sec-fetch-site") {
         return site == "same-origin" || site == "none";
     }
     let Some(origin) = headers.get(ORIGIN) else { return !cookie };
-    let host = request
-        .uri
-        .authority()
-        .map(Authority::as_str)
-        .or_else(|| headers.get(HOST).and_then(|value| value.to_str().ok()));
     let page = origin.to_str().ok().and_then(|text| text.split_once("://")).map(|(_, rest)| rest);
-    matches!((page, host), (Some(page), Some(host)) if page.eq_ignore_ascii_case(host))
+    page.is_some_and(|page| !host.is_empty() && page.eq_ignore_ascii_case(host))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use hyper::Request;
+
+    const HOST: &str = "stoa.example:8443";
 
     fn request(method: &str, pairs: &[(&str, &str)]) -> Parts {
         let mut builder = Request::builder().method(method).uri("/a").header("host", "stoa.example:8443");
@@ -215,17 +212,22 @@ mod tests {
             &[("origin", "null")],
             &[],
         ] {
-            assert!(guard(&request("DELETE", pairs), true).is_err(), "{pairs:?}");
+            assert!(guard(&request("DELETE", pairs), HOST, true, false).is_err(), "{pairs:?}");
         }
-        assert!(guard(&request("PUT", &[("origin", "https://evil.example")]), false).is_err(), "also with Basic");
+        let listed = |cookie| guard(&request("PUT", &[("origin", "https://evil.example")]), HOST, cookie, true).is_ok();
+        assert!(
+            guard(&request("PUT", &[("origin", "https://evil.example")]), HOST, false, false).is_err(),
+            "also with Basic"
+        );
+        assert!(listed(false) && !listed(true), "a listed origin brings its own password");
     }
 
     #[test]
     fn our_own_pages_and_programs_do() {
-        assert!(guard(&request("POST", &[("sec-fetch-site", "same-origin")]), true).is_ok());
-        assert!(guard(&request("POST", &[("origin", "https://stoa.example:8443")]), true).is_ok());
-        assert!(guard(&request("PUT", &[]), false).is_ok());
-        assert!(guard(&request("GET", &[("sec-fetch-site", "cross-site")]), true).is_ok());
+        assert!(guard(&request("POST", &[("sec-fetch-site", "same-origin")]), HOST, true, false).is_ok());
+        assert!(guard(&request("POST", &[("origin", "https://stoa.example:8443")]), HOST, true, false).is_ok());
+        assert!(guard(&request("PUT", &[]), HOST, false, false).is_ok());
+        assert!(guard(&request("GET", &[("sec-fetch-site", "cross-site")]), HOST, true, false).is_ok());
     }
 
     #[test]

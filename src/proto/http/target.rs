@@ -40,22 +40,33 @@ pub fn read(path: &str) -> Result<Target> {
     if path == "*" {
         return Ok(Target::Everything);
     }
-    let Some(rest) = path.strip_prefix('/') else {
-        return Err(bad("a URL's path starts with `/`"));
-    };
-    let folder = rest.is_empty() || rest.ends_with('/');
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    let mut parts = Vec::new();
-    if !rest.is_empty() {
-        for part in rest.split('/') {
-            parts.push(decode(part)?);
-        }
-    }
+    let (parts, folder) = parts(path)?;
     if parts.first().is_some_and(|first| first == "-") {
         return Ok(Target::Own(parts.into_iter().skip(1).map(Cow::into_owned).collect()));
     }
     let path = TreePath::parse(&format!("/{}", parts.join("/")))?;
     Ok(Target::Tree { path, folder })
+}
+
+/// Reads a URL's path where nothing is ours: a place, and whether the URL ended in a slash.
+///
+/// # Errors
+/// As [`read`].
+pub fn plain(path: &str) -> Result<(TreePath, bool)> {
+    let (parts, folder) = parts(path)?;
+    Ok((TreePath::parse(&format!("/{}", parts.join("/")))?, folder))
+}
+
+fn parts(path: &str) -> Result<(Vec<Cow<'_, str>>, bool)> {
+    let Some(rest) = path.strip_prefix('/') else {
+        return Err(bad("a URL's path starts with `/`"));
+    };
+    let folder = rest.is_empty() || rest.ends_with('/');
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    if rest.is_empty() {
+        return Ok((Vec::new(), folder));
+    }
+    Ok((rest.split('/').map(decode).collect::<Result<_>>()?, folder))
 }
 
 /// One part between slashes, decoded and safe to be a name.

@@ -6,10 +6,13 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, Version};
 
-use crate::hub::Caller;
+use crate::hub::{Caller, Mark, TreePath};
 use crate::proto::http::body::{Intake, Note, Outgoing};
+use crate::proto::http::cache::Audience;
 use crate::proto::http::serve::Connection;
-use crate::proto::http::{form, reply};
+use crate::proto::http::settings::Rules;
+use crate::proto::http::sites::{TREE, Website};
+use crate::proto::http::{coding, form, reply};
 
 /// A request whose asker is known.
 pub struct Visit<'a> {
@@ -23,6 +26,12 @@ pub struct Visit<'a> {
     pub token: Option<String>,
     /// The body still to be taken in.
     pub intake: Intake,
+    /// The host that was asked for, with its port.
+    pub host: &'a str,
+    /// What the door was told.
+    pub rules: &'a Rules,
+    /// The site it is for; `None`: the tree.
+    pub site: Option<&'a Website>,
 }
 
 impl Visit<'_> {
@@ -53,9 +62,22 @@ impl Visit<'_> {
         self.query(key).is_some_and(|value| matches!(value.as_str(), "" | "1" | "true" | "yes"))
     }
 
-    /// A `GET` of a whole file in the form that the express lane knows.
-    pub fn is_plain(&self) -> bool {
-        self.is_get() && self.parts.version == Version::HTTP_11 && self.parts.uri.query().is_none()
+    /// For whom the answer may be kept: for a `GET` of a whole file in the form that the express lane knows.
+    pub fn audience(&self) -> Option<Audience> {
+        let plain = self.is_get() && self.parts.version == Version::HTTP_11 && self.parts.uri.query().is_none();
+        let particular = PARTICULAR.iter().any(|name| self.headers().contains_key(*name));
+        let codings = coding::plain_of(self.headers()).filter(|_| plain && !particular)?;
+        Some(Audience {
+            site: self.site.map_or(TREE, |site| site.number),
+            account: !self.caller.is_guest(),
+            secure: self.caller.origin().secure,
+            codings,
+        })
+    }
+
+    /// The moment before a file is opened, where the answer may be kept.
+    pub fn mark(&self, path: &TreePath) -> Option<Mark> {
+        self.audience().and_then(|_| self.caller.mark(path))
     }
 
     /// `GET` rather than `HEAD`.
@@ -63,6 +85,9 @@ impl Visit<'_> {
         self.parts.method == Method::GET
     }
 }
+
+/// Headers whose answers are for them alone.
+const PARTICULAR: [&str; 5] = ["if-match", "if-range", "origin", "range", "want-repr-digest"];
 
 /// Name of a caller's account, unless a guest.
 pub fn who(caller: &Caller) -> Option<&str> {

@@ -71,6 +71,7 @@ async fn takes(door: &Arc<Door>, recipient: &str) -> bool {
         limits: Arc::new(Limits::default()),
         tls: None,
         permit: Permit::uncounted(),
+        trusted: None,
     };
     let mut session = Session::new(Arc::clone(door), &mut link);
     let hello = if door.settings.lmtp { "LHLO" } else { "EHLO" };
