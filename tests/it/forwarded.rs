@@ -246,3 +246,23 @@ fn a_unix_socket_is_served_as_any_other_and_speaks_for_whom_it_is_said_to() {
     assert_eq!(over("").status, 200);
     drop(second);
 }
+
+#[test]
+fn the_proxy_protocol_names_the_client_to_http_too() {
+    use std::net::TcpStream;
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = daemon(folder.path(), "", "[limits]\nproxy_from = [\"127.0.0.1\"]\n");
+    fs::write(daemon.on_disk("/pub/a.txt"), "a").unwrap();
+    let line = "PROXY TCP4 203.0.113.5 192.0.2.1 40000 80\r\n";
+    let said = "X-Forwarded-For: 198.51.100.1\r\nX-Forwarded-Proto: https\r\n";
+    for _ in 0..2 {
+        let request = format!("{line}{}", crate::web::request("GET", "/pub/a.txt", "stoa", said, ""));
+        let reply = crate::web::ask_over(TcpStream::connect(daemon.http).unwrap(), &request);
+        assert_eq!((reply.status, reply.header("strict-transport-security")), (200, None));
+    }
+    until("the client is in the access log", || !noted(folder.path(), "203.0.113.5").is_empty());
+    assert!(noted(folder.path(), "198.51.100.1").is_empty(), "headers are another way, and not opened here");
+    let far = crate::web::request("GET", "/pub/a.txt", "stoa", BASIC, "");
+    let reply = crate::web::ask_over(TcpStream::connect(daemon.http).unwrap(), &format!("{line}{far}"));
+    assert_eq!(reply.status, 403, "the client's own address decides about passwords in the clear");
+}

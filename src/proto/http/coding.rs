@@ -61,7 +61,7 @@ impl Accepted {
             let name = parts.next().unwrap_or_default().trim();
             let weight = parts.find_map(|part| weight(part.trim())).unwrap_or(1_000);
             match Coding::named(name) {
-                Some(coding) => seen[coding as usize] = Some(weight),
+                Some(coding) => seen.iter_mut().skip(coding as usize).take(1).for_each(|place| *place = Some(weight)),
                 None if name == "*" => star = Some(weight),
                 None if name.eq_ignore_ascii_case("identity") => identity = Some(weight),
                 None => {}

@@ -131,7 +131,7 @@ pub fn is_inert(kind: &str) -> bool {
 /// Text and its like, which compression makes much smaller. What is compressed by its nature never is again.
 pub fn shrinks(name: &str, kind: &str) -> bool {
     let essence = kind.split(';').next().unwrap_or_default().trim();
-    if name.to_ascii_lowercase().ends_with(".svgz") {
+    if name.rsplit_once('.').is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("svgz")) {
         return false;
     }
     essence.starts_with("text/")
