@@ -28,6 +28,9 @@ pub(crate) use own::Own;
 /// Touches within this time are settled together.
 const GATHER: Duration = Duration::from_millis(500);
 
+/// How often the watcher's queue is emptied meanwhile; it holds what a busy tree sees in this time many times over.
+const SIP: Duration = Duration::from_millis(20);
+
 /// A file that was still being written is looked at again after this.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -218,15 +221,15 @@ async fn next_touched(watcher: &mut Option<mpsc::Receiver<Touched>>) -> Touched 
     std::future::pending().await
 }
 
-/// Takes everything touched within the next moment.
+/// Takes everything touched within the next moment, many at a time: most of it is our own doing, and waking for each costs more than the
+/// look that tells.
 async fn gather(first: Touched, watcher: &mut Option<mpsc::Receiver<Touched>>, work: &mut Work) {
     work.add(first);
-    let end = tokio::time::sleep(GATHER);
-    tokio::pin!(end);
-    loop {
-        tokio::select! {
-            touched = next_touched(watcher) => work.add(touched),
-            () = &mut end => return,
+    let end = Instant::now() + GATHER;
+    while Instant::now() < end {
+        tokio::time::sleep(SIP).await;
+        while let Some(touched) = watcher.as_mut().and_then(|receiver| receiver.try_recv().ok()) {
+            work.add(touched);
         }
     }
 }
