@@ -201,6 +201,28 @@ fn a_person_signs_in_adds_opens_and_deletes_a_file_without_scripts() {
 }
 
 #[test]
+fn a_person_renames_one_file_and_chooses_others_to_delete() {
+    let site = Site::open();
+    for name in ["a", "b", "c", "d"] {
+        site.put(&format!("/scans/{name}"), name);
+    }
+    let Some(mut browser) = Browser::open() else { return };
+    browser.sign_in(&site, "/scans/");
+    let bar = "getComputedStyle(document.querySelector('.picked')).display";
+    assert_eq!(browser.ask(bar), "none", "nothing is chosen");
+    browser.ask("document.querySelector('input[value=b]').click()");
+    browser.ask("document.querySelector('input[value=d]').click()");
+    assert_eq!(browser.ask(bar), "flex");
+    browser.click(".picked button[value=delete]");
+    assert_eq!(browser.names(), "a|c");
+    browser.fill("tr:nth-of-type(1) input[name=to]", "z \u{e4}.txt");
+    browser.click("tr:nth-of-type(1) button[value=rename]");
+    assert_eq!(browser.ask("document.querySelector('.notice').innerText"), "Renamed.");
+    assert_eq!(browser.names(), "c|z \u{e4}.txt");
+    assert_eq!(std::fs::read(site.on_disk("scans/z \u{e4}.txt")).unwrap(), b"a");
+}
+
+#[test]
 fn what_was_uploaded_cannot_act_as_the_person_who_opens_it() {
     let site = Site::open();
     let attack = "<title>calm</title><script>document.title = 'ran'; fetch('/scans/kept', {method: 'DELETE'})</script>\

@@ -12,7 +12,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::Digest as _;
 
+use stoa::hub::{TreePath, UploadWish};
+use stoa::units::Span;
+use tokio_util::sync::CancellationToken;
+
 use crate::daemon::{Daemon, Place, until};
+use crate::world::World;
 
 /// What a server said.
 #[derive(Debug)]
@@ -327,6 +332,38 @@ fn an_upload_is_given_up_when_nobody_goes_on() {
     let url = begin(&daemon, "a", 10);
     until("it is given up", || offset(&daemon, &url).is_none());
     assert_eq!(patch(&daemon, &url, 0, b"x", &[]).status, 404);
+}
+
+/// The keeper comes once a minute: of time that passes by itself when nobody has anything to do.
+#[tokio::test(start_paused = true)]
+async fn what_an_upload_had_reserved_is_free_when_its_time_is_over() {
+    let world = World::with(|settings| settings.storage.resume = Span(Duration::from_millis(1))).await;
+    let alice = world.caller("alice", "http").await;
+    let wish = UploadWish {
+        path: TreePath::parse("/small/a").unwrap(),
+        length: Some(9 << 10),
+        part: false,
+        folders: false,
+        modified: None,
+        sha256: None,
+        note: String::new(),
+    };
+    let made = alice.begin_upload(&wish).await.unwrap();
+    let folder = TreePath::parse("/small").unwrap();
+    assert!(alice.fits(&folder, 2 << 10).await.is_err(), "it is reserved");
+    let stop = CancellationToken::new();
+    let keepers = world.hub.keep(&stop);
+    let mut minutes = 0;
+    while alice.fits(&folder, 2 << 10).await.is_err() {
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        minutes += 1;
+        assert!(minutes < 1_000, "nobody gave it up");
+    }
+    assert!(alice.upload_resource(&made.id).await.is_err());
+    stop.cancel();
+    for keeper in keepers {
+        keeper.await.unwrap();
+    }
 }
 
 #[test]

@@ -327,8 +327,8 @@ fn picked(folder: &Folder<'_>) -> Markup {
     html! {
         form.picked id="picked" method="post" action=(target::url(folder.path, true)) {
             span { "Chosen:" }
-            button name="do" value="zip" { "Download .zip" }
-            button name="do" value="tar" { "Download .tar" }
+            button name="do" value="zip" { "Get .zip" }
+            button name="do" value="tar" { "Get .tar" }
             @if folder.rights.has(Verb::Delete) {
                 details.sure {
                     summary.button.danger { "Delete…" }

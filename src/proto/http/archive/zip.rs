@@ -250,6 +250,31 @@ mod tests {
     }
 
     #[test]
+    fn more_files_than_a_plain_zip_can_count() {
+        let mut writer = Writer::default();
+        let mut whole = Vec::new();
+        for number in 0..66_000 {
+            whole.extend_from_slice(&writer.file(&format!("d/{number}"), 1, 0).unwrap());
+            writer.take(b"x");
+            whole.push(b'x');
+            whole.extend_from_slice(&writer.after().unwrap());
+        }
+        whole.extend_from_slice(&writer.end());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("many.zip");
+        std::fs::write(&file, whole).unwrap();
+        let script =
+            "import sys, zipfile; z = zipfile.ZipFile(sys.argv[1]); print(len(z.infolist()), z.read('d/65999'))";
+        let output = std::process::Command::new("python3").args(["-c", script]).arg(&file).output().unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            "66000 b'x'\n",
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
+    #[test]
     fn times_are_those_of_dos() {
         assert_eq!(dos(0), [0, 0, 0x21, 0]);
         // 2026-11-23 03:04:06
