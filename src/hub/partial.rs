@@ -13,6 +13,9 @@ use crate::store::{Batch, Edit, Micros, StageId, UploadEdit, UploadKind, UploadR
 /// Broken uploads remembered at most; the oldest goes first.
 const MOST: usize = 4096;
 
+/// Of one account.
+const MOST_OF_ONE: usize = 64;
+
 /// What a broken upload left.
 pub(crate) struct Partial {
     pub(crate) space: Arc<Space>,
@@ -41,10 +44,14 @@ impl Partials {
     fn put(&self, account: &str, path: &TreePath, partial: Partial) -> Vec<Partial> {
         let mut kept = self.kept.lock();
         let mut dropped = Vec::new();
-        if kept.len() >= MOST
-            && let Some(oldest) = kept.iter().min_by_key(|(_, one)| one.since).map(|(key, _)| key.clone())
-        {
-            dropped.extend(kept.remove(&oldest));
+        let own = kept.keys().filter(|(owner, _)| owner == account).count();
+        if kept.len() >= MOST || own >= MOST_OF_ONE {
+            // Who has many loses one of those, not another one's.
+            let mine = |key: &(String, TreePath)| own < MOST_OF_ONE || key.0 == account;
+            let oldest = kept.iter().filter(|(key, _)| mine(key)).min_by_key(|(_, one)| one.since);
+            if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                dropped.extend(kept.remove(&oldest));
+            }
         }
         dropped.extend(kept.insert((account.to_owned(), path.clone()), partial));
         dropped

@@ -122,9 +122,11 @@ struct State {
     reserved: HashMap<String, u64>,
 }
 
-/// What an upload takes of its space's quota before it is a file.
+/// What an upload takes of its space's quota before it is a file: what it announced. A stranger's announcement takes nothing, only
+/// what came; else anybody could fill a drop box with words.
 fn claim(row: &UploadRow) -> u64 {
-    row.length.unwrap_or(row.received).max(row.received)
+    let announced = row.length.filter(|_| !row.account.is_empty());
+    announced.unwrap_or(row.received).max(row.received)
 }
 
 impl State {
@@ -322,6 +324,8 @@ mod tests {
         uploads.remove("1");
         uploads.remove("1");
         assert_eq!((uploads.reserved("/a"), uploads.promised("1")), (60, 0));
+        uploads.add(row("3", "", Some(1 << 40), 5), 9, 9).expect("a place");
+        assert_eq!(uploads.reserved("/a"), 65, "a stranger's words reserve nothing");
     }
 
     #[test]
