@@ -225,9 +225,9 @@ impl Hub {
                 let there = stages.get(&row.space).is_some_and(|there| there.contains(&stage));
                 if there && !promised.contains(&stage) {
                     needed.insert(stage);
-                    self.take_up(row, space).await?;
+                    self.take_up(row, space)?;
                 } else if !there && row.received == 0 && row.kind != UploadKind::Broken {
-                    self.take_up(row, space).await?;
+                    self.take_up(row, space)?;
                 } else {
                     self.forget_upload(&row.id).await?;
                 }
@@ -235,7 +235,7 @@ impl Hub {
         }
     }
 
-    async fn take_up(&self, row: UploadRow, space: &Arc<super::view::Space>) -> Result<()> {
+    fn take_up(&self, row: UploadRow, space: &Arc<super::view::Space>) -> Result<()> {
         if row.kind == UploadKind::Broken {
             let path = TreePath::parse(&row.path)?;
             let since = row.expires.saturating_sub(self.resume_time());

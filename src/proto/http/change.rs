@@ -177,7 +177,7 @@ fn back(folder: &TreePath, said: &str) -> Response<Outgoing> {
 /// A file of a form: being stored, or compared with what the same request stored before.
 enum Arriving {
     New(Upload),
-    Again(Again, Receipt),
+    Again(Box<(Again, Receipt)>),
 }
 
 /// Stores each file of an upload form as it arrives; says what became of each. Those stored before a failure stay.
@@ -206,13 +206,14 @@ async fn files(
             Piece::Part { file: None, .. } => {}
             Piece::Bytes(bytes) => match &mut arriving {
                 Some(Arriving::New(upload)) => upload.push(bytes).await?,
-                Some(Arriving::Again(again, _)) => again.push(&bytes),
+                Some(Arriving::Again(before)) => before.0.push(&bytes),
                 None => {}
             },
             Piece::End => {
                 match arriving.take() {
                     Some(Arriving::New(upload)) => receipts.push(upload.commit().await?),
-                    Some(Arriving::Again(again, receipt)) => {
+                    Some(Arriving::Again(before)) => {
+                        let (again, receipt) = *before;
                         again.compare(&receipt)?;
                         receipts.push(receipt);
                     }
@@ -240,7 +241,7 @@ async fn begin(
     if let Some(key) = &key
         && let Some(receipt) = receipt::found(visit, key).await?
     {
-        return Ok(Arriving::Again(Again::new(), receipt));
+        return Ok(Arriving::Again(Box::new((Again::new(), receipt))));
     }
     let options = WriteOptions { receipt: true, digest: key.is_some(), once: key, ..WriteOptions::default() };
     Ok(Arriving::New(visit.caller.write(&folder.join(name)?, options).await?))

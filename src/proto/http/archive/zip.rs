@@ -20,7 +20,7 @@ const FOLDER_FLAGS: u16 = 0x0800;
 const VERSION: u16 = 20;
 const VERSION_64: u16 = 45;
 /// Written as by Unix, whose modes are in the upper half of the attributes.
-const MADE_BY: u16 = 3 << 8 | 45;
+const MADE_BY: u16 = 0x032D;
 const FILE_MODE: u32 = 0o100_644 << 16;
 /// The lower half says \"folder\" to DOS.
 const FOLDER_MODE: u32 = 0o040_755 << 16 | 0x10;
@@ -207,7 +207,7 @@ fn dos(modified: i64) -> [u8; 4] {
     let part = |number: i8| u16::try_from(number).unwrap_or_default();
     let (time, date) = match year {
         Some(year) => (
-            part(at.hour()) << 11 | part(at.minute()) << 5 | part(at.second()) / 2,
+            part(at.hour()) << 11 | part(at.minute()) << 5 | (part(at.second()) / 2),
             year << 9 | part(at.month()) << 5 | part(at.day()),
         ),
         None => (0, 1 << 5 | 1),

@@ -90,14 +90,12 @@ fn marked(answer: Answer) -> Answer {
 }
 
 fn version(visit: &Visit<'_>) -> Result<(), Refusal> {
-    match visit.header(TUS_RESUMABLE) {
-        Some(VERSION) => Ok(()),
-        _ => {
-            let text = "this address speaks tus 1.0.0: send Tus-Resumable: 1.0.0";
-            let refusal = Refusal::new(StatusCode::PRECONDITION_FAILED, text);
-            Err(refusal.with(TUS_VERSION, HeaderValue::from_static(VERSION)))
-        }
+    if visit.header(TUS_RESUMABLE) == Some(VERSION) {
+        return Ok(());
     }
+    let text = "this address speaks tus 1.0.0: send Tus-Resumable: 1.0.0";
+    let refusal = Refusal::new(StatusCode::PRECONDITION_FAILED, text);
+    Err(refusal.with(TUS_VERSION, HeaderValue::from_static(VERSION)))
 }
 
 /// tus asks servers to heed an overridden method; ours do on uploads alone, and only of a `POST`, which does nothing here else.
