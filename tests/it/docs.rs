@@ -63,7 +63,7 @@ fn the_commands_for_ftp_clients_work_as_written() {
 #[test]
 fn the_configuration_on_the_pages_is_taken() {
     let mut seen = 0;
-    for name in ABOUT_FTP.iter().chain(&["operations.md"]) {
+    for name in ABOUT_FTP.iter().chain(&["operations.md", "websites.md", "behind-a-proxy.md"]) {
         for block in blocks(&page(name), "toml") {
             let place = Place::new("");
             let passwords = place.config().with_file_name("passwords");
@@ -72,6 +72,13 @@ fn the_configuration_on_the_pages_is_taken() {
             for path in block.split('"').filter(|text| text.ends_with(".password")) {
                 fs::write(path, "wonder\n").unwrap();
             }
+            for path in block.split('"').filter(|text| text.ends_with(".pem")) {
+                let key = rcgen::KeyPair::generate().unwrap();
+                let params = rcgen::CertificateParams::new(vec!["example.org".into()]).unwrap();
+                fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
+                fs::write(path, params.self_signed(&key).unwrap().pem()).unwrap();
+                fs::write(path.replace(".pem", ".key"), key.serialize_pem()).unwrap();
+            }
             place.configure(&format!("\n{block}"));
             let checked = place.run(&["check", "--quiet"], "");
             let said = String::from_utf8_lossy(&checked.stderr);
@@ -79,7 +86,7 @@ fn the_configuration_on_the_pages_is_taken() {
             seen += 1;
         }
     }
-    assert!(seen >= 6, "{seen}");
+    assert!(seen >= 10, "{seen}");
 }
 
 #[test]
