@@ -11,7 +11,7 @@ pub const TREE: u16 = 0;
 
 /// All sites and the names they answer to.
 pub struct Sites {
-    sites: Vec<Website>,
+    all: Vec<Website>,
     exact: HashMap<String, u16>,
     /// `.example.org` for `*.example.org`, the longest first.
     wild: Vec<(String, u16)>,
@@ -26,7 +26,7 @@ impl Sites {
     /// `Invalid`: two that answer to one name, and what is wrong within one.
     pub fn new(settings: &[SiteSettings], hosts: &[String]) -> Result<Self> {
         let other = hosts.is_empty().then_some(TREE);
-        let mut all = Self { sites: Vec::new(), exact: HashMap::new(), wild: Vec::new(), other };
+        let mut all = Self { all: Vec::new(), exact: HashMap::new(), wild: Vec::new(), other };
         for name in hosts {
             all.answer_to(name, TREE)?;
         }
@@ -42,7 +42,7 @@ impl Sites {
                     name => all.answer_to(name, number)?,
                 }
             }
-            all.sites.push(Website::new(number, site)?);
+            all.all.push(Website::new(number, site)?);
         }
         all.other = default.or(all.other);
         all.wild.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
@@ -93,7 +93,7 @@ impl Sites {
 
     /// A site by its number; `None` for the tree.
     pub fn get(&self, number: u16) -> Option<&Website> {
-        self.sites.get(usize::from(number).checked_sub(1)?)
+        self.all.get(usize::from(number).checked_sub(1)?)
     }
 }
 
