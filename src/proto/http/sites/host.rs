@@ -26,9 +26,9 @@ impl Sites {
     /// `Invalid`: two that answer to one name, and what is wrong within one.
     pub fn new(settings: &[SiteSettings], hosts: &[String]) -> Result<Self> {
         let other = hosts.is_empty().then_some(TREE);
-        let mut all = Self { all: Vec::new(), exact: HashMap::new(), wild: Vec::new(), other };
+        let mut known = Self { all: Vec::new(), exact: HashMap::new(), wild: Vec::new(), other };
         for name in hosts {
-            all.answer_to(name, TREE)?;
+            known.answer_to(name, TREE)?;
         }
         let mut default = None;
         for (number, site) in (1..).zip(settings) {
@@ -39,14 +39,14 @@ impl Sites {
                 match name.as_str() {
                     "*" if default.is_some() => return Err(invalid("site *: two sites are for every other name")),
                     "*" => default = Some(number),
-                    name => all.answer_to(name, number)?,
+                    name => known.answer_to(name, number)?,
                 }
             }
-            all.all.push(Website::new(number, site)?);
+            known.all.push(Website::new(number, site)?);
         }
-        all.other = default.or(all.other);
-        all.wild.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
-        Ok(all)
+        known.other = default.or(known.other);
+        known.wild.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        Ok(known)
     }
 
     fn answer_to(&mut self, pattern: &str, number: u16) -> Result<()> {
