@@ -72,7 +72,7 @@ fn the_configuration_on_the_pages_is_taken() {
             for path in block.split('"').filter(|text| text.ends_with(".password")) {
                 fs::write(path, "wonder\n").unwrap();
             }
-            for path in block.split('"').filter(|text| text.ends_with(".pem")) {
+            for path in block.split('"').filter(|text| Path::new(text).extension().is_some_and(|end| end == "pem")) {
                 let key = rcgen::KeyPair::generate().unwrap();
                 let params = rcgen::CertificateParams::new(vec!["example.org".into()]).unwrap();
                 fs::create_dir_all(Path::new(path).parent().unwrap()).unwrap();
