@@ -94,6 +94,7 @@ impl<'a> Check<'a> {
         }
         self.at_least_one("storage.attachments", storage.attachments);
         self.some_time("storage.rescan", storage.rescan);
+        self.some_time("locks.longest", config.locks.longest);
     }
 
     fn catalog(&mut self) {

@@ -22,7 +22,8 @@ pub use problem::{Problem, Problems};
 
 use crate::hub::Settings;
 use crate::hub::settings::{
-    AliasSettings, DeviceSettings, LoginSettings, MailSettings, SpaceSettings, StorageSettings, UserSettings,
+    AliasSettings, DeviceSettings, LockSettings, LoginSettings, MailSettings, PropertySettings, SpaceSettings,
+    StorageSettings, UserSettings,
 };
 use crate::net::{Limits, ListenSettings, TlsMode, TlsSettings};
 use crate::proto::http::SiteSettings;
@@ -57,6 +58,10 @@ pub struct Config {
     pub login: LoginSettings,
     /// `[storage]`
     pub storage: StorageSettings,
+    /// `[locks]`
+    pub locks: LockSettings,
+    /// `[properties]`
+    pub properties: PropertySettings,
     /// `[mail]`
     pub mail: MailSettings,
     /// `[[alias]]`
@@ -92,6 +97,8 @@ impl Default for Config {
             log: LogSettings::default(),
             login: LoginSettings::default(),
             storage: StorageSettings::default(),
+            locks: LockSettings::default(),
+            properties: PropertySettings::default(),
             mail: MailSettings::default(),
             alias: Vec::new(),
             user: Vec::new(),
@@ -119,6 +126,8 @@ impl Config {
             mail: self.mail.clone(),
             login: self.login.clone(),
             storage: self.storage.clone(),
+            locks: self.locks.clone(),
+            properties: self.properties.clone(),
         }
     }
 

@@ -7,6 +7,7 @@ use crate::hub::Hub;
 use crate::hub::account::Account;
 use crate::hub::act::Act;
 use crate::hub::listing::Listing;
+use crate::hub::lock::Reach;
 use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
 use crate::hub::settings::Overwrite;
@@ -21,6 +22,8 @@ pub struct Caller {
     hub: Hub,
     origin: Origin,
     account: Option<Arc<Account>>,
+    /// Lock tokens shown with this request.
+    tokens: Option<Arc<[String]>>,
 }
 
 /// One name of the tree, as this caller may see it.
@@ -36,7 +39,19 @@ pub struct Entry {
 
 impl Caller {
     pub(crate) fn new(hub: Hub, origin: Origin, account: Option<Arc<Account>>) -> Self {
-        Self { hub, origin, account }
+        Self { hub, origin, account, tokens: None }
+    }
+
+    /// The same caller showing these lock tokens with all it does.
+    #[must_use]
+    pub fn holding(self, tokens: Vec<String>) -> Self {
+        Self { tokens: if tokens.is_empty() { None } else { Some(tokens.into()) }, ..self }
+    }
+
+    /// Lock tokens it shows.
+    #[must_use]
+    pub fn tokens(&self) -> &[String] {
+        self.tokens.as_deref().unwrap_or_default()
     }
 
     /// Sign-in name; empty for a guest.
@@ -86,6 +101,26 @@ impl Caller {
     #[must_use]
     pub fn start(&self) -> TreePath {
         self.account.as_deref().map_or_else(TreePath::root, Account::start)
+    }
+
+    /// Some space covers the path: it is more than a folder on the way to others.
+    #[must_use]
+    pub fn is_in_space(&self, path: &TreePath) -> bool {
+        self.hub.view().space_of(path).is_some()
+    }
+
+    /// A space is mounted at this very path.
+    #[must_use]
+    pub fn is_space(&self, path: &TreePath) -> bool {
+        self.hub.view().space(&path.to_string()).is_some()
+    }
+
+    /// Both paths are in the same space.
+    #[must_use]
+    pub fn is_one_space(&self, one: &TreePath, other: &TreePath) -> bool {
+        let view = self.hub.view();
+        let key = |path| view.space_of(path).map(|(space, _)| &space.key);
+        key(one) == key(other)
     }
 
     /// What it may do at a path.
@@ -208,15 +243,17 @@ impl Caller {
             Err(error) if error.kind() == Kind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let keeps_both = options.unique || space.overwrite == Overwrite::KeepBoth;
+        let filled = there.as_ref().is_some_and(|node| self.fills(node, path, &options.tokens));
+        let keeps_both = options.unique || (space.overwrite == Overwrite::KeepBoth && !filled);
         let whole = matches!(options.mode, WriteMode::Continue(_) | WriteMode::Replace);
         let replaces = there.is_some() && !(keeps_both && whole);
-        view.allow(self.account(), if replaces { Verb::Overwrite } else { Verb::Create }, path)?;
+        let verb = if replaces && !filled { Verb::Overwrite } else { Verb::Create };
+        view.allow(self.account(), verb, path)?;
         match &there {
             Some(node) if node.kind == NodeKind::Folder => {
                 return Err(Error::new(Kind::WrongType, "a folder has this name"));
             }
-            Some(_) if replaces && space.overwrite == Overwrite::Refuse => {
+            Some(_) if replaces && !filled && space.overwrite == Overwrite::Refuse => {
                 return Err(Error::new(Kind::Exists, "the name is taken and files here are never replaced"));
             }
             None if !options.folders => self.folder_is_there(space, rel).await?,
@@ -225,10 +262,14 @@ impl Caller {
         if options.only_if.is_some_and(|wanted| wanted != there.as_ref().map(|node| node.tag)) {
             return Err(Error::new(Kind::Conflict, "it was changed by someone else meanwhile"));
         }
-        match self.hub.inner.locks.obstacle(path, &options.tokens, crate::hub::now()) {
-            Some(lock) => Err(Error::new(Kind::Locked, format!("locked by {}", lock.account))),
-            None => Ok(there),
-        }
+        let reach = if replaces { Reach::Content } else { Reach::Member };
+        self.unlocked(path, &options.tokens, reach)?;
+        Ok(there)
+    }
+
+    /// An empty file on which the caller holds a lock is one that it made to fill it (RFC 4918 §7.3): that replaces nothing.
+    pub(super) fn fills(&self, node: &Node, path: &TreePath, tokens: &[String]) -> bool {
+        node.kind == NodeKind::File && node.size == 0 && self.holds(path, tokens)
     }
 
     async fn folder_is_there(&self, space: &Space, rel: &RelPath) -> Result<()> {
@@ -280,31 +321,6 @@ impl Caller {
         self.hub.inner.partials.len(self.name(), path)
     }
 
-    /// Copies a file; the disk shares the bytes where it can. Needs `read` there and `create` or `overwrite` here.
-    ///
-    /// # Errors
-    /// As [`Caller::open`] and [`Caller::write`]; `Exists` when something is there and not `replace`.
-    pub async fn copy(&self, from: &TreePath, to: &TreePath, replace: bool) -> Result<crate::hub::Receipt> {
-        let source = self.open(from).await?;
-        let size = source.node().size;
-        let only_if = if replace { None } else { Some(None) };
-        let options = WriteOptions { size: Some(size), only_if, ..WriteOptions::default() };
-        let mut upload = self.write(to, options).await.map_err(|error| match error.kind() {
-            Kind::Conflict => Error::new(Kind::Exists, "the new name is taken"),
-            _ => error,
-        })?;
-        let mut at = 0;
-        while at < size {
-            let piece = source.read_at(at, COPY_PIECE).await?;
-            if piece.is_empty() {
-                return Err(Error::new(Kind::Conflict, "the file became shorter while it was copied"));
-            }
-            at += piece.len() as u64;
-            upload.push(piece).await?;
-        }
-        upload.commit().await
-    }
-
     /// The turnstile: allow, plan, commit with history and intents, publish; plans again on conflict.
     ///
     /// # Errors
@@ -313,9 +329,6 @@ impl Caller {
         self.hub.carry(self, &act).await
     }
 }
-
-/// Bytes copied at once.
-const COPY_PIECE: usize = 1 << 20;
 
 /// A file needs `list` or `read` to be seen; a folder any verb, so that a device can change into its drop box.
 fn shown(path: &TreePath, mut node: Node, rights: Verbs) -> Result<Entry> {

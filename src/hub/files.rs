@@ -3,11 +3,12 @@
 use async_trait::async_trait;
 
 use crate::error::{Error, Kind, Result};
-use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
+use crate::hub::act::{Act, Answer, Claim, Plan, Planned, Sight};
+use crate::hub::lock::Reach;
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::view::Space;
-use crate::store::{Batch, Change, Edit, FileRow, Micros, Node, NodeKind, RelPath};
+use crate::store::{Batch, Change, Edit, FileRow, Micros, Node, NodeKind, PropertyEdit, RelPath};
 use std::sync::Arc;
 
 /// Makes a folder; its parent must be there. `Exists` when something is there.
@@ -64,14 +65,6 @@ impl Sight<'_> {
         }
     }
 
-    /// Someone else's lock on it, on what it is in, or (for a folder) on something below it forbids it.
-    pub(crate) fn unlocked(&self, path: &TreePath, tokens: &[String]) -> Result<()> {
-        match self.hub.inner.locks.obstacle_in(path, tokens, crate::hub::now()) {
-            Some(lock) => Err(Error::new(Kind::Locked, format!("locked by {}", lock.account))),
-            None => Ok(()),
-        }
-    }
-
     /// What is there, or nothing.
     pub(crate) async fn look(&self, space: &Space, rel: &RelPath) -> Result<Option<Node>> {
         match space.volume.stat(rel).await {
@@ -82,7 +75,7 @@ impl Sight<'_> {
     }
 
     /// What is there; `NotFound` in plain words.
-    async fn find(&self, space: &Space, rel: &RelPath) -> Result<Node> {
+    pub(crate) async fn find(&self, space: &Space, rel: &RelPath) -> Result<Node> {
         self.look(space, rel).await?.ok_or_else(|| Error::new(Kind::NotFound, "no such file or folder"))
     }
 
@@ -123,13 +116,14 @@ pub(crate) fn signed(size: u64) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-fn one_change<Y: Send + 'static>(space: Arc<Space>, edits: Vec<Edit>, change: Change, answer: Y) -> Plan<Y> {
-    Plan {
-        batch: Batch { edits },
-        changes: vec![Planned { space, change, body: None }],
-        wide: false,
-        answer: Box::new(move |_| answer),
-    }
+/// Properties go with their file, also where nothing was counted for it yet.
+fn no_properties(space: &Space, rel: &RelPath) -> Edit {
+    Edit::Property(PropertyEdit::Clear { space: space.key.clone(), path: rel.as_str().to_owned() })
+}
+
+fn one_change(space: Arc<Space>, edits: Vec<Edit>, change: Change, answer: Answer<()>) -> Plan<()> {
+    let changes = vec![Planned { space, change, body: None }];
+    Plan { batch: Batch { edits }, changes, wide: false, answer }
 }
 
 #[async_trait]
@@ -145,7 +139,7 @@ impl Act for MakeFolder {
             return Err(Error::new(Kind::Exists, "the folder is there already"));
         }
         let (space, rel) = sight.place(&self.path)?;
-        sight.unlocked(&self.path, &[])?;
+        let guard = sight.unlocked(&self.path, &[], Reach::Member)?;
         match sight.look(&space, &rel).await? {
             Some(node) if node.kind == NodeKind::Folder => {
                 return Err(Error::new(Kind::Exists, "the folder is there already"));
@@ -154,8 +148,8 @@ impl Act for MakeFolder {
             None => {}
         }
         sight.parent_exists(&space, &rel).await?;
-        let edits = vec![sight.line("mkdir", &self.path, 0, "")];
-        Ok(one_change(space, edits, Change::Folder { path: rel }, ()))
+        let edits = vec![guard, sight.line("mkdir", &self.path, 0, "")];
+        Ok(one_change(space, edits, Change::Folder { path: rel }, sight.ending(Vec::new())))
     }
 }
 
@@ -169,17 +163,19 @@ impl Act for RemoveFile {
 
     async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
         let (space, rel) = sight.place(&self.path)?;
-        sight.unlocked(&self.path, &self.tokens)?;
+        let guard = sight.unlocked(&self.path, &self.tokens, Reach::Member)?;
         let node = sight.find(&space, &rel).await?;
         if node.kind == NodeKind::Folder {
             return Err(Error::new(Kind::WrongType, "this is a folder, not a file"));
         }
-        let mut edits = Vec::with_capacity(3);
-        if let Some(row) = sight.hub.catalog().file(&space.key, rel.as_str()).await? {
-            edits.extend(forget(&space, &row));
+        let (mut edits, ended) = sight.ended_locks(&self.path);
+        edits.push(guard);
+        match sight.hub.catalog().file(&space.key, rel.as_str()).await? {
+            Some(row) => edits.extend(forget(&space, &row)),
+            None => edits.push(no_properties(&space, &rel)),
         }
         edits.push(sight.line("delete", &self.path, node.size, ""));
-        Ok(one_change(space, edits, Change::Remove { path: rel }, ()))
+        Ok(one_change(space, edits, Change::Remove { path: rel }, sight.ending(ended)))
     }
 }
 
@@ -193,7 +189,7 @@ impl Act for RemoveFolder {
 
     async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
         let (space, rel) = sight.place(&self.path)?;
-        sight.unlocked(&self.path, &self.tokens)?;
+        let guard = sight.unlocked(&self.path, &self.tokens, Reach::Tree)?;
         sight.holds_no_space(&self.path)?;
         if sight.find(&space, &rel).await?.kind == NodeKind::File {
             return Err(Error::new(Kind::WrongType, "this is a file, not a folder"));
@@ -202,13 +198,15 @@ impl Act for RemoveFolder {
             return Err(Error::new(Kind::NotEmpty, "the folder is not empty"));
         }
         let held = sight.hub.catalog().sum_below(&space.key, rel.as_str()).await?;
-        let edits = vec![
+        let (mut edits, ended) = sight.ended_locks(&self.path);
+        edits.extend([
+            guard,
             Edit::RemoveFolder { space: space.key.clone(), folder: rel.as_str().to_owned() },
             usage(&space, -signed(held.bytes), -signed(held.files)),
             sight.line("rmdir", &self.path, held.bytes, format!("{} files", held.files)),
-        ];
+        ]);
         let change = Change::RemoveFolder { path: rel, all: self.all };
-        Ok(Plan { wide: true, ..one_change(space, edits, change, ()) })
+        Ok(Plan { wide: true, ..one_change(space, edits, change, sight.ending(ended)) })
     }
 }
 
@@ -230,8 +228,9 @@ impl Act for Rename {
         if goal.key != space.key {
             return Err(Error::new(Kind::Invalid, "a rename stays within one space; copy it there and delete it here"));
         }
+        let mut guards = Vec::with_capacity(2);
         for path in [&self.from, &self.to] {
-            sight.unlocked(path, &self.tokens)?;
+            guards.push(sight.unlocked(path, &self.tokens, Reach::Tree)?);
             sight.holds_no_space(path)?;
         }
         let moved = sight.find(&space, &from).await?;
@@ -247,7 +246,11 @@ impl Act for Rename {
             to: to.as_str().to_owned(),
         });
         edits.push(sight.line("rename", &self.from, moved.size, format!("to {}", self.to)));
-        let plan = one_change(space, edits, Change::Rename { from, to }, ());
+        edits.extend(guards);
+        // What is locked is the name, not what has it (RFC 4918 §7.6).
+        let (ends, ended) = sight.ended_locks(&self.from);
+        edits.extend(ends);
+        let plan = one_change(space, edits, Change::Rename { from, to }, sight.ending(ended));
         Ok(Plan { wide: folder, ..plan })
     }
 }
@@ -285,14 +288,14 @@ impl Act for SetModified {
 
     async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
         let (space, rel) = sight.place(&self.path)?;
-        sight.unlocked(&self.path, &[])?;
+        let mut edits = vec![sight.unlocked(&self.path, &[], Reach::Content)?];
         sight.find(&space, &rel).await?;
-        let mut edits = Vec::with_capacity(2);
         if let Some(row) = sight.hub.catalog().file(&space.key, rel.as_str()).await? {
             let expect = crate::store::Expect::Version(row.version);
             edits.push(Edit::PutFile(FileRow { modified: self.modified, ..row }, expect));
         }
         edits.push(sight.line("touch", &self.path, 0, ""));
-        Ok(one_change(space, edits, Change::SetModified { path: rel, modified: self.modified }, ()))
+        let change = Change::SetModified { path: rel, modified: self.modified };
+        Ok(one_change(space, edits, change, sight.ending(Vec::new())))
     }
 }

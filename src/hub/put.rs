@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
 use crate::hub::files::signed;
+use crate::hub::lock::Reach;
 use crate::hub::now;
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
@@ -16,7 +17,7 @@ use crate::hub::settings::Overwrite;
 use crate::hub::transfer::Receipt;
 use crate::hub::view::Space;
 use crate::store::{
-    Batch, Body, Change, Edit, Expect, FileRow, Micros, Node, NodeKind, ReceiptRow, RelPath, UploadEdit,
+    Batch, Body, Change, Edit, Expect, FileRow, Micros, Node, NodeKind, PropertyEdit, ReceiptRow, RelPath, UploadEdit,
 };
 
 /// Names tried for `a (2).pdf` before giving up.
@@ -45,6 +46,8 @@ pub(crate) struct Put {
     pub(crate) folders: bool,
     /// Lock tokens the client holds.
     pub(crate) tokens: Vec<String>,
+    /// Its properties become those of this file.
+    pub(crate) like: Option<TreePath>,
     /// Its name was made up to be the only one of its kind in the world: nobody has to look who else has it.
     pub(crate) unheard: bool,
     /// The history's verb instead of `create` / `overwrite`.
@@ -94,7 +97,8 @@ impl Put {
     pub(crate) async fn place(&self, sight: &Sight<'_>, taken: &HashSet<TreePath>) -> Result<Placed> {
         let (space, rel) = sight.place(&self.path)?;
         if self.unheard {
-            sight.unlocked(&self.path, &self.tokens)?;
+            // A name nobody heard of can only be locked from above, which is seen soon enough.
+            sight.unlocked(&self.path, &self.tokens, Reach::Content)?;
             return Ok(self.record(sight, space, rel, self.path.clone(), false, None));
         }
         let there = sight.look(&space, &rel).await?;
@@ -106,15 +110,32 @@ impl Put {
             sight.parent_exists(&space, &rel).await?;
         }
         let occupied = there.is_some() || taken.contains(&self.path);
-        let (rel, replaces) = self.settle_name(sight, &space, rel, occupied, taken).await?;
+        let filled = there.as_ref().is_some_and(|node| sight.caller.fills(node, &self.path, &self.tokens));
+        let (rel, replaces) = if filled && !taken.contains(&self.path) {
+            self.allow(sight, Verb::Create)?;
+            (rel, true)
+        } else {
+            self.settle_name(sight, &space, rel, occupied, taken).await?
+        };
         let path = space.path.with(&rel);
-        sight.unlocked(&path, &self.tokens)?;
+        let guard = sight.unlocked(&path, &self.tokens, if replaces { Reach::Content } else { Reach::Member })?;
         // Where no file is there is no row, unless another program took the file a moment ago: the guard tells then.
         let old = match replaces || sight.again {
             true => sight.hub.catalog().file(&space.key, rel.as_str()).await?,
             false => None,
         };
-        Ok(self.record(sight, space, rel, path, replaces, old))
+        let mut placed = self.record(sight, space, rel, path, replaces, old);
+        placed.edits.push(guard);
+        placed.edits.extend(self.properties(sight, &placed.planned.space, &placed.path));
+        Ok(placed)
+    }
+
+    /// Those of the file it is a copy of.
+    fn properties(&self, sight: &Sight<'_>, space: &Space, path: &TreePath) -> Option<Edit> {
+        let (other, from) = sight.view.space_of(self.like.as_ref()?)?;
+        let to = path.below(&space.path)?;
+        let from = (other.key.clone(), from.as_str().to_owned());
+        Some(Edit::Property(PropertyEdit::Copy { from, to: (space.key.clone(), to.as_str().to_owned()) }))
     }
 
     fn precondition(&self, there: Option<&Node>) -> Result<()> {

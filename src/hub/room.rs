@@ -50,6 +50,8 @@ pub struct SpaceRoom {
     pub max_bytes: Option<u64>,
     /// Most files.
     pub max_files: Option<u64>,
+    /// Bytes that quota and disk leave for all files together.
+    pub free: u64,
     /// Bytes one more file may have: the least of what quota, disk and the limit of one file leave.
     pub left: u64,
 }
@@ -85,6 +87,7 @@ impl Caller {
             used,
             max_bytes: space.max_bytes,
             max_files: space.max_files,
+            free: disk.min(quota),
             left: disk.min(quota).min(one_file),
         })
     }

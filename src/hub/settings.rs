@@ -29,6 +29,10 @@ pub struct Settings {
     pub login: LoginSettings,
     /// Limits of storage.
     pub storage: StorageSettings,
+    /// Limits of locks.
+    pub locks: LockSettings,
+    /// Limits of properties.
+    pub properties: PropertySettings,
 }
 
 /// `[[user]]`: a declared user.
@@ -237,5 +241,41 @@ impl Default for StorageSettings {
             rescan: Span(Duration::from_hours(1)),
             attachments: 200,
         }
+    }
+}
+
+/// `[locks]`: WebDAV locks, which every door honours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LockSettings {
+    /// Longest time of a lock; it can be refreshed.
+    pub longest: Span,
+    /// Most locks in force.
+    pub most: usize,
+    /// Most locks of one account.
+    pub most_of_account: usize,
+    /// Longest text a client may say of itself.
+    pub owner: ByteSize,
+}
+
+impl Default for LockSettings {
+    fn default() -> Self {
+        Self { longest: Span(Duration::from_hours(24)), most: 10_000, most_of_account: 1_000, owner: ByteSize(2 << 10) }
+    }
+}
+
+/// `[properties]`: what WebDAV clients keep beside a file or folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PropertySettings {
+    /// Most properties of one file or folder.
+    pub count: usize,
+    /// Their names and values together.
+    pub size: ByteSize,
+}
+
+impl Default for PropertySettings {
+    fn default() -> Self {
+        Self { count: 100, size: ByteSize(16 << 10) }
     }
 }

@@ -104,6 +104,9 @@ async fn expire(hub: Hub, stop: CancellationToken) {
         if let Err(error) = hub.catalog().commit(batch).await {
             tracing::warn!(error = error.detail(), "what is past its time could not be removed");
         }
+        if let Err(error) = hub.inner.locks.reload(hub.catalog(), now()).await {
+            tracing::warn!(error = error.detail(), "the locks could not be read again");
+        }
     }
 }
 
@@ -111,7 +114,6 @@ impl Hub {
     /// Reads accounts, spaces and locks again after another process changed them.
     async fn follow_catalog(&self) -> crate::error::Result<()> {
         self.refresh().await?;
-        self.inner.locks.replace(self.catalog().locks(now()).await?);
-        Ok(())
+        self.inner.locks.reload(self.catalog(), now()).await
     }
 }

@@ -59,6 +59,8 @@ pub struct WriteOptions {
     pub receipt: bool,
     /// Keep the receipt under this key.
     pub once: Option<OnceKey>,
+    /// It is a copy of this file: its properties become that one's.
+    pub like: Option<TreePath>,
 }
 
 /// What was acknowledged.
@@ -348,6 +350,7 @@ impl Work {
             judge: true,
             folders: options.folders,
             tokens: options.tokens.clone(),
+            like: options.like.clone(),
             unheard: false,
             verb: None,
             detail: self.remark.to_owned(),

@@ -8,7 +8,9 @@ pub mod catalog;
 pub mod fault;
 pub mod volume;
 
+pub use catalog::lock::LockGuard;
 pub use catalog::mail::{AliasRow, DeliveryRow, DeliveryState, MailEdit, MailFolderRow, MessageRow};
+pub use catalog::property::{PropertyEdit, PropertyRow};
 pub use catalog::rows::{
     AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LockRow, SessionRow, SpaceRow,
     Usage, Verified,

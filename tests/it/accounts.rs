@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use stoa::error::{Error, Kind, Result};
 use stoa::hub::files::{MakeFolder, RemoveFile, RemoveFolder};
+use stoa::hub::lock::Wish;
 use stoa::hub::login::hash_password;
 use stoa::hub::settings::{DeviceSettings, GrantSettings, LoginSettings, SpaceSettings, UserSettings};
 use stoa::hub::{Caller, Hub, Settings, TreePath, Verb, Verbs, Volumes};
@@ -535,12 +536,13 @@ async fn a_lock_holds_against_everyone_without_its_token() {
     let (alice, root) = (house.caller("alice").await, house.caller("root").await);
     let folder = at("/scans/2026");
     alice.perform(MakeFolder { path: folder.clone() }).await.unwrap();
-    let lock = house.hub.lock(&alice, &folder, true, "alice's laptop", 600).await.unwrap();
-    assert!(lock.token.starts_with("opaquelocktoken:"));
+    let wish = |deep| Wish { deep, owner: "alice's laptop".into(), seconds: Some(600), ..Wish::default() };
+    let (lock, made) = house.hub.lock(&alice, &folder, wish(true)).await.unwrap();
+    assert!(lock.token.starts_with("opaquelocktoken:") && !made);
     let kind = |error: Error| error.kind();
     let inside = at("/scans/2026/x");
-    assert_eq!(house.hub.lock(&root, &inside, false, "", 60).await.map_err(kind).unwrap_err(), Kind::Locked);
-    assert_eq!(house.hub.lock(&root, &at("/scans"), true, "", 60).await.map_err(kind).unwrap_err(), Kind::Locked);
+    assert_eq!(house.hub.lock(&root, &inside, wish(false)).await.map_err(kind).unwrap_err(), Kind::Locked);
+    assert_eq!(house.hub.lock(&root, &at("/scans"), wish(true)).await.map_err(kind).unwrap_err(), Kind::Locked);
     assert_eq!(
         root.perform(RemoveFile { path: inside.clone(), tokens: vec![] }).await.map_err(kind).unwrap_err(),
         Kind::Locked
@@ -548,15 +550,24 @@ async fn a_lock_holds_against_everyone_without_its_token() {
     assert_eq!(house.hub.locks_on(&inside).len(), 1);
     let remove = |tokens| RemoveFolder { path: folder.clone(), all: true, tokens };
     assert_eq!(root.perform(remove(vec![])).await.map_err(kind).unwrap_err(), Kind::Locked);
-    let longer = house.hub.refresh_lock(&alice, &lock.token, 1200).await.unwrap();
+    let token = vec![lock.token.clone()];
+    assert_eq!(root.perform(remove(token.clone())).await.map_err(kind).unwrap_err(), Kind::Locked, "it is alice's");
+    let longer = house.hub.refresh_lock(&alice, &inside, &lock.token, Some(1200)).await.unwrap();
     assert!(longer.expires > lock.expires);
     let guest = house.caller("").await;
-    assert_eq!(house.hub.lock(&guest, &inside, false, "", 60).await.map_err(kind).unwrap_err(), Kind::Unauthenticated);
+    assert_eq!(house.hub.lock(&guest, &inside, wish(false)).await.map_err(kind).unwrap_err(), Kind::Unauthenticated);
     let bob = house.caller("bob").await;
-    assert_eq!(house.hub.lock(&bob, &inside, false, "", 60).await.map_err(kind).unwrap_err(), Kind::Denied);
-    assert_eq!(house.hub.unlock(&bob, &lock.token).await.map_err(kind).unwrap_err(), Kind::Denied);
-    root.perform(remove(vec![lock.token.clone()])).await.unwrap();
-    house.hub.unlock(&root, &lock.token).await.expect("an administrator of the space may break it");
-    assert_eq!(house.hub.unlock(&alice, &lock.token).await.map_err(kind).unwrap_err(), Kind::NotFound);
+    assert_eq!(house.hub.lock(&bob, &inside, wish(false)).await.map_err(kind).unwrap_err(), Kind::Denied);
+    assert_eq!(house.hub.unlock(&bob, &inside, &lock.token).await.map_err(kind).unwrap_err(), Kind::Denied);
+    let elsewhere = house.hub.unlock(&alice, &at("/scans/other"), &lock.token).await;
+    assert_eq!(elsewhere.map_err(kind).unwrap_err(), Kind::NotFound);
+    house.hub.unlock(&root, &folder, &lock.token).await.expect("an administrator of the space may break it");
+    assert_eq!(house.hub.unlock(&alice, &folder, &lock.token).await.map_err(kind).unwrap_err(), Kind::NotFound);
+
+    let (lock, made) = house.hub.lock(&alice, &inside, wish(false)).await.unwrap();
+    assert!(made && house.caller("root").await.stat(&inside).await.is_ok(), "where nothing was, an empty file is");
+    let holding = alice.clone().holding(vec![lock.token.clone()]);
+    assert_eq!(alice.perform(remove(vec![])).await.map_err(kind).unwrap_err(), Kind::Locked, "no token, no way");
+    holding.perform(remove(vec![])).await.unwrap();
     assert!(house.hub.locks_on(&inside).is_empty());
 }

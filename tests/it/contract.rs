@@ -12,8 +12,8 @@ use stoa::store::catalog::{Row, Statement, Transaction, Value};
 use stoa::store::fault::engine::{Calls, Fault, FaultyEngine, Moment};
 use stoa::store::{
     AccountKind, AccountRow, AliasRow, Batch, Catalog, CatalogSettings, DeliveryRow, DeliveryState, Edit, Engine,
-    Expect, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LockRow, MailEdit, MailFolderRow, MessageRow,
-    ReceiptRow, SessionRow, SpaceRow, UploadEdit, UploadKind, UploadRow, Usage,
+    Expect, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LockGuard, LockRow, MailEdit, MailFolderRow,
+    MessageRow, PropertyEdit, ReceiptRow, SessionRow, SpaceRow, UploadEdit, UploadKind, UploadRow, Usage,
 };
 use tempfile::TempDir;
 
@@ -130,6 +130,8 @@ contract! {
     a_name_is_one_kind_of_account
     sessions_and_locks_end_by_themselves
     a_lock_has_one_holder
+    a_commit_passes_only_where_no_unknown_lock_is
+    properties_go_where_their_file_goes
     the_history_is_one_chain_and_tampering_shows
     the_history_can_be_filtered
     two_processes_under_one_name_keep_one_chain
@@ -470,29 +472,114 @@ async fn sessions_and_locks_end_by_themselves(site: Site) {
 async fn a_lock_has_one_holder(site: Site) {
     const FAR: i64 = i64::MAX;
     let open = Arc::new(site.open().await);
-    let lock = |token: &str, path: &str, expires| LockRow {
+    let other = Arc::new(site.open_as("two").await);
+    let lock = |token: &str, path: &str, deep, shared, expires| LockRow {
         token: token.into(),
         path: path.into(),
-        deep: true,
+        deep,
+        shared,
         account: "ann".into(),
         owner: "<D:href>x</D:href>".into(),
         expires,
     };
-    open.must([Edit::PutLock(lock("t1", "/a", FAR - 1))]).await;
-    assert_eq!(open.refused([Edit::PutLock(lock("t2", "/a", FAR))]).await, Kind::Locked);
-    open.must([Edit::PutLock(lock("t1", "/a", FAR)), Edit::PutLock(lock("t3", "/b", 5))]).await;
-    open.must([Edit::PutLock(lock("t4", "/b", FAR))]).await;
-    assert_eq!(open.catalog.locks(10).await.expect("read"), [lock("t1", "/a", FAR), lock("t4", "/b", FAR)]);
+    let deep = |token: &str, path: &str| Edit::PutLock(lock(token, path, true, false, FAR));
+    let plain = |token: &str, path: &str| Edit::PutLock(lock(token, path, false, false, FAR));
+    let shared = |token: &str, path: &str| Edit::PutLock(lock(token, path, false, true, FAR));
+    open.must([deep("t1", "/a/b")]).await;
+    for (path, wide) in [("/a/b", false), ("/a/b/c/d/e/f/g/h/i/j", false), ("/a", true), ("/", true), ("/a/b", true)] {
+        let wanted = if wide { deep("t2", path) } else { plain("t2", path) };
+        assert_eq!(open.refused([wanted]).await, Kind::Locked, "{path}");
+    }
+    open.must([plain("t3", "/a"), plain("t4", "/a/bc"), Edit::PutLock(lock("t5", "/b", true, false, 5))]).await;
+    open.must([shared("t6", "/b"), shared("t7", "/b")]).await;
+    assert_eq!(open.refused([plain("t8", "/b")]).await, Kind::Locked, "not beside shared ones");
+    assert_eq!(open.refused([shared("t8", "/a/b/x")]).await, Kind::Locked, "nor a shared one beside it");
+    let held: Vec<_> = open.catalog.locks(10).await.expect("read").into_iter().map(|row| row.token).collect();
+    assert_eq!(held, ["t3", "t1", "t4", "t6", "t7"]);
+    open.must([Edit::RefreshLock { token: "t1".into(), expires: FAR - 1 }]).await;
+    assert_eq!(open.catalog.locks(FAR - 2).await.expect("read")[1], lock("t1", "/a/b", true, false, FAR - 1));
+    assert_eq!(open.refused([Edit::RefreshLock { token: "t5".into(), expires: FAR }]).await, Kind::NotFound, "over");
     open.must([Edit::RemoveLock("t1".into()), Edit::RemoveLock("unknown".into())]).await;
     let mut tasks = tokio::task::JoinSet::new();
     for n in 0..20 {
-        let open = open.clone();
-        let edit = Edit::PutLock(lock(&format!("racer{n}"), "/a", FAR));
+        let open = if n % 2 == 0 { open.clone() } else { other.clone() };
+        let edit = deep(&format!("racer{n}"), "/race");
         tasks.spawn(async move { open.commit([edit]).await.is_ok() });
     }
     assert_eq!(tasks.join_all().await.into_iter().filter(|won| *won).count(), 1);
     open.must([Edit::Expire(FAR)]).await;
     assert!(open.catalog.locks(0).await.expect("read").is_empty());
+}
+
+async fn a_commit_passes_only_where_no_unknown_lock_is(site: Site) {
+    let open = site.open().await;
+    let lock = |token: &str, path: &str, deep| {
+        let row = LockRow { token: token.into(), path: path.into(), deep, expires: i64::MAX, ..LockRow::default() };
+        Edit::PutLock(row)
+    };
+    open.must([lock("top", "/a", true), lock("plain", "/p", false), lock("leaf", "/x/y/z", false)]).await;
+    let guard = |path: &str, member, below, known: &[&str]| {
+        let known = known.iter().map(ToString::to_string).collect();
+        Edit::Unlocked(LockGuard { path: path.into(), member, below, known })
+    };
+    let mut number = 0;
+    for (path, member, below, known, passes) in [
+        ("/a", false, false, &[][..], false),
+        ("/a/1/2/3/4/5/6/7/8/9", false, false, &[], false),
+        ("/a/1/2/3/4/5/6/7/8/9", false, false, &["top"], true),
+        ("/ab", true, true, &[], true),
+        ("/p/file", false, false, &[], true),
+        ("/p/file", true, false, &[], false),
+        ("/p/file", true, false, &["top", "plain"], true),
+        ("/p/file/deeper", true, false, &[], true),
+        ("/x", true, false, &[], true),
+        ("/x", true, true, &[], false),
+        ("/x", true, true, &["leaf"], true),
+        ("/", false, true, &["top", "plain"], false),
+        ("/", false, true, &["top", "plain", "leaf"], true),
+    ] {
+        number += 1;
+        let edits = [put(&format!("n{number}"), 1), guard(path, member, below, known)];
+        let outcome = open.commit(edits).await.map_err(|error| error.kind());
+        assert_eq!(outcome, if passes { Ok(()) } else { Err(Kind::Locked) }, "{path} {member} {below} {known:?}");
+        assert_eq!(open.paths("").await.contains(&format!("n{number}")), passes, "whole or not at all");
+    }
+}
+
+async fn properties_go_where_their_file_goes(site: Site) {
+    let open = site.open().await;
+    let set = |path: &str, name: &str, value: &str| {
+        let (path, name, value) = (path.into(), name.into(), value.into());
+        Edit::Property(PropertyEdit::Put { space: "/s".into(), path, name, value })
+    };
+    let names = async |path: &str| {
+        let rows = open.catalog.properties("/s", path).await.expect("read");
+        rows.into_iter().map(|row| format!("{}={}", row.name, row.value)).collect::<Vec<_>>()
+    };
+    open.must([set("", "{}r", "0"), set("d", "{}f", "1"), set("d/a", "{}n", "1"), set("d/a", "{}n", "2")]).await;
+    open.must([set("d/a", "{}m", "3"), set("d/é/b", "{}n", "4"), set("dd", "{}n", "5"), set("old", "{}n", "6")]).await;
+    assert_eq!(names("d/a").await, ["{}m=3", "{}n=2"]);
+    let remove = PropertyEdit::Remove { space: "/s".into(), path: "d/a".into(), name: "{}m".into() };
+    open.must([Edit::Property(remove)]).await;
+    let inside = open.catalog.properties_in("/s", "d", "d/a", "d/z").await.expect("read");
+    assert_eq!(inside.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["d/a"], "not what is deeper");
+    let top = open.catalog.properties_in("/s", "", "a", "z").await.expect("read");
+    assert_eq!(top.iter().map(|row| row.path.as_str()).collect::<Vec<_>>(), ["d", "dd", "old"], "not the root itself");
+
+    let copy = PropertyEdit::Copy { from: ("/s".into(), "d/a".into()), to: ("/t".into(), "c".into()) };
+    open.must([Edit::Property(copy)]).await;
+    assert_eq!(open.catalog.properties("/t", "c").await.expect("read").len(), 1);
+    open.must([Edit::MoveFiles { space: "/s".into(), from: "d".into(), to: "old".into() }]).await;
+    assert_eq!((names("d").await.len(), names("old").await, names("dd").await.len()), (0, vec!["{}f=1".into()], 1));
+    assert_eq!((names("old/a").await, names("old/é/b").await), (vec!["{}n=2".to_owned()], vec!["{}n=4".to_owned()]));
+    let inside = open.catalog.properties_in("/s", "old/é", "old/é/a", "old/é/z").await.expect("read");
+    assert_eq!(inside.len(), 1, "the folder it is in followed too");
+
+    open.must([put("old/a", 1)]).await;
+    open.must([Edit::RemoveFile { space: "/s".into(), path: "old/a".into(), version: 1 }]).await;
+    assert!(names("old/a").await.is_empty());
+    open.must([Edit::RemoveFolder { space: "/s".into(), folder: "old".into() }]).await;
+    assert_eq!((names("old").await.len(), names("old/é/b").await.len(), names("dd").await.len()), (0, 0, 1));
 }
 
 async fn the_history_is_one_chain_and_tampering_shows(site: Site) {

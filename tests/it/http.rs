@@ -434,8 +434,8 @@ fn folders_are_made_moved_copied_and_removed() {
     assert_eq!(site.alice("MOVE", "/scans/two", "Destination: http://stoa/scans/three\r\n", "").status, 201);
     assert_eq!(site.alice("MOVE", "/scans/three", "Destination: http://other/scans/x\r\n", "").status, 502);
     assert_eq!(site.get("/scans/three", "").text(), "1");
-    assert_eq!(site.alice("DELETE", "/scans/a/", "", "").status, 409);
-    assert_eq!(site.alice("DELETE", "/scans/a/?all=1", "", "").status, 204);
+    assert_eq!(site.alice("DELETE", "/scans/a/?all=0", "", "").status, 409);
+    assert_eq!(site.alice("DELETE", "/scans/a/", "", "").status, 204);
     assert_eq!(site.get("/scans/a/", "").status, 404);
 }
 

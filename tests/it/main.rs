@@ -61,4 +61,7 @@ mod uploads;
 mod verdict;
 mod volume;
 mod web;
+mod webdav;
+mod webdav_clients;
+mod webdav_locks;
 mod world;

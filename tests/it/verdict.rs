@@ -1,6 +1,6 @@
 //! One verdict: the same caller asking for the same thing gets the same answer through every door.
 //!
-//! Every cell of principal × verb × place is asked of a running daemon's FTP, HTTP and SMTP over loopback by clients
+//! Every cell of principal × verb × place is asked of a running daemon's FTP, HTTP, WebDAV and SMTP over loopback by clients
 //! written here, and compared with what the hub's policy says; then the disk is looked at, so that "refused" was not
 //! done and "done" was.
 
@@ -412,10 +412,12 @@ struct Http {
     door: &'static str,
     reader: BufReader<TcpStream>,
     sign_in: String,
+    /// The last lock token that was given.
+    token: String,
 }
 
-/// The ways of HTTP: its methods, the forms of a folder's page, uploads in pieces, archives of folders.
-const HTTP: [&str; 4] = ["http", "http-form", "http-tus", "http-archive"];
+/// The ways of HTTP: its methods, the forms of a folder's page, uploads in pieces, archives of folders, WebDAV.
+const HTTP: [&str; 5] = ["http", "http-form", "http-tus", "http-archive", "dav"];
 
 /// Can this way be asked for that?
 fn offers(door: &str, ask: Ask) -> bool {
@@ -433,7 +435,7 @@ impl Http {
             "" => String::new(),
             name => format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{name}:secret"))),
         };
-        Self { door, reader: BufReader::new(connect(address)), sign_in }
+        Self { door, reader: BufReader::new(connect(address)), sign_in, token: String::new() }
     }
 
     fn request(&mut self, method: &str, path: &str, more: &str, body: &str) -> u16 {
@@ -451,6 +453,9 @@ impl Http {
             let mut header = String::new();
             self.reader.read_line(&mut header).expect("a header");
             let header = header.trim_end().to_ascii_lowercase();
+            if let Some(token) = header.strip_prefix("lock-token: ") {
+                token.clone_into(&mut self.token);
+            }
             match header.split_once(": ") {
                 None => break,
                 Some(("content-length", value)) => length = value.parse().expect("a length"),
@@ -517,6 +522,10 @@ impl Http {
             }
             (_, ask) => self.method(ask, cell, &file),
         };
+        Self::class(status, cell)
+    }
+
+    fn class(status: u16, cell: &Cell) -> Class {
         match status {
             200..=399 => Class::Allowed,
             401 => Class::SignIn,
@@ -539,7 +548,43 @@ impl Http {
             }
         }
     }
+
+    /// The same by the methods of WebDAV, as its clients do it: what is written is locked before.
+    fn ask_dav(&mut self, cell: &Cell) -> Class {
+        let file = cell.place.folder.join(&cell.name("dav")).expect("a path").to_string();
+        let status = match cell.ask {
+            Ask::List => self.request("PROPFIND", &format!("{}/", cell.place.folder), "Depth: 1\r\n", ""),
+            Ask::Read => self.request("GET", &file, "Translate: f\r\nIf: (Not <DAV:no-lock>)\r\n", ""),
+            Ask::MakeFolder => self.request("MKCOL", &format!("{file}/"), "", ""),
+            // Only those who are signed in may lock.
+            Ask::Create if cell.caller.is_empty() => self.request("PUT", &file, "If: (Not <DAV:no-lock>)\r\n", "new"),
+            Ask::Create => match self.request("LOCK", &file, "Timeout: Second-600\r\n", LOCKINFO) {
+                201 => {
+                    let token = self.token.clone();
+                    let filled = self.request("PUT", &file, &format!("If: ({token})\r\n"), "new");
+                    assert_eq!(filled, 204, "an empty file of one's own is filled: {}", cell.says());
+                    self.request("UNLOCK", &file, &format!("Lock-Token: {token}\r\n"), "")
+                }
+                refused => refused,
+            },
+            Ask::Overwrite => match self.request("PROPPATCH", &file, "", PROPERTYUPDATE) {
+                207 => self.request("PUT", &file, "", "new"),
+                refused => refused,
+            },
+            Ask::Delete => self.request("DELETE", &file, "Depth: infinity\r\n", ""),
+            Ask::Rename => {
+                let destination = file.replace(".txt", ".moved");
+                self.request("MOVE", &file, &format!("Destination: http://stoa{destination}\r\nOverwrite: F\r\n"), "")
+            }
+        };
+        Self::class(status, cell)
+    }
 }
+
+const LOCKINFO: &str =
+    "<lockinfo xmlns='DAV:'><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>";
+const PROPERTYUPDATE: &str =
+    "<propertyupdate xmlns='DAV:'><set><prop><x xmlns='urn:x'>1</x></prop></set></propertyupdate>";
 
 /// SMTP: a file sent to a drop address is a file made there.
 struct Smtp(Talk);
@@ -603,7 +648,7 @@ fn interview(door: &'static str, address: SocketAddr, caller: &'static str, cell
             let mut http = Http::open(door, address, caller);
             for cell in mine {
                 cell.prepare(door);
-                let said = http.ask(cell);
+                let said = if door == "dav" { http.ask_dav(cell) } else { http.ask(cell) };
                 note(cell, said, cell.meant);
             }
         }

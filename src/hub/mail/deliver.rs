@@ -316,6 +316,7 @@ impl<'a> Delivery<'a> {
             judge: true,
             folders: true,
             tokens: Vec::new(),
+            like: None,
             unheard: false,
             verb: None,
             detail: format!("mail {} from <{}> to <{}>", self.envelope.id, self.envelope.sender, recipient.address),

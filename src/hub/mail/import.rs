@@ -170,6 +170,7 @@ impl Import {
             judge: false,
             folders: true,
             tokens: Vec::new(),
+            like: None,
             unheard: false,
             verb: Some("import"),
             detail: about.from.clone(),

@@ -15,6 +15,7 @@ use super::octets::Octets;
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
 use crate::hub::files::forget;
+use crate::hub::lock::Reach;
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::transfer::Download;
@@ -355,7 +356,7 @@ impl Act for RemoveMessages {
         let mut gone = HashSet::new();
         for (uid, path) in &self.messages {
             sight.view.allow(sight.caller.account(), Verb::Delete, path)?;
-            sight.unlocked(path, &[])?;
+            batch.push(sight.unlocked(path, &[], Reach::Member)?);
             let (space, rel) = sight.place(path)?;
             // Flagged or removed by another program in this moment: it is not this file any more.
             let Some(node) = sight.look(&space, &rel).await? else { continue };

@@ -203,6 +203,7 @@ impl UploadWriter {
             judge: true,
             folders: about.folders,
             tokens: Vec::new(),
+            like: None,
             unheard: false,
             verb: None,
             detail: String::new(),

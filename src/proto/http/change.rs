@@ -1,7 +1,6 @@
-//! What changes the tree beside `PUT`: `DELETE`, `MKCOL`, `MOVE`, `COPY`, and the forms of our own pages.
+//! What changes the tree beside `PUT`: `DELETE`, and the forms of our own pages.
 
-use hyper::header::HeaderValue;
-use hyper::{Response, StatusCode, Uri, header};
+use hyper::{Response, StatusCode, header};
 
 use crate::error::{Error, Kind};
 use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename};
@@ -13,7 +12,7 @@ use crate::proto::http::form::Form;
 use crate::proto::http::multipart::{Piece, Reader};
 use crate::proto::http::receipt::{self, Again, Once};
 use crate::proto::http::reply::{self, Answer, Refusal};
-use crate::proto::http::target::{self, Target};
+use crate::proto::http::target;
 use crate::proto::http::visit::Visit;
 
 /// Most files in one form.
@@ -21,7 +20,7 @@ const FILES: usize = 1_000;
 /// Largest form of names that were chosen.
 const CHOSEN: usize = 256 << 10;
 
-/// `DELETE` of a file, an empty folder, or with `?all=1` a folder and everything in it.
+/// `DELETE` of a file, or of a folder and everything in it (RFC 4918 §9.6.1); with `?all=0` of a folder only when it is empty.
 ///
 /// # Errors
 /// Those of the hub; 412 for a condition.
@@ -38,7 +37,8 @@ pub async fn delete(visit: &Visit<'_>, path: &TreePath, folder: bool) -> Answer 
             return Err(Refusal::precondition());
         }
     }
-    remove(visit, path, folder, visit.flag("all")).await?;
+    let all = visit.query("all").is_none() || visit.flag("all");
+    remove(visit, path, folder, all).await?;
     Ok(reply::bare(StatusCode::NO_CONTENT))
 }
 
@@ -50,69 +50,6 @@ async fn remove(visit: &Visit<'_>, path: &TreePath, folder: bool, all: bool) -> 
         }
     }
     visit.caller.perform(RemoveFolder { path: path.clone(), all, tokens: Vec::new() }).await
-}
-
-/// `MKCOL` (RFC 4918 §9.3): a folder.
-///
-/// # Errors
-/// Those of the hub; 405 when something is there, 415 for a body.
-pub async fn make_folder(visit: &mut Visit<'_>, path: &TreePath) -> Answer {
-    if visit.intake.next().await?.is_some() {
-        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a folder is made without a body"));
-    }
-    match visit.caller.perform(MakeFolder { path: path.clone() }).await {
-        Ok(()) => {
-            let mut response = reply::bare(StatusCode::CREATED);
-            reply::set(&mut response, header::LOCATION, &target::url(path, true));
-            Ok(response)
-        }
-        Err(error) if error.kind() == Kind::Exists => {
-            let allow = HeaderValue::from_static("GET, HEAD, PUT, DELETE, COPY, MOVE, OPTIONS");
-            Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "it is there already").with(header::ALLOW, allow))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// `MOVE` and `COPY` (RFC 4918 §9.8, §9.9) to the place in `Destination`.
-///
-/// # Errors
-/// Those of the hub; 412 when something is there and `Overwrite: F`.
-pub async fn transfer(visit: &Visit<'_>, from: &TreePath, copy: bool) -> Answer {
-    let to = destination(visit)?;
-    let replace = visit.header(header::HeaderName::from_static("overwrite")).is_none_or(|word| word != "F");
-    let there = visit.caller.stat(&to).await.is_ok();
-    let done = if copy {
-        visit.caller.copy(from, &to, replace).await.map(|_| ())
-    } else {
-        let act = Rename { from: from.clone(), to: to.clone(), replace, tokens: Vec::new() };
-        visit.caller.perform(act).await
-    };
-    match done {
-        Ok(()) if there => Ok(reply::bare(StatusCode::NO_CONTENT)),
-        Ok(()) => {
-            let mut response = reply::bare(StatusCode::CREATED);
-            reply::set(&mut response, header::LOCATION, &target::url(&to, false));
-            Ok(response)
-        }
-        Err(error) if error.kind() == Kind::Exists && !replace => Err(Refusal::precondition()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// `Destination`: a path, or a URL of this server.
-fn destination(visit: &Visit<'_>) -> Result<TreePath, Refusal> {
-    let text = visit.header(header::HeaderName::from_static("destination")).unwrap_or_default();
-    let uri: Uri = text.parse().map_err(|_| Refusal::bad("Destination is not a URL"))?;
-    if uri.authority().is_some_and(|there| !there.as_str().eq_ignore_ascii_case(visit.host)) {
-        return Err(Refusal::new(StatusCode::BAD_GATEWAY, "Destination is on another server"));
-    }
-    match target::read(uri.path())? {
-        Target::Tree { path, .. } if !path.is_root() => Ok(path),
-        Target::Everything | Target::Own(_) | Target::Tree { .. } => {
-            Err(Refusal::new(StatusCode::FORBIDDEN, "Destination cannot be there"))
-        }
-    }
 }
 
 /// The forms of a folder's page: upload, new folder, rename, delete, download.

@@ -203,8 +203,9 @@ struct Said<'a> {
 }
 
 /// Headers that change what is answered, beside those of [`Said`].
-const SPECIAL: [&str; 9] = [
+const SPECIAL: [&str; 10] = [
     "http2-settings",
+    "if",
     "if-match",
     "if-range",
     "if-unmodified-since",

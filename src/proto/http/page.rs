@@ -136,10 +136,14 @@ fn shell(title: &str, bar: Bar<'_>, main: &Markup) -> Markup {
                     a.brand href="/" { (PreEscaped(LOGO)) span { "Stoa" } }
                     @match bar {
                         Bar::Account(name) => form.account method="post" action="/-/logout" {
+                            a href="/-/connect" { "Connect" }
                             span.who { (name) }
                             button.quiet { "Sign out" }
                         },
-                        Bar::Guest => a.account href="/-/login" { "Sign in" },
+                        Bar::Guest => nav.account {
+                            a href="/-/connect" { "Connect" }
+                            a href="/-/login" { "Sign in" }
+                        },
                         Bar::Plain => {}
                     }
                 }
@@ -147,6 +151,11 @@ fn shell(title: &str, bar: Bar<'_>, main: &Markup) -> Markup {
             }
         }
     }
+}
+
+/// A page of text in the usual frame.
+pub fn framed(title: &str, who: Option<&str>, main: &Markup) -> Markup {
+    shell(title, Bar::of(who, Bar::Guest), main)
 }
 
 /// The sign-in page.

@@ -9,7 +9,7 @@ use hyper::{Method, Response, StatusCode};
 use crate::error::{Error, Kind};
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::express::end_of_head;
-use crate::proto::http::{page, sites, target};
+use crate::proto::http::{dav, page, sites, target};
 
 /// A response that says no.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Refusal {
     pub text: Cow<'static, str>,
     /// Beside the usual ones.
     pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The condition of RFC 4918 §16 that was not met, as XML.
+    pub because: Option<Cow<'static, str>>,
 }
 
 /// Outcome of a handler.
@@ -36,7 +38,13 @@ const RETRY_UNAVAILABLE: &str = "10";
 
 impl Refusal {
     pub fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, text: text.into(), headers: Vec::new() }
+        Self { status, text: text.into(), headers: Vec::new(), because: None }
+    }
+
+    /// The same with the condition of RFC 4918 §16 that was not met.
+    #[must_use]
+    pub fn because(self, condition: impl Into<Cow<'static, str>>) -> Self {
+        Self { because: Some(condition.into()), ..self }
     }
 
     /// The same with a header more.
@@ -69,7 +77,7 @@ impl Refusal {
 }
 
 /// The one translation of the house's kinds.
-fn status(kind: Kind) -> StatusCode {
+pub fn status(kind: Kind) -> StatusCode {
     match kind {
         Kind::Cancelled => StatusCode::REQUEST_TIMEOUT,
         Kind::Conflict | Kind::Exists | Kind::NotEmpty | Kind::WrongType => StatusCode::CONFLICT,
@@ -113,10 +121,11 @@ pub fn render(refusal: Refusal, request: &Parts, who: Option<&str>, basic: bool,
         let next = request.uri.path_and_query().map_or("/", |whole| whole.as_str());
         return see_other(&format!("/-/login?next={}", target::escape(next)));
     }
-    let mut response = match html {
-        true if bare => sites::refusal(refusal.status, &refusal.text),
-        true => self::html(page::refusal(refusal.status, &refusal.text, who)),
-        false => text(format!("{}\n", refusal.text)),
+    let mut response = match &refusal.because {
+        _ if html && bare => sites::refusal(refusal.status, &refusal.text),
+        _ if html => self::html(page::refusal(refusal.status, &refusal.text, who)),
+        Some(because) => dav::error_body(because, &refusal.text),
+        None => text(format!("{}\n", refusal.text)),
     };
     *response.status_mut() = refusal.status;
     if refusal.status == StatusCode::UNAUTHORIZED {

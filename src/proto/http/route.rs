@@ -22,7 +22,7 @@ use crate::proto::http::settings::Rules;
 use crate::proto::http::sites::{self, Website};
 use crate::proto::http::target::{self, Target};
 use crate::proto::http::visit::{self, Visit};
-use crate::proto::http::{archive, change, download, listing, page, signin, tus, upload};
+use crate::proto::http::{archive, change, connect, dav, download, listing, page, signin, tus, upload};
 
 /// The tree, our pages beside it, and the sites.
 pub struct Tree {
@@ -31,9 +31,9 @@ pub struct Tree {
     pub express: Express,
 }
 
-const FILE_METHODS: &str = "GET, HEAD, PUT, DELETE, COPY, MOVE, MKCOL, OPTIONS";
-const FOLDER_METHODS: &str = "GET, HEAD, POST, DELETE, MOVE, MKCOL, OPTIONS";
-const ALL_METHODS: &str = "GET, HEAD, PUT, POST, DELETE, COPY, MOVE, MKCOL, OPTIONS";
+const FILE_METHODS: &str = "GET, HEAD, PUT, DELETE, COPY, MOVE, MKCOL, PROPFIND, PROPPATCH, LOCK, UNLOCK, OPTIONS";
+const FOLDER_METHODS: &str = "GET, HEAD, POST, DELETE, COPY, MOVE, MKCOL, PROPFIND, PROPPATCH, LOCK, UNLOCK, OPTIONS";
+const ALL_METHODS: &str = "GET, HEAD, PUT, POST, DELETE, COPY, MOVE, MKCOL, PROPFIND, PROPPATCH, LOCK, UNLOCK, OPTIONS";
 
 /// Bytes of a path that an access line may hold.
 const LONGEST_NOTED: usize = 8 << 10;
@@ -157,6 +157,14 @@ impl Tree {
                 return answer;
             }
         }
+        if parts.method == Method::OPTIONS && site.is_none() {
+            match &target {
+                Some(Target::Everything) => return Ok(dav::options(ALL_METHODS)),
+                Some(Target::Tree { folder: true, .. }) => return Ok(dav::options(FOLDER_METHODS)),
+                Some(Target::Tree { folder: false, .. }) => return Ok(dav::options(FILE_METHODS)),
+                Some(Target::Own(_)) | None => {}
+            }
+        }
         let settings = &self.rules.settings;
         let asker =
             signin::identify(&self.hub, connection, &arrival.origin, &parts.headers, settings.basic_in_clear).await?;
@@ -177,9 +185,13 @@ impl Tree {
             (_, Some(site)) => sites::answer(&visit, site, note).await,
             (Some(Target::Tree { path, folder }), None) => {
                 note.path = path.to_string();
-                tree(&mut visit, &path, folder, note).await
+                dav::conditions(&mut visit, &path).await?;
+                let answer = match dav::answer(&mut visit, &path, &rules.settings).await {
+                    Some(answer) => answer,
+                    None => tree(&mut visit, &path, folder, note).await,
+                };
+                answer.map_err(|refusal| dav::explain(&visit, &path, refusal))
             }
-            (Some(Target::Everything), None) if parts.method == Method::OPTIONS => Ok(options(ALL_METHODS)),
             (Some(Target::Everything), None) => Err(Refusal::bad("`*` is for OPTIONS only")),
             (Some(Target::Own(_)) | None, None) => Err(Refusal::missing()),
         }
@@ -195,6 +207,8 @@ impl Tree {
                     false => Ok(reply::see_other(&onward(&next, &visit.caller))),
                 }
             }
+            (["connect"], "GET" | "HEAD") => Ok(connect::send(visit)),
+            (["connect"], _) => Err(Refusal::method("GET, HEAD")),
             (["login"], "POST") => self.sign_in(visit, note).await,
             (["logout"], "POST") => self.sign_out(visit).await,
             (["uploads"], _) => tus::own(visit, None, note).await,
@@ -265,26 +279,16 @@ fn open_page(parts: &Parts, names: &[&str]) -> Option<Answer> {
     Some(if reading { answer } else { Err(Refusal::method("GET, HEAD")) })
 }
 
-fn options(allow: &'static str) -> Response<Outgoing> {
-    let mut response = reply::bare(StatusCode::NO_CONTENT);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
-    response
-}
-
 /// The tree by method.
 async fn tree(visit: &mut Visit<'_>, path: &TreePath, folder: bool, note: &mut Note) -> Answer {
     let allow = if folder { FOLDER_METHODS } else { FILE_METHODS };
     match visit.parts.method.as_str() {
-        "COPY" => change::transfer(visit, path, true).await,
         "DELETE" => change::delete(visit, path, folder).await,
         "GET" | "HEAD" if folder => match archive::asked(visit)? {
             Some(form) => archive::send(visit, path, form, &[]).await,
             None => listing::send(visit, path).await,
         },
         "GET" | "HEAD" => file(visit, path).await,
-        "MKCOL" => change::make_folder(visit, path).await,
-        "MOVE" => change::transfer(visit, path, false).await,
-        "OPTIONS" => Ok(options(allow)),
         "POST" if folder && tus::spoken(visit) => tus::into_folder(visit, path, note).await,
         "POST" if folder => change::post(visit, path, note).await,
         "PUT" if folder => Err(Refusal::bad("a file's URL does not end in a slash; a folder is made by MKCOL")),

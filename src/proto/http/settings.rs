@@ -55,6 +55,10 @@ pub struct Settings {
     pub uri_length: ByteSize,
     /// Largest body of a request; 0: as large as a file may be.
     pub body_size: ByteSize,
+    /// Largest XML body of a WebDAV request.
+    pub xml_body: ByteSize,
+    /// Most files and folders that one COPY of a folder copies.
+    pub copy_entries: usize,
     /// Content types by extension, before our own table.
     pub types: BTreeMap<String, String>,
     /// `[[site]]`, put in by whoever reads the files.
@@ -83,6 +87,8 @@ impl Default for Settings {
             redirect_to_https: false,
             uri_length: ByteSize(8 << 10),
             body_size: ByteSize(0),
+            xml_body: ByteSize(256 << 10),
+            copy_entries: 100_000,
             types: BTreeMap::new(),
             site: Vec::new(),
         }

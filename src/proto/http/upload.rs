@@ -64,7 +64,7 @@ pub async fn put(visit: &mut Visit<'_>, path: &TreePath, note: &mut Note) -> Ans
 /// How a file is written, whole or in parts.
 fn options(visit: &Visit<'_>, condition: Option<Option<u64>>) -> Result<WriteOptions, Refusal> {
     Ok(WriteOptions {
-        size: visit.intake.length(),
+        size: visit.intake.length().or_else(|| expected_length(visit)),
         modified: modified(visit)?,
         only_if: condition,
         keep_partial: true,
@@ -108,6 +108,11 @@ async fn condition(visit: &Visit<'_>, path: &TreePath) -> Result<Option<Option<u
         Verdict::Failed | Verdict::NotModified => Err(Refusal::precondition()),
         Verdict::Go => Ok(Some(there.map(|node| node.tag))),
     }
+}
+
+/// The length macOS announces when it sends a file in chunks.
+fn expected_length(visit: &Visit<'_>) -> Option<u64> {
+    visit.header(HeaderName::from_static("x-expected-entity-length"))?.trim().parse().ok()
 }
 
 /// The time the client wants on its file.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
-use hyper::{Method, Response, Version};
+use hyper::{Method, Response, Uri, Version};
 
 use crate::hub::{Caller, Mark, TreePath};
 use crate::proto::http::body::{Intake, Note, Outgoing};
@@ -80,6 +80,12 @@ impl Visit<'_> {
         self.audience().and_then(|_| self.caller.mark(path))
     }
 
+    /// The URL is of this server: it names no other one.
+    pub fn is_here(&self, uri: &Uri) -> bool {
+        let bare = |authority: &str| authority.trim_end_matches(":443").trim_end_matches(":80").to_ascii_lowercase();
+        uri.authority().is_none_or(|there| bare(self.host) == bare(there.as_str()))
+    }
+
     /// `GET` rather than `HEAD`.
     pub fn is_get(&self) -> bool {
         self.parts.method == Method::GET
@@ -96,13 +102,28 @@ pub fn who(caller: &Caller) -> Option<&str> {
 
 /// The method as the access line and the metrics know it: a bounded set.
 pub fn verb(method: &Method) -> &'static str {
-    const KNOWN: &[&str] = &["COPY", "DELETE", "GET", "HEAD", "MKCOL", "MOVE", "OPTIONS", "PATCH", "POST", "PUT"];
+    const KNOWN: &[&str] = &[
+        "COPY",
+        "DELETE",
+        "GET",
+        "HEAD",
+        "LOCK",
+        "MKCOL",
+        "MOVE",
+        "OPTIONS",
+        "PATCH",
+        "POST",
+        "PROPFIND",
+        "PROPPATCH",
+        "PUT",
+        "UNLOCK",
+    ];
     KNOWN.iter().find(|known| **known == method.as_str()).copied().unwrap_or("OTHER")
 }
 
 /// A method that means something to HTTP or WebDAV, though perhaps nothing here (RFC 9110 §9.1: 405, not 501).
 pub fn is_known(method: &str) -> bool {
-    const ELSEWHERE: &[&str] = &["CONNECT", "LOCK", "PATCH", "PROPFIND", "PROPPATCH", "TRACE", "UNLOCK"];
+    const ELSEWHERE: &[&str] = &["CONNECT", "TRACE"];
     ELSEWHERE.contains(&method) || Method::from_bytes(method.as_bytes()).is_ok_and(|method| verb(&method) != "OTHER")
 }
 

@@ -6,8 +6,10 @@
 
 mod chain;
 mod columns;
+pub mod lock;
 pub mod mail;
 mod migrations;
+pub mod property;
 mod reads;
 pub mod rows;
 mod sql;
@@ -190,11 +192,11 @@ pub enum Expect {
 pub enum Edit {
     /// Inserts or updates a file row; `Conflict` when `expect` no longer holds.
     PutFile(FileRow, Expect),
-    /// Removes a file row; `Conflict` when the version differs.
+    /// Removes a file row and its properties; `Conflict` when the version differs.
     RemoveFile { space: String, path: String, version: i64 },
-    /// Removes every file row below a folder.
+    /// Removes every file row below a folder, and the properties of all of it.
     RemoveFolder { space: String, folder: String },
-    /// Renames one file's row, or every row below a folder.
+    /// Renames one file's row, or every row below a folder; properties go with them.
     MoveFiles { space: String, from: String, to: String },
     /// Adds to a space's usage; `OverQuota` when a positive change would pass a limit (negative changes always hold).
     Usage { space: String, bytes: i64, files: i64, max_bytes: Option<u64>, max_files: Option<u64> },
@@ -222,14 +224,20 @@ pub enum Edit {
     RemoveSessionsOf(String),
     /// Removes sessions and locks past their time.
     Expire(super::Micros),
-    /// Takes or refreshes a lock; `Locked` when another token holds the path.
+    /// Takes a lock; `Locked` when one is in the way that it cannot be beside.
     PutLock(LockRow),
+    /// Prolongs a lock; `NotFound` when it is not in force any more.
+    RefreshLock { token: String, expires: super::Micros },
+    /// `Locked` when a lock is held there that is not known.
+    Unlocked(lock::LockGuard),
     /// Gives a lock back.
     RemoveLock(String),
     /// One change to the records of mail.
     Mail(mail::MailEdit),
     /// One change to the records of uploads and receipts.
     Upload(uploads::UploadEdit),
+    /// One change to properties.
+    Property(property::PropertyEdit),
 }
 
 /// A list of edits that becomes durable whole, or not at all.

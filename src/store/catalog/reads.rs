@@ -5,8 +5,8 @@
 
 use super::columns::Columns;
 use super::rows::{
-    AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LockRow, SessionRow, SpaceRow,
-    Usage, Verified,
+    AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, SessionRow, SpaceRow, Usage,
+    Verified,
 };
 use super::sql::bounds;
 use super::{Catalog, Row, Statement, Value};
@@ -37,7 +37,6 @@ const SPACES: &str = "SELECT path, source, max_bytes, max_files, overwrite, addr
 const GRANTS: &str = "SELECT space, grantee, allow FROM grants ORDER BY space, place";
 const SESSION: &str =
     "SELECT token, account, created, expires, address FROM sessions WHERE token = ?1 AND expires > ?2";
-const LOCKS: &str = "SELECT path, token, deep, account, owner, expires FROM locks WHERE expires > ?1 ORDER BY path";
 
 /// Lines of history checked by one query.
 const VERIFY_PAGE: usize = 1000;
@@ -195,11 +194,6 @@ impl Catalog {
         rows.into_iter().next().map(session).transpose()
     }
 
-    /// All locks that are not past their time.
-    pub async fn locks(&self, now: Micros) -> Result<Vec<LockRow>> {
-        self.ask(LOCKS, vec![Value::Int(now)]).await?.into_iter().map(lock).collect()
-    }
-
     /// Rows below `folder` whose path is `from` or sorts after it.
     async fn files_from(&self, space: &str, folder: &str, from: &str, limit: usize) -> Result<Vec<FileRow>> {
         let rows = if folder.is_empty() {
@@ -313,18 +307,6 @@ fn session(row: Row) -> Result<SessionRow> {
         created: columns.int()?,
         expires: columns.int()?,
         address: columns.text()?,
-    })
-}
-
-fn lock(row: Row) -> Result<LockRow> {
-    let mut columns = Columns::of("locks", row);
-    Ok(LockRow {
-        path: columns.text()?,
-        token: columns.text()?,
-        deep: columns.truth()?,
-        account: columns.text()?,
-        owner: columns.text()?,
-        expires: columns.int()?,
     })
 }
 

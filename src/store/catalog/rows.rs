@@ -225,9 +225,11 @@ pub struct LockRow {
     pub path: String,
     /// Everything below it too.
     pub deep: bool,
+    /// Others may hold one beside it.
+    pub shared: bool,
     /// Whose.
     pub account: String,
-    /// What the client said of itself.
+    /// What the client said of itself, XML.
     pub owner: String,
     /// When it ends by itself.
     pub expires: Micros,

@@ -5,8 +5,8 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::rows::{AccountRow, FileRow, IntentRow, LockRow, SessionRow, SpaceRow};
-use super::{Batch, Edit, Expect, Must, Statement, Transaction, Value, chain, mail, uploads};
+use super::rows::{AccountRow, FileRow, IntentRow, SessionRow, SpaceRow};
+use super::{Batch, Edit, Expect, Must, Statement, Transaction, Value, chain, lock, mail, property, uploads};
 use crate::error::Kind;
 use crate::store::Micros;
 
@@ -65,11 +65,6 @@ const REMOVE_SESSION: &str = "DELETE FROM sessions WHERE token = ?1";
 const REMOVE_SESSIONS_OF: &str = "DELETE FROM sessions WHERE account = ?1";
 const EXPIRE_SESSIONS: &str = "DELETE FROM sessions WHERE expires <= ?1";
 const EXPIRE_LOCKS: &str = "DELETE FROM locks WHERE expires <= ?1";
-const PUT_LOCK: &str = "INSERT INTO locks (path, token, deep, account, owner, expires) \
-     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (path) DO UPDATE SET token = excluded.token, deep = excluded.deep, \
-     account = excluded.account, owner = excluded.owner, expires = excluded.expires \
-     WHERE locks.token = excluded.token OR locks.expires <= ?7";
-const REMOVE_LOCK: &str = "DELETE FROM locks WHERE token = ?1";
 
 const CHANGED: Must = Must { kind: Kind::Conflict, public: "the file was changed by someone else at the same time" };
 const QUOTA: Must =
@@ -78,7 +73,6 @@ const NAME_TAKEN: Must =
     Must { kind: Kind::Exists, public: "the name belongs to an account of another kind (user, device or group)" };
 const NO_ACCOUNT: Must = Must { kind: Kind::NotFound, public: "there is no such account in the catalog" };
 const NO_SPACE: Must = Must { kind: Kind::NotFound, public: "there is no such space in the catalog" };
-const LOCKED: Must = Must { kind: Kind::Locked, public: "someone else holds a lock on this path" };
 
 /// The statements that apply a batch; `node` is the daemon whose intents these are.
 pub(super) fn transaction(batch: Batch, node: &str) -> Transaction {
@@ -98,6 +92,7 @@ fn push(into: &mut Transaction, edit: Edit, node: &str) {
     match edit {
         Edit::PutFile(row, expect) => put_file(into, row, expect),
         Edit::RemoveFile { space, path, version } => {
+            property::clear(into, &space, &path);
             guarded(into, REMOVE_FILE, vec![Value::Text(space), Value::Text(path), Value::Int(version)], CHANGED);
         }
         Edit::RemoveFolder { space, folder } => remove_folder(into, space, &folder),
@@ -127,10 +122,13 @@ fn push(into: &mut Transaction, edit: Edit, node: &str) {
             plain(into, EXPIRE_SESSIONS, vec![Value::Int(now)]);
             plain(into, EXPIRE_LOCKS, vec![Value::Int(now)]);
         }
-        Edit::PutLock(row) => put_lock(into, row, now()),
-        Edit::RemoveLock(token) => plain(into, REMOVE_LOCK, vec![Value::Text(token)]),
+        Edit::PutLock(row) => lock::take(into, row, now()),
+        Edit::RefreshLock { token, expires } => lock::refresh(into, token, expires, now()),
+        Edit::RemoveLock(token) => lock::remove(into, token),
+        Edit::Unlocked(guard) => lock::guard(into, &guard, now()),
         Edit::Mail(edit) => mail::push(into, edit),
         Edit::Upload(edit) => uploads::push(into, edit, node),
+        Edit::Property(edit) => property::push(into, edit),
     }
 }
 
@@ -166,6 +164,7 @@ fn put_file(into: &mut Transaction, row: FileRow, expect: Expect) {
 }
 
 fn remove_folder(into: &mut Transaction, space: String, folder: &str) {
+    property::clear_folder(into, &space, folder);
     if folder.is_empty() {
         return plain(into, REMOVE_SPACE_FILES, vec![Value::Text(space)]);
     }
@@ -184,6 +183,7 @@ fn move_files(into: &mut Transaction, space: &str, from: &str, to: &str) {
     plain(into, MOVE_ROW, vec![Value::text(space), Value::text(from), Value::text(to)]);
     let params = vec![Value::text(space), Value::Text(low), Value::Text(high), Value::text(to), Value::Int(keep)];
     plain(into, MOVE_BELOW, params);
+    property::follow(into, space, from, to, keep);
 }
 
 fn put_intent(into: &mut Transaction, row: IntentRow, node: &str) {
@@ -249,19 +249,6 @@ fn put_session(into: &mut Transaction, row: SessionRow) {
         Value::Text(row.address),
     ];
     plain(into, PUT_SESSION, params);
-}
-
-fn put_lock(into: &mut Transaction, row: LockRow, now: Micros) {
-    let params = vec![
-        Value::Text(row.path),
-        Value::Text(row.token),
-        Value::Int(row.deep.into()),
-        Value::Text(row.account),
-        Value::Text(row.owner),
-        Value::Int(row.expires),
-        Value::Int(now),
-    ];
-    guarded(into, PUT_LOCK, params, LOCKED);
 }
 
 pub(super) fn list(items: &[String]) -> Value {

@@ -188,7 +188,12 @@ impl Writer {
 
     fn touch(&self, statement: &Statement) -> Result<usize> {
         let mut prepared = self.connection.prepare_cached(statement.sql).map_err(word)?;
-        prepared.execute(rusqlite::params_from_iter(&statement.params)).map_err(word)
+        let params = rusqlite::params_from_iter(&statement.params);
+        if prepared.column_count() == 0 {
+            return prepared.execute(params).map_err(word);
+        }
+        // A guard that changes nothing: what it finds is what it touched.
+        prepared.exists(params).map(usize::from).map_err(word)
     }
 
     fn run_words(&self, words: &'static str) -> rusqlite::Result<()> {

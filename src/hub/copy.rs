@@ -1,0 +1,118 @@
+//! Copies of files and of whole folders: each file is an upload of its own, judged, counted and written down as any other.
+
+use crate::error::{Error, Kind, Result};
+use crate::hub::files::MakeFolder;
+use crate::hub::path::TreePath;
+use crate::hub::policy::Verb;
+use crate::hub::property::CopyProperties;
+use crate::hub::{Caller, NodeKind, Receipt, WriteOptions};
+
+/// Bytes copied at once.
+const PIECE: usize = 1 << 20;
+
+/// Most failures that are told one by one.
+const TOLD: usize = 1_000;
+
+/// What became of a folder's copy.
+#[derive(Debug, Default)]
+pub struct Copied {
+    /// Files and folders that are there now.
+    pub count: usize,
+    /// Places where nothing could be put, and why: the first thousand.
+    pub failed: Vec<(TreePath, Error)>,
+}
+
+impl Caller {
+    /// Copies a file with its properties. Needs `read` there and `create` or `overwrite` here.
+    ///
+    /// # Errors
+    /// As [`Caller::open`] and [`Caller::write`]; `Exists` when something is there and not `replace`.
+    pub async fn copy(&self, from: &TreePath, to: &TreePath, replace: bool) -> Result<Receipt> {
+        let source = self.open(from).await?;
+        let size = source.node().size;
+        let only_if = if replace { None } else { Some(None) };
+        let options = WriteOptions { size: Some(size), only_if, like: Some(from.clone()), ..WriteOptions::default() };
+        let mut upload = self.write(to, options).await.map_err(|error| match error.kind() {
+            Kind::Conflict => Error::new(Kind::Exists, "the new name is taken"),
+            _ => error,
+        })?;
+        let mut at = 0;
+        while at < size {
+            let piece = source.read_at(at, PIECE).await?;
+            if piece.is_empty() {
+                return Err(Error::new(Kind::Conflict, "the file became shorter while it was copied"));
+            }
+            at += piece.len() as u64;
+            upload.push(piece).await?;
+        }
+        upload.commit().await
+    }
+
+    /// Copies a folder to a place where nothing is: itself, and with `deep` all in it that the caller may list and read. Goes on when
+    /// some of it cannot be copied; ends when there is more than `most`.
+    ///
+    /// # Errors
+    /// The verdict's; `Exists`; `Invalid` for a folder into itself; `TooLarge`: what is copied so far stays.
+    pub async fn copy_folder(&self, from: &TreePath, to: &TreePath, deep: bool, most: usize) -> Result<Copied> {
+        if to.is_in(from) || from.is_in(to) {
+            return Err(Error::new(Kind::Invalid, "a folder cannot be copied into itself"));
+        }
+        self.allow(Verb::List, from)?;
+        let mut copied = Copied::default();
+        self.copy_one_folder(from, to).await?;
+        copied.count += 1;
+        let mut waiting = if deep { vec![(from.clone(), to.clone())] } else { Vec::new() };
+        while let Some((folder, goal)) = waiting.pop() {
+            let mut listing = match self.list(&folder).await {
+                Ok(listing) => listing,
+                Err(error) => {
+                    copied.fail(goal, error);
+                    continue;
+                }
+            };
+            loop {
+                let entries = listing.next_page().await?;
+                if entries.is_empty() {
+                    break;
+                }
+                for entry in entries {
+                    if copied.count + copied.failed.len() >= most {
+                        let text = format!("more than {most} files and folders are not copied at once");
+                        return Err(Error::new(Kind::TooLarge, text));
+                    }
+                    let place = goal.join(entry.path.name())?;
+                    let outcome = match entry.node.kind {
+                        NodeKind::File => self.copy(&entry.path, &place, false).await.map(drop),
+                        NodeKind::Folder => self.copy_one_folder(&entry.path, &place).await,
+                    };
+                    match outcome {
+                        Ok(()) => {
+                            copied.count += 1;
+                            if entry.node.kind == NodeKind::Folder {
+                                waiting.push((entry.path, place));
+                            }
+                        }
+                        Err(error) => copied.fail(place, error),
+                    }
+                }
+            }
+        }
+        Ok(copied)
+    }
+
+    async fn copy_one_folder(&self, from: &TreePath, to: &TreePath) -> Result<()> {
+        self.perform(MakeFolder { path: to.clone() }).await?;
+        if self.properties(from).await?.is_empty() {
+            return Ok(());
+        }
+        self.perform(CopyProperties { from: from.clone(), to: to.clone() }).await
+    }
+}
+
+impl Copied {
+    fn fail(&mut self, place: TreePath, error: Error) {
+        if self.failed.len() < TOLD {
+            self.failed.push((place, error));
+        }
+    }
+}

@@ -1,0 +1,28 @@
+-- Format 4: locks that several share, and properties that WebDAV clients keep beside a file.
+-- The same tables, column by column, are in 004.sqlite.sql.
+
+ALTER TABLE locks RENAME TO locks_2;
+CREATE TABLE locks (               -- a lock on a path; several on one path only when all of them are shared
+    token         TEXT COLLATE "C" NOT NULL PRIMARY KEY,
+    path          TEXT COLLATE "C" NOT NULL,
+    deep          BOOLEAN NOT NULL,  -- all below it too
+    shared        BOOLEAN NOT NULL,
+    account       TEXT COLLATE "C" NOT NULL,
+    owner         TEXT COLLATE "C" NOT NULL,   -- XML: what the client said of itself
+    expires       BIGINT NOT NULL
+);
+INSERT INTO locks SELECT token, path, deep, FALSE, account, '', expires FROM locks_2;
+DROP TABLE locks_2;
+CREATE INDEX locks_path ON locks (path);
+-- Whoever takes a lock touches this row first, so that of two daemons one goes after the other.
+INSERT INTO meta (key, value) VALUES ('locks', '');
+
+CREATE TABLE properties (          -- what clients keep beside a file or folder (RFC 4918: dead properties)
+    space         TEXT COLLATE "C" NOT NULL,
+    path          TEXT COLLATE "C" NOT NULL,   -- inside the space, no leading slash; empty: its root
+    folder        TEXT COLLATE "C" NOT NULL,   -- the folder it is in; `/` for the root
+    name          TEXT COLLATE "C" NOT NULL,   -- {namespace}name
+    value         TEXT COLLATE "C" NOT NULL,   -- the whole element, XML
+    PRIMARY KEY (space, path, name)
+);
+CREATE INDEX properties_folder ON properties (space, folder, path);
