@@ -93,7 +93,7 @@ impl Visit<'_> {
 }
 
 /// Headers whose answers are for them alone.
-const PARTICULAR: [&str; 5] = ["if-match", "if-range", "origin", "range", "want-repr-digest"];
+const PARTICULAR: [&str; 6] = ["if", "if-match", "if-range", "origin", "range", "want-repr-digest"];
 
 /// Name of a caller's account, unless a guest.
 pub fn who(caller: &Caller) -> Option<&str> {
