@@ -42,8 +42,8 @@ fn a_folder_comes_as_zip_and_tar_that_programs_unpack() {
     let daemon = daemon("");
     let desk = tempfile::tempdir().unwrap();
     let long = format!("{}/{}.txt", "long folder name ".repeat(7).trim(), "x".repeat(120));
-    let files =
-        [("a.txt", &b"hello"[..]), ("sub/b \u{e9}.bin", &[7; 300_000]), ("sub/empty", b""), (long.as_str(), b"deep")];
+    let large = vec![7; 300_000];
+    let files = [("a.txt", &b"hello"[..]), ("sub/b \u{e9}.bin", &large), ("sub/empty", b""), (long.as_str(), b"deep")];
     for (name, body) in files {
         let url = name.split('/').map(|part| part.replace(' ', "%20").replace('\u{e9}', "%C3%A9")).collect::<Vec<_>>();
         put(&daemon, &format!("/in/d/{}", url.join("/")), body);
@@ -140,6 +140,9 @@ fn memchr(hay: &[u8], needle: &[u8]) -> bool {
     hay.windows(needle.len()).any(|one| one == needle)
 }
 
+/// What happens to a file, and how it is done.
+type Break = (&'static str, fn(&Path));
+
 #[test]
 fn what_goes_wrong_on_the_way_cuts_the_archive_off() {
     let daemon = daemon("");
@@ -148,7 +151,7 @@ fn what_goes_wrong_on_the_way_cuts_the_archive_off() {
     fs::create_dir_all(daemon.on_disk("/in/d")).unwrap();
     fs::write(daemon.on_disk("/in/d/a"), &large).unwrap();
     fs::write(daemon.on_disk("/in/d/b"), "b").unwrap();
-    let breaks: [(&str, fn(&Path)); 3] = [
+    let breaks: [Break; 3] = [
         ("shorter", |folder| fs::File::options().write(true).open(folder.join("a")).unwrap().set_len(1 << 20).unwrap()),
         ("written to", |folder| {
             let mut file = fs::File::options().append(true).open(folder.join("a")).unwrap();

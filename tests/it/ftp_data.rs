@@ -376,7 +376,7 @@ async fn what_the_kernel_moves_by_itself_is_counted_too() {
     let error = loop {
         match upload.soak(&receiver).await {
             Ok(soaked) => {
-                assert!(soaked.is_none_or(|soaked| !matches!(soaked.then, stoa::hub::Then::End)), "nothing stops it")
+                assert!(soaked.is_none_or(|soaked| !matches!(soaked.then, stoa::hub::Then::End)), "nothing stops it");
             }
             Err(error) => break error,
         }

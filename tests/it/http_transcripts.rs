@@ -258,8 +258,10 @@ impl Client {
                 let there = std::fs::read(world.disk(path)).map_err(|error| error.to_string())?;
                 same(&there, &unescape(&repeated(content))?)
             }
-            "F!" if world.disk(rest).exists() => Err("it is there".into()),
-            "F!" => Ok(()),
+            "F!" => match world.disk(rest).exists() {
+                true => Err("it is there".into()),
+                false => Ok(()),
+            },
             _ => Err("unknown step".into()),
         }
     }
@@ -435,15 +437,12 @@ fn repeated(text: &str) -> String {
             Some((what.repeat(count.parse().ok()?), behind))
         });
         whole.push_str(before);
-        match times {
-            Some((repeated, behind)) => {
-                whole.push_str(&repeated);
-                rest = behind;
-            }
-            None => {
-                whole.push('{');
-                rest = after;
-            }
+        if let Some((repeated, behind)) = times {
+            whole.push_str(&repeated);
+            rest = behind;
+        } else {
+            whole.push('{');
+            rest = after;
         }
     }
     whole + rest

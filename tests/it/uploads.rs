@@ -46,17 +46,15 @@ impl Said {
 
 /// The bytes of a request by Basic; `who` is empty for a guest.
 pub fn request(who: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
-    let mut text = format!("{method} {path} HTTP/1.1\r\nHost: stoa\r\nConnection: close\r\n");
+    let mut lines = vec![format!("{method} {path} HTTP/1.1"), "Host: stoa".into(), "Connection: close".into()];
     if !who.is_empty() {
-        text += &format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{who}:secret-{who}")));
+        lines.push(format!("Authorization: Basic {}", STANDARD.encode(format!("{who}:secret-{who}"))));
     }
     if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
-        text += &format!("Content-Length: {}\r\n", body.len());
+        lines.push(format!("Content-Length: {}", body.len()));
     }
-    for (name, value) in headers {
-        text += &format!("{name}: {value}\r\n");
-    }
-    [text.as_bytes(), b"\r\n", body].concat()
+    lines.extend(headers.iter().map(|(name, value)| format!("{name}: {value}")));
+    [lines.join("\r\n").as_bytes(), b"\r\n\r\n", body].concat()
 }
 
 pub fn connect(address: SocketAddr) -> TcpStream {
@@ -488,7 +486,7 @@ fn a_repeated_request_is_done_once_and_answered_alike() {
 fn cut(address: SocketAddr, whole: &[u8], at: usize) {
     let mut stream = connect(address);
     stream.write_all(&whole[..at]).unwrap();
-    if at % 2 == 0 {
+    if at.is_multiple_of(2) {
         let _ = stream.shutdown(Shutdown::Write);
         let _ = stream.read_to_end(&mut Vec::new());
     }

@@ -118,10 +118,14 @@ impl Entry {
         unmodified.extend_from_slice(b"HTTP/1.1 304 Not Modified\r\n");
         for (name, value) in response.headers().iter().filter(|(name, _)| *name != CONTENT_LENGTH) {
             let line = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
-            line.iter().for_each(|part| head.extend_from_slice(part));
+            for part in &line {
+                head.extend_from_slice(part);
+            }
             // RFC 9110 §15.4.5: what describes the content stays away.
             if !name.as_str().starts_with("content-") && *name != ACCEPT_RANGES {
-                line.iter().for_each(|part| unmodified.extend_from_slice(part));
+                for part in &line {
+                    unmodified.extend_from_slice(part);
+                }
             }
         }
         let lines = OK.len()..head.len();

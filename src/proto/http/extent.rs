@@ -149,9 +149,10 @@ impl Chunks {
             (Place::DataCr, b'\r') => Place::DataLf,
             (Place::DataLf, b'\n') => Place::Size,
             (Place::TrailerStart, b'\r') => Place::LastLf,
-            (Place::TrailerStart, b'!'..=b'~') => self.aside(Place::Trailer)?,
+            (Place::TrailerStart, b'!'..=b'~') | (Place::Trailer, b'\t' | b' '..=b'~' | 0x80..) => {
+                self.aside(Place::Trailer)?
+            }
             (Place::Trailer, b'\r') => Place::TrailerLf,
-            (Place::Trailer, b'\t' | b' '..=b'~' | 0x80..) => self.aside(Place::Trailer)?,
             (Place::TrailerLf, b'\n') => Place::TrailerStart,
             (Place::LastLf, b'\n') => Place::Over,
             _ => return Err(wrong("the chunks of the body cannot be read")),
