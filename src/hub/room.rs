@@ -105,6 +105,15 @@ impl Caller {
         self.check_room(&view, space, &rel, false, Some(size)).await.map(drop)
     }
 
+    /// Is more free on the disk than must stay free? Others fill it too.
+    pub(super) async fn disk_has_room(&self, space: &Space) -> Result<()> {
+        let keep_free = self.hub().view().settings.storage.keep_free.0;
+        match space.volume.room().await?.free >= keep_free {
+            true => Ok(()),
+            false => Err(disk_full()),
+        }
+    }
+
     /// Room under the quota (for this one file) and on the disk, checked against the announced size.
     pub(super) async fn check_room(
         &self,
@@ -243,7 +252,7 @@ pub(super) fn one_file(view: &View, size: Option<u64>) -> Result<()> {
 }
 
 /// The disk has no room left.
-pub(super) fn disk_full() -> Error {
+fn disk_full() -> Error {
     Error::new(Kind::Full, "the server's disk is full: tell its administrator")
 }
 

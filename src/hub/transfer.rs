@@ -14,7 +14,7 @@ use crate::hub::once::OnceKey;
 use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
 use crate::hub::put::{Closing, Put, PutFile};
-use crate::hub::room::{Ceiling, disk_full};
+use crate::hub::room::Ceiling;
 use crate::hub::settings::Overwrite;
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
@@ -299,15 +299,7 @@ impl Work {
             return Ok(());
         }
         self.unchecked = 0;
-        self.disk_has_room().await
-    }
-
-    async fn disk_has_room(&self) -> Result<()> {
-        let keep_free = self.caller.hub().view().settings.storage.keep_free.0;
-        match self.space.volume.room().await?.free >= keep_free {
-            true => Ok(()),
-            false => Err(disk_full()),
-        }
+        self.caller.disk_has_room(&self.space).await
     }
 
     async fn commit_file(&mut self) -> Result<Receipt> {

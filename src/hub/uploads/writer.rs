@@ -10,7 +10,7 @@ use super::{About, Running, Turn, gone};
 use crate::error::{Error, Kind, Result};
 use crate::hub::path::TreePath;
 use crate::hub::put::{Closing, Content, Put, PutFile};
-use crate::hub::room::{Ceiling, disk_full};
+use crate::hub::room::Ceiling;
 use crate::hub::transfer::Receipt;
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
@@ -248,15 +248,7 @@ impl Work {
             row.expires = expires;
         });
         self.unkept = 0;
-        self.disk_has_room().await
-    }
-
-    async fn disk_has_room(&self) -> Result<()> {
-        let keep_free = self.caller.hub().view().settings.storage.keep_free.0;
-        match self.space.volume.room().await?.free >= keep_free {
-            true => Ok(()),
-            false => Err(disk_full()),
-        }
+        self.caller.disk_has_room(&self.space).await
     }
 
     /// The SHA-256 of all of it, which must be the one announced.
