@@ -111,7 +111,8 @@ impl Hub {
                 outcome => self.finish_alone(settling, outcome),
             }
         }
-        if on == On::OwnThread && quick.iter().map(|act| act.promised.len()).sum::<usize>() <= HERE {
+        let few = quick.iter().map(|act| act.promised.len()).sum::<usize>() <= HERE;
+        if on == On::OwnThread && few && quick.iter().flat_map(|act| &act.promised).all(is_near) {
             let outcomes = quick.iter().map(publish_here).collect();
             return self.answer_group(quick, outcomes);
         }
@@ -213,6 +214,11 @@ impl Drop for Leader {
 /// Moves whole folders: others need not wait for that.
 fn is_quick(one: &Promised) -> bool {
     !matches!(one.planned.change, Change::RemoveFolder { .. } | Change::Rename { .. })
+}
+
+/// On a disk of this machine: a share that hangs must not hang every commit.
+fn is_near(one: &Promised) -> bool {
+    one.planned.space.volume.is_near()
 }
 
 /// Publishes for one act on this thread.

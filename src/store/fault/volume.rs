@@ -173,6 +173,10 @@ impl Volume for FaultyVolume {
         self.fault.after(way, outcome)
     }
 
+    fn is_near(&self) -> bool {
+        self.inner.is_near()
+    }
+
     fn publish_here(&self, change: &Change, body: Option<Bytes>) -> Option<Result<Option<Node>>> {
         let way = match self.fault.before(VolumePoint::Publish) {
             Ok(way) => way,

@@ -191,9 +191,15 @@ pub trait Volume: Send + Sync + 'static {
     /// Does the change. Returns the node that is now there, for `Put`, `Rename` and `SetModified`.
     async fn publish(&self, change: &Change, body: Option<Bytes>) -> Result<Option<Node>>;
 
-    /// Does the change on this thread, which may wait for a disk; `None`: not possible here, [`Volume::publish`] it.
+    /// Does the change on this thread, which may wait for a disk, and which others wait for; `None`: not possible here, [`Volume::publish`]
+    /// it. Asked of volumes that say [`Volume::is_near`].
     fn publish_here(&self, _change: &Change, _body: Option<Bytes>) -> Option<Result<Option<Node>>> {
         None
+    }
+
+    /// Is it on a disk of this machine? One that is far away may keep its caller waiting for ever.
+    fn is_near(&self) -> bool {
+        false
     }
 
     /// Does several changes in order, each with an outcome of its own.

@@ -258,7 +258,7 @@ mod tests {
     use super::*;
     use crate::store::catalog::sql::transaction;
     use crate::store::catalog::sqlite::Sqlite;
-    use crate::store::catalog::{Batch, Edit};
+    use crate::store::catalog::{Batch, Edit, Engine as _, On};
     use crate::store::{Expect, FileRow, IntentRow};
 
     fn writer(folder: &tempfile::TempDir) -> Writer {
@@ -301,6 +301,21 @@ mod tests {
             let there: i64 = writer.connection.query_row(sql, [path], |row| row.get(0)).expect("a count");
             assert_eq!(there == 1, outcome.is_ok() && *path != "-");
         }
+    }
+
+    #[tokio::test]
+    async fn what_follows_a_commit_may_break_and_the_next_commit_is_done() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let settings = crate::store::CatalogSettings::default();
+        let open = Sqlite::open(&folder.path().join("catalog.db"), "one", &settings).expect("a catalog");
+        let (tell, told) = std::sync::mpsc::channel();
+        let then = move |outcomes: Vec<Result<()>>, on| {
+            let _ = tell.send((outcomes.iter().all(Result::is_ok), on));
+            panic!("on purpose");
+        };
+        open.commit_then(vec![put("a")], Box::new(then)).await;
+        assert_eq!(told.recv(), Ok((true, On::OwnThread)));
+        assert!(open.commit(vec![put("b")]).await.iter().all(Result::is_ok));
     }
 
     #[test]

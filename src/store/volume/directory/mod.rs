@@ -58,6 +58,8 @@ struct Inner {
     stamps: Stamps,
     /// Nothing here is ever waited for: the file system is memory.
     memory: bool,
+    /// The file system is on a disk of this machine, or in its memory.
+    near: bool,
 }
 
 impl Directory {
@@ -85,8 +87,9 @@ impl Directory {
         let staging = if device_of(&outside)? == home { outside } else { stage_inside(root, &fd)? };
         let staging = Arc::new(Staging::new(staging));
         remove::clear_leftovers(&staging)?;
-        let (stamps, memory) = (Stamps::new(is_local(&fd)), in_memory(&fd));
-        let inner = Inner { root: Root::new(fd, lookups), staging, listings: Listings::default(), stamps, memory };
+        let (near, memory) = (is_local(&fd), in_memory(&fd));
+        let (stamps, listings) = (Stamps::new(near), Listings::default());
+        let inner = Inner { root: Root::new(fd, lookups), staging, listings, stamps, memory, near };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -205,6 +208,10 @@ impl Volume for Directory {
 
     fn publish_here(&self, change: &Change, body: Option<Bytes>) -> Option<Result<Option<Node>>> {
         Some(self.inner.publish(change, body, &mut Nearby::default()))
+    }
+
+    fn is_near(&self) -> bool {
+        self.inner.near
     }
 
     async fn publish_each(&self, changes: Vec<(Change, Option<Bytes>)>) -> Vec<Result<Option<Node>>> {
