@@ -308,7 +308,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let settings = crate::store::CatalogSettings::default();
         let open = Sqlite::open(&folder.path().join("catalog.db"), "one", &settings).expect("a catalog");
-        let (tell, told) = std::sync::mpsc::channel();
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
         let then = move |outcomes: Vec<Result<()>>, on| {
             let _ = tell.send((outcomes.iter().all(Result::is_ok), on));
             panic!("on purpose");
