@@ -45,6 +45,7 @@ mod net;
 mod pop3;
 mod post;
 mod postgres;
+mod prefix;
 mod proof;
 mod recipients;
 mod replay;

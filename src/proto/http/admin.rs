@@ -10,6 +10,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use crate::error::Result;
 use crate::net::Handler;
 use crate::proto::http::Door;
+use crate::proto::http::base::Base;
 use crate::proto::http::body::{Note, Outgoing};
 use crate::proto::http::reply::{self, Refusal};
 use crate::proto::http::serve::{Connection, Site};
@@ -62,7 +63,8 @@ impl Site for Health {
             true => self.page(path),
             false => Err(Refusal::method("GET, HEAD")),
         };
-        let response = answer.unwrap_or_else(|refusal| reply::render(refusal, &parts, None, false, false));
+        let response =
+            answer.unwrap_or_else(|refusal| reply::render(refusal, &parts, &Base::default(), None, false, false));
         visit::finish(response, &parts.method, note)
     }
 }

@@ -61,7 +61,7 @@ pub async fn post(visit: &mut Visit<'_>, folder: &TreePath, note: &mut Note) -> 
     if let Some(reader) = Reader::new(&kind) {
         let receipts = files(visit, folder, reader, note).await?;
         if reply::wants(visit.headers(), "application/json") {
-            let list: Vec<_> = receipts.iter().map(receipt::value).collect();
+            let list: Vec<_> = receipts.iter().map(|one| receipt::value(&visit.rules.base, one)).collect();
             let text = format!("{}\n", serde_json::json!({ "files": list }));
             let mut response = reply::typed(Outgoing::whole(text), "application/json");
             *response.status_mut() = StatusCode::CREATED;

@@ -3,10 +3,9 @@
 use hyper::Response;
 use maud::{Markup, html};
 
-use crate::hub::TreePath;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::visit::{Visit, who};
-use crate::proto::http::{page, reply, target};
+use crate::proto::http::{page, reply};
 
 /// The addresses of this server, as the browser that asks reached it.
 struct Place {
@@ -25,7 +24,7 @@ impl Place {
         Self {
             host: host.filter(safe).unwrap_or("this-server").to_owned(),
             secure: visit.caller.origin().secure,
-            folder: start(&visit.caller.start()),
+            folder: visit.rules.base.url(&visit.caller.start(), true),
             name: who(&visit.caller).unwrap_or("NAME").to_owned(),
         }
     }
@@ -48,14 +47,10 @@ impl Place {
     }
 }
 
-fn start(path: &TreePath) -> String {
-    target::url(path, true)
-}
-
 /// Answers `GET` and `HEAD`.
 pub fn send(visit: &Visit<'_>) -> Response<Outgoing> {
     let place = Place::of(visit);
-    reply::html(page::framed("Connect", who(&visit.caller), &main(&place)))
+    reply::html(page::framed(&visit.rules.base, "Connect", who(&visit.caller), &main(&place)))
 }
 
 fn main(place: &Place) -> Markup {

@@ -64,20 +64,21 @@ impl Express {
     /// A response that is exact for whoever asks.
     pub fn ready(&self, seen: &Plain<'_>, connection: &Connection, guest: &Caller) -> Option<Reply> {
         let started = Instant::now();
-        let caller = signin::known(&self.hub, connection, seen.authorization, seen.cookie)?;
+        let target = self.rules.base.inside(seen.target)?;
+        let caller = signin::known(&self.hub, connection, seen.authorization, seen.cookie, &self.rules.base)?;
         let audience = Audience {
             site: self.rules.sites.number(seen.host)?,
             account: caller.is_some(),
             secure: connection.origin.secure,
             codings: seen.codings.map_or(Some(0), coding::plain)?,
         };
-        let entry = self.cache.find(audience, seen.target)?;
+        let entry = self.cache.find(audience, target)?;
         if matches!(entry.content, Content::File(..)) && !connection.lent.is_able() {
             return None;
         }
         if !entry.held().is_for(caller.as_ref().unwrap_or(guest)) {
             if entry.held().is_past() {
-                self.cache.forget(audience, seen.target, &entry);
+                self.cache.forget(audience, target, &entry);
             }
             return None;
         }

@@ -10,11 +10,12 @@ use hyper::header;
 
 use crate::error::{Error, Kind};
 use crate::hub::{Entry, Listing, NodeKind, TreePath, Verb};
+use crate::proto::http::base::Base;
 use crate::proto::http::body::{Flow, Outgoing};
 use crate::proto::http::page::{self, Folder, Order, Sum};
 use crate::proto::http::reply::{self, Answer};
 use crate::proto::http::visit::{Visit, who};
-use crate::proto::http::{condition, date, target};
+use crate::proto::http::{condition, date};
 
 /// A folder up to this many entries is sorted as asked; a larger one comes in the order of its names.
 const SORTED: usize = 2_000;
@@ -50,6 +51,7 @@ pub async fn send(visit: &Visit<'_>, path: &TreePath) -> Answer {
     let (head, tail, kind) = match format {
         Format::Html => {
             let folder = Folder {
+                base: &visit.rules.base,
                 path,
                 who: who(&visit.caller),
                 rights,
@@ -67,7 +69,8 @@ pub async fn send(visit: &Visit<'_>, path: &TreePath) -> Answer {
         }
         Format::Text => (String::new(), String::new(), "text/plain; charset=utf-8"),
     };
-    let flow = Pages { format, head: Some(head), entries, listing, tail: Some(tail), first: true };
+    let base = visit.rules.base.clone();
+    let flow = Pages { base, format, head: Some(head), entries, listing, tail: Some(tail), first: true };
     let body = if visit.is_get() { Outgoing::flow(flow, None) } else { Outgoing::empty() };
     let mut response = reply::typed(body, kind);
     reply::set(&mut response, header::VARY, "Accept");
@@ -140,6 +143,7 @@ fn sorted(mut entries: Vec<Entry>, order: Order) -> Vec<Entry> {
 
 /// A listing on its way out.
 struct Pages {
+    base: Base,
     format: Format,
     head: Option<String>,
     entries: Vec<Entry>,
@@ -162,7 +166,7 @@ impl Flow for Pages {
             self.listing = None;
         }
         match self.format {
-            Format::Html => text.push_str(&page::rows(&entries)),
+            Format::Html => text.push_str(&page::rows(&self.base, &entries)),
             Format::Json => self.json(&entries, &mut text),
             Format::Text => names(&entries, &mut text),
         }
@@ -187,7 +191,7 @@ impl Pages {
                 "size": entry.node.size,
                 "modified": date::rfc3339(entry.node.modified),
                 "etag": if folder { None } else { Some(condition::etag(entry.node.tag)) },
-                "url": target::url(&entry.path, folder),
+                "url": self.base.url(&entry.path, folder),
                 "rights": rights.split_whitespace().collect::<Vec<_>>(),
             });
             let _ = write!(text, "{value}");

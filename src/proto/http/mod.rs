@@ -4,6 +4,7 @@
 
 pub mod admin;
 mod archive;
+mod base;
 mod body;
 mod cache;
 mod change;

@@ -6,8 +6,9 @@ use hyper::{Response, StatusCode, header};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::hub::{Entry, NodeKind, TreePath, Verb, Verbs};
+use crate::proto::http::base::Base;
 use crate::proto::http::body::Outgoing;
-use crate::proto::http::{date, mime, reply, target};
+use crate::proto::http::{date, mime, reply};
 use crate::units::ByteSize;
 
 const STYLE: &str = include_str!("../../../web/stoa.css");
@@ -44,6 +45,7 @@ impl Order {
 
 /// What a folder's page shows beside its rows.
 pub struct Folder<'a> {
+    pub base: &'a Base,
     pub path: &'a TreePath,
     pub who: Option<&'a str>,
     pub rights: Verbs,
@@ -119,7 +121,7 @@ impl<'a> Bar<'a> {
     }
 }
 
-fn shell(title: &str, bar: Bar<'_>, main: &Markup) -> Markup {
+fn shell(base: &Base, title: &str, bar: Bar<'_>, main: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -129,20 +131,20 @@ fn shell(title: &str, bar: Bar<'_>, main: &Markup) -> Markup {
                 meta name="color-scheme" content="light dark";
                 title { (title) " · Stoa" }
                 link rel="icon" href=(ICON);
-                link rel="stylesheet" href=(*STYLE_URL);
+                link rel="stylesheet" href={ (base) (*STYLE_URL) };
             }
             body {
                 header.bar {
-                    a.brand href="/" { (PreEscaped(LOGO)) span { "Stoa" } }
+                    a.brand href={ (base) "/" } { (PreEscaped(LOGO)) span { "Stoa" } }
                     @match bar {
-                        Bar::Account(name) => form.account method="post" action="/-/logout" {
-                            a href="/-/connect" { "Connect" }
+                        Bar::Account(name) => form.account method="post" action={ (base) "/-/logout" } {
+                            a href={ (base) "/-/connect" } { "Connect" }
                             span.who { (name) }
                             button.quiet { "Sign out" }
                         },
                         Bar::Guest => nav.account {
-                            a href="/-/connect" { "Connect" }
-                            a href="/-/login" { "Sign in" }
+                            a href={ (base) "/-/connect" } { "Connect" }
+                            a href={ (base) "/-/login" } { "Sign in" }
                         },
                         Bar::Plain => {}
                     }
@@ -154,18 +156,19 @@ fn shell(title: &str, bar: Bar<'_>, main: &Markup) -> Markup {
 }
 
 /// A page of text in the usual frame.
-pub fn framed(title: &str, who: Option<&str>, main: &Markup) -> Markup {
-    shell(title, Bar::of(who, Bar::Guest), main)
+pub fn framed(base: &Base, title: &str, who: Option<&str>, main: &Markup) -> Markup {
+    shell(base, title, Bar::of(who, Bar::Guest), main)
 }
 
 /// The sign-in page.
-pub fn login(next: &str, message: Option<&str>) -> Markup {
+pub fn login(base: &Base, next: &str, message: Option<&str>) -> Markup {
     shell(
+        base,
         "Sign in",
         Bar::Plain,
         &html! {
             main.narrow {
-                form.card method="post" action="/-/login" {
+                form.card method="post" action={ (base) "/-/login" } {
                     h1 { "Sign in" }
                     @if let Some(text) = message { p.error role="alert" { (text) } }
                     label { "Name" input name="name" autocomplete="username" autocapitalize="none" spellcheck="false" required autofocus; }
@@ -179,9 +182,10 @@ pub fn login(next: &str, message: Option<&str>) -> Markup {
 }
 
 /// A page that says no.
-pub fn refusal(status: StatusCode, text: &str, who: Option<&str>) -> Markup {
+pub fn refusal(base: &Base, status: StatusCode, text: &str, who: Option<&str>) -> Markup {
     let title = status.canonical_reason().unwrap_or("Error");
     shell(
+        base,
         title,
         Bar::of(who, Bar::Plain),
         &html! {
@@ -191,8 +195,8 @@ pub fn refusal(status: StatusCode, text: &str, who: Option<&str>) -> Markup {
                     h1 { (title) }
                     p { (sentence(text)) }
                     nav.actions {
-                        a.button href="/" { "Go to the start" }
-                        @if who.is_none() && status != StatusCode::TOO_MANY_REQUESTS { a.button href="/-/login" { "Sign in" } }
+                        a.button href={ (base) "/" } { "Go to the start" }
+                        @if who.is_none() && status != StatusCode::TOO_MANY_REQUESTS { a.button href={ (base) "/-/login" } { "Sign in" } }
                     }
                 }
             }
@@ -210,13 +214,14 @@ pub fn sentence(text: &str) -> String {
 pub fn folder(folder: &Folder<'_>) -> (String, String) {
     let name = if folder.path.is_root() { "Files" } else { folder.path.name() };
     let page = shell(
+        folder.base,
         name,
         Bar::of(folder.who, Bar::Guest),
         &html! {
             (PreEscaped(SYMBOLS))
             main {
                 div.top {
-                    (crumbs(folder.path))
+                    (crumbs(folder))
                     (tools(folder))
                 }
                 @if let Some(text) = &folder.notice { p.notice role="status" { (text) } }
@@ -239,17 +244,17 @@ pub fn folder(folder: &Folder<'_>) -> (String, String) {
     }
 }
 
-fn crumbs(path: &TreePath) -> Markup {
+fn crumbs(folder: &Folder<'_>) -> Markup {
     let mut here = TreePath::root();
     let mut links = Vec::new();
-    for part in path.parts() {
+    for part in folder.path.parts() {
         here = here.join(part).unwrap_or(here);
-        links.push((part.to_owned(), target::url(&here, true)));
+        links.push((part.to_owned(), folder.base.url(&here, true)));
     }
     let last = links.len();
     html! {
         nav.crumbs aria-label="Folder" {
-            @if last == 0 { h1 { "Files" } } @else { a href="/" { "Files" } }
+            @if last == 0 { h1 { "Files" } } @else { a href={ (folder.base) "/" } { "Files" } }
             @for (at, (name, url)) in links.iter().enumerate() {
                 span.sep aria-hidden="true" { "/" }
                 @if at + 1 == last { h1 { (name) } } @else { a href=(url) { (name) } }
@@ -292,7 +297,7 @@ fn column(order: Option<Order>, by: &str, title: &str, class: &str) -> Markup {
 
 /// Forms behind two buttons; `name` makes the browser open one at a time.
 fn tools(folder: &Folder<'_>) -> Markup {
-    let here = target::url(folder.path, true);
+    let here = folder.base.url(folder.path, true);
     let listed = !folder.denied && !folder.sum.is_some_and(Sum::is_empty);
     html! {
         div.tools {
@@ -334,7 +339,7 @@ fn adding(here: &str) -> Markup {
 /// What can be done with the rows that are chosen; the style sheet shows it when there are any.
 fn picked(folder: &Folder<'_>) -> Markup {
     html! {
-        form.picked id="picked" method="post" action=(target::url(folder.path, true)) {
+        form.picked id="picked" method="post" action=(folder.base.url(folder.path, true)) {
             span { "Chosen:" }
             button name="do" value="zip" { "Get .zip" }
             button name="do" value="tar" { "Get .tar" }
@@ -350,15 +355,15 @@ fn picked(folder: &Folder<'_>) -> Markup {
 }
 
 /// Rows of a folder.
-pub fn rows(entries: &[Entry]) -> String {
-    html! { @for entry in entries { (row(entry)) } }.into_string()
+pub fn rows(base: &Base, entries: &[Entry]) -> String {
+    html! { @for entry in entries { (row(base, entry)) } }.into_string()
 }
 
-fn row(entry: &Entry) -> Markup {
+fn row(base: &Base, entry: &Entry) -> Markup {
     let folder = entry.node.kind == NodeKind::Folder;
     let name = entry.path.name();
-    let url = target::url(&entry.path, folder);
-    let parent = entry.path.parent().map_or_else(|| "/".to_owned(), |parent| target::url(&parent, true));
+    let url = base.url(&entry.path, folder);
+    let parent = base.url(&entry.path.parent().unwrap_or_else(TreePath::root), true);
     html! {
         tr {
             td.pick { label { input type="checkbox" name="name" value=(name) form="picked" aria-label={ "Choose " (name) }; } }
@@ -440,7 +445,9 @@ mod tests {
     #[test]
     fn a_name_cannot_become_markup() {
         let path = TreePath::parse("/<script>alert(1)<!--rows-->").unwrap();
+        let base = Base::default();
         let folder = Folder {
+            base: &base,
             path: &path,
             who: Some("<b>"),
             rights: Verbs::EDIT,
@@ -455,7 +462,7 @@ mod tests {
             assert!(!head.contains(text) && !tail.contains(text), "{text}");
         }
         assert!(tail.contains("1 folder, 2 files, 4 KiB"));
-        assert!(!login("\"><script>", None).into_string().contains("<script>"));
+        assert!(!login(&base, "\"><script>", None).into_string().contains("<script>"));
     }
 
     #[test]

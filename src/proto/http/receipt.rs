@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind};
 use crate::hub::{OnceKey, OnceTurn, Receipt};
+use crate::proto::http::base::Base;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::reply::{self, Refusal};
 use crate::proto::http::visit::Visit;
@@ -22,7 +23,7 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 pub fn answer(visit: &Visit<'_>, receipt: &Receipt) -> Response<Outgoing> {
     let json = reply::wants(visit.headers(), "application/json");
     let mut response = match json {
-        true => reply::typed(Outgoing::whole(format!("{}\n", value(receipt))), "application/json"),
+        true => reply::typed(Outgoing::whole(format!("{}\n", value(&visit.rules.base, receipt))), "application/json"),
         false => reply::bare(StatusCode::NO_CONTENT),
     };
     if receipt.created {
@@ -51,10 +52,10 @@ pub fn head(response: &mut Response<Outgoing>, receipt: &Receipt) {
 }
 
 /// The receipt as JSON.
-pub fn value(receipt: &Receipt) -> Value {
+pub fn value(base: &Base, receipt: &Receipt) -> Value {
     json!({
         "path": receipt.path.to_string(),
-        "url": target::url(&receipt.path, false),
+        "url": base.url(&receipt.path, false),
         "bytes": receipt.bytes,
         "created": receipt.created,
         "modified": date::rfc3339(receipt.modified),

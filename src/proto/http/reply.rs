@@ -7,6 +7,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Response, StatusCode};
 
 use crate::error::{Error, Kind};
+use crate::proto::http::base::Base;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::express::end_of_head;
 use crate::proto::http::{dav, page, sites, target};
@@ -114,7 +115,14 @@ impl From<Error> for Refusal {
 /// The refusal as a response: a page for a browser, a sentence for anything else, the way to the sign-in page for a
 /// browser that is not signed in. `basic` says whether a Basic password would be taken on this connection, `bare` that nothing of
 /// ours is under this name.
-pub fn render(refusal: Refusal, request: &Parts, who: Option<&str>, basic: bool, bare: bool) -> Response<Outgoing> {
+pub fn render(
+    refusal: Refusal,
+    request: &Parts,
+    base: &Base,
+    who: Option<&str>,
+    basic: bool,
+    bare: bool,
+) -> Response<Outgoing> {
     let html = wants(&request.headers, "text/html");
     let reading = request.method == Method::GET || request.method == Method::HEAD;
     if refusal.status == StatusCode::UNAUTHORIZED && html && reading && who.is_none() && !bare {
@@ -122,8 +130,8 @@ pub fn render(refusal: Refusal, request: &Parts, who: Option<&str>, basic: bool,
         return see_other(&format!("/-/login?next={}", target::escape(next)));
     }
     let mut response = match &refusal.because {
-        _ if html && bare => sites::refusal(refusal.status, &refusal.text),
-        _ if html => self::html(page::refusal(refusal.status, &refusal.text, who)),
+        _ if html && bare => sites::refusal(base, refusal.status, &refusal.text),
+        _ if html => self::html(page::refusal(base, refusal.status, &refusal.text, who)),
         Some(because) => dav::error_body(because, &refusal.text),
         None => text(format!("{}\n", refusal.text)),
     };

@@ -11,6 +11,7 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use crate::error::Kind;
 use crate::hub::{Caller, Hub, NodeKind, TreePath};
+use crate::proto::http::base::Way;
 use crate::proto::http::body::{Intake, Note, Outgoing};
 use crate::proto::http::cache::Entry;
 use crate::proto::http::express::Express;
@@ -41,8 +42,9 @@ const LONGEST_NOTED: usize = 8 << 10;
 #[async_trait]
 impl Site for Tree {
     async fn answer(&self, request: Request<Incoming>, connection: &Arc<Connection>) -> Response<Outgoing> {
-        let (parts, body) = request.into_parts();
-        let Rules { settings, sites, .. } = &*self.rules;
+        let (mut parts, body) = request.into_parts();
+        let Rules { settings, sites, base, .. } = &*self.rules;
+        let way = base.enter(&mut parts.uri);
         let intake = Intake::new(body, connection).at_most(settings.body_size.0);
         let arrival = Arrival::of(&parts, connection, settings.forwarded);
         let path = parts.uri.path().chars().take(LONGEST_NOTED).collect();
@@ -51,7 +53,7 @@ impl Site for Tree {
         let number = sites.number(arrival.host.as_bytes());
         let site = number.and_then(|number| sites.get(number));
         let cors = site.map_or(&self.rules.cors, |site| &site.cors);
-        let answer = match self.refuse(&parts, &arrival, number, &intake) {
+        let answer = match self.refuse(&parts, &arrival, way, number, &intake) {
             Some(answer) => answer,
             None => match cors.preflight(&parts) {
                 Some(response) => Ok(response),
@@ -62,11 +64,12 @@ impl Site for Tree {
             let who = (!note.account.is_empty()).then_some(note.account.as_str());
             let basic = signin::basic_allowed(&arrival.origin, settings.basic_in_clear);
             let bare = site.is_some_and(|site| !site.settings.own_pages);
-            reply::render(refusal, &parts, who, basic, bare)
+            reply::render(refusal, &parts, base, who, basic, bare)
         });
         let mut response = visit::finish(response, &parts.method, note);
         cors.tell(&parts.headers, &mut response);
         self.secure(&arrival, site, &mut response);
+        base.leave(response.headers_mut());
         self.keep(&parts, &mut response);
         response
     }
@@ -104,8 +107,15 @@ impl Tree {
         }
     }
 
-    /// What is answered whoever asks: too long, too large, nobody's name, the wrong scheme.
-    fn refuse(&self, parts: &Parts, arrival: &Arrival, number: Option<u16>, intake: &Intake) -> Option<Answer> {
+    /// What is answered whoever asks: too long, too large, nobody's name, the wrong scheme, outside.
+    fn refuse(
+        &self,
+        parts: &Parts,
+        arrival: &Arrival,
+        way: Way,
+        number: Option<u16>,
+        intake: &Intake,
+    ) -> Option<Answer> {
         let settings = &self.rules.settings;
         let whole = parts.uri.path_and_query().map_or("", |whole| whole.as_str());
         if whole.len() as u64 > settings.uri_length.0 {
@@ -129,10 +139,14 @@ impl Tree {
             let words = "this server has nothing under that name ([http] hosts, [[site]] host)";
             return Some(Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, words)));
         }
-        if settings.redirect_to_https && !arrival.origin.secure && parts.uri.path() != "/-/health" {
-            return Some(to_https(arrival, settings.https_port, whole));
+        if way == Way::Out {
+            return Some(Err(Refusal::missing()));
         }
-        None
+        if settings.redirect_to_https && !arrival.origin.secure && parts.uri.path() != "/-/health" {
+            return Some(to_https(arrival, settings.https_port, &format!("{}{whole}", self.rules.base)));
+        }
+        let reading = parts.method == Method::GET || parts.method == Method::HEAD;
+        (way == Way::Slash && reading).then(|| Ok(reply::moved(StatusCode::PERMANENT_REDIRECT, whole)))
     }
 
     async fn route(
@@ -165,9 +179,7 @@ impl Tree {
                 Some(Target::Own(_)) | None => {}
             }
         }
-        let settings = &self.rules.settings;
-        let asker =
-            signin::identify(&self.hub, connection, &arrival.origin, &parts.headers, settings.basic_in_clear).await?;
+        let asker = signin::identify(&self.hub, connection, &arrival.origin, &parts.headers, &self.rules).await?;
         if !asker.caller.is_guest() {
             asker.caller.name().clone_into(&mut note.account);
             connection.permit.lock().account(asker.caller.name())?;
@@ -203,7 +215,7 @@ impl Tree {
             (["login"], "GET" | "HEAD") => {
                 let next = visit.query("next").unwrap_or_default();
                 match visit.caller.is_guest() {
-                    true => Ok(reply::html(page::login(&next, None))),
+                    true => Ok(reply::html(page::login(&self.rules.base, &next, None))),
                     false => Ok(reply::see_other(&onward(&next, &visit.caller))),
                 }
             }
@@ -227,7 +239,7 @@ impl Tree {
             Err(error) if matches!(error.kind(), Kind::Unauthenticated | Kind::Throttled | Kind::Invalid) => {
                 let throttled = error.kind() == Kind::Throttled;
                 let text = if throttled { error.public() } else { "The name or the password is not right." };
-                let mut response = reply::html(page::login(next, Some(text)));
+                let mut response = reply::html(page::login(&self.rules.base, next, Some(text)));
                 *response.status_mut() =
                     if throttled { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::UNAUTHORIZED };
                 // A 401 names a scheme; browsers do not ask for a Bearer token, so the page is shown.
@@ -239,7 +251,11 @@ impl Tree {
         caller.name().clone_into(&mut note.account);
         let opening = self.hub.open_session(&caller).await?;
         let mut response = reply::see_other(&onward(next, &caller));
-        reply::set(&mut response, header::SET_COOKIE, &signin::cookie(&origin, &opening.token, opening.seconds));
+        reply::set(
+            &mut response,
+            header::SET_COOKIE,
+            &signin::cookie(&origin, &self.rules.base, &opening.token, opening.seconds),
+        );
         Ok(response)
     }
 
@@ -248,7 +264,8 @@ impl Tree {
             self.hub.close_session(token).await?;
         }
         let mut response = reply::see_other("/-/login");
-        reply::set(&mut response, header::SET_COOKIE, &signin::cookie(visit.caller.origin(), "", 0));
+        let over = signin::cookie(visit.caller.origin(), &self.rules.base, "", 0);
+        reply::set(&mut response, header::SET_COOKIE, &over);
         Ok(response)
     }
 }

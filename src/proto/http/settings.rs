@@ -7,6 +7,7 @@ use hyper::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result};
+use crate::proto::http::base::Base;
 use crate::proto::http::coding::Coding;
 use crate::proto::http::cors::Cors;
 use crate::proto::http::forwarded::Dialect;
@@ -47,6 +48,8 @@ pub struct Settings {
     pub hsts: Span,
     /// The port that `redirect_to_https` leads to.
     pub https_port: u16,
+    /// The path below which a proxy shows this server: `/files`.
+    pub prefix: String,
     /// Send `a.css.br`, `.zst` or `.gz` in the place of `a.css` to whoever takes it.
     pub precompressed: bool,
     /// Answer requests without TLS with the way to the same place by TLS.
@@ -83,6 +86,7 @@ impl Default for Settings {
             head_lines: 100,
             hsts: Span(Duration::from_hours(24 * 180)),
             https_port: 443,
+            prefix: String::new(),
             precompressed: true,
             redirect_to_https: false,
             uri_length: ByteSize(8 << 10),
@@ -136,6 +140,8 @@ impl CacheRules {
 /// Settings read once: what every request is answered by.
 pub struct Rules {
     pub settings: Settings,
+    /// What stands before every path.
+    pub base: Base,
     pub cache: CacheRules,
     pub codings: Vec<Coding>,
     pub cors: Cors,
@@ -175,6 +181,7 @@ impl Rules {
             seconds => HeaderValue::from_str(&format!("max-age={seconds}")).ok(),
         };
         Ok(Self {
+            base: Base::new(&settings.prefix)?,
             cache: CacheRules::new(&settings.cache_rules)?,
             codings,
             cors: Cors::new(&settings.cors)?,
@@ -229,6 +236,7 @@ mod tests {
         };
         assert!(said(|it| it.compress = vec!["lzma".into()]).contains("lzma"));
         assert!(said(|it| it.compress_level = 12).contains("12"));
+        assert!(said(|it| it.prefix = "files".into()).contains("files"));
         assert!(said(|it| it.head_size = ByteSize(1)).contains("head_size"));
         assert!(said(|it| it.cors = vec!["app.example".into()]).contains("app.example"));
         assert!(said(|it| drop(it.types.insert("md".into(), "markdown".into()))).contains("markdown"));

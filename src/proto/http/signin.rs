@@ -11,8 +11,10 @@ use hyper::{Method, StatusCode};
 use crate::error::{Error, Kind};
 use crate::hub::{Caller, Hub};
 use crate::origin::Origin;
+use crate::proto::http::base::Base;
 use crate::proto::http::reply::Refusal;
 use crate::proto::http::serve::Connection;
+use crate::proto::http::settings::Rules;
 
 /// A Basic header that was right on this connection: its digest, who it is, and since when.
 pub struct Proven {
@@ -41,15 +43,21 @@ pub fn basic_allowed(origin: &Origin, in_clear: bool) -> bool {
     origin.secure || in_clear || origin.peer.ip().to_canonical().is_loopback()
 }
 
-/// The session cookie's name. With TLS the prefix makes browsers hold it to this host, path `/` and HTTPS.
-pub fn cookie_name(origin: &Origin) -> &'static str {
-    if origin.secure { "__Host-stoa" } else { "stoa" }
+/// The session cookie's name. With TLS its beginning makes browsers hold it to HTTPS, and where all of the host is ours to this host and
+/// path `/`.
+pub fn cookie_name(origin: &Origin, base: &Base) -> &'static str {
+    match (origin.secure, base.is_root()) {
+        (true, true) => "__Host-stoa",
+        (true, false) => "__Secure-stoa",
+        (false, _) => "stoa",
+    }
 }
 
 /// The `Set-Cookie` value that opens a session, or ends it with an empty token.
-pub fn cookie(origin: &Origin, token: &str, seconds: u64) -> String {
+pub fn cookie(origin: &Origin, base: &Base, token: &str, seconds: u64) -> String {
     let secure = if origin.secure { "; Secure" } else { "" };
-    format!("{}={token}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}", cookie_name(origin))
+    let (name, path) = (cookie_name(origin, base), base.cookie_path());
+    format!("{name}={token}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
 }
 
 /// Finds out who asks. A cookie past its time makes a guest; a wrong password or token is refused.
@@ -61,7 +69,7 @@ pub async fn identify(
     connection: &Connection,
     origin: &Origin,
     headers: &HeaderMap,
-    in_clear: bool,
+    rules: &Rules,
 ) -> Result<Asker, Refusal> {
     if let Some(value) = headers.get(AUTHORIZATION) {
         let value = value.to_str().ok().filter(|text| text.len() <= LONGEST);
@@ -69,7 +77,7 @@ pub async fn identify(
             return Err(Refusal::bad("the Authorization header cannot be read"));
         };
         if scheme.eq_ignore_ascii_case("basic") {
-            if !basic_allowed(origin, in_clear) {
+            if !basic_allowed(origin, rules.settings.basic_in_clear) {
                 return Err(Refusal::new(
                     StatusCode::FORBIDDEN,
                     "a password may not be sent without TLS; use https, or sign in with a session",
@@ -85,7 +93,7 @@ pub async fn identify(
         }
         return Err(Error::new(Kind::Unauthenticated, "sign in with Basic or Bearer").into());
     }
-    if let Some(token) = cookie_of(headers, cookie_name(origin)) {
+    if let Some(token) = cookie_of(headers, cookie_name(origin, &rules.base)) {
         match hub.resume(origin, token).await {
             Ok(caller) => return Ok(Asker { caller, token: Some(token.to_owned()), cookie: true }),
             Err(error) if error.kind() == Kind::Unauthenticated => {}
@@ -103,6 +111,7 @@ pub fn known(
     connection: &Connection,
     authorization: Option<&[u8]>,
     cookies: Option<&[u8]>,
+    base: &Base,
 ) -> Option<Option<Caller>> {
     let origin = &connection.origin;
     if let Some(value) = authorization {
@@ -114,7 +123,7 @@ pub fn known(
         return hub.resume_known(origin, token).map(Some);
     }
     let Some(cookies) = cookies else { return Some(None) };
-    match cookie_in(std::str::from_utf8(cookies).ok()?, cookie_name(origin)) {
+    match cookie_in(std::str::from_utf8(cookies).ok()?, cookie_name(origin, base)) {
         Some(token) => hub.resume_known(origin, token).map(Some),
         None => Some(None),
     }
@@ -240,8 +249,10 @@ mod tests {
     #[test]
     fn the_cookie_is_held_to_this_host_under_tls() {
         let origin = Origin::inside("http");
-        let value = cookie(&origin, "t", 9);
+        let value = cookie(&origin, &Base::default(), "t", 9);
         assert!(value.starts_with("__Host-stoa=t; Path=/; Max-Age=9;") && value.ends_with("; Secure"), "{value}");
         assert!(value.contains("HttpOnly") && value.contains("SameSite=Lax"));
+        let value = cookie(&origin, &Base::new("/files").unwrap(), "t", 9);
+        assert!(value.starts_with("__Secure-stoa=t; Path=/files; ") && value.ends_with("; Secure"), "{value}");
     }
 }

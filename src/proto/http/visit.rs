@@ -80,10 +80,11 @@ impl Visit<'_> {
         self.audience().and_then(|_| self.caller.mark(path))
     }
 
-    /// The URL is of this server: it names no other one.
-    pub fn is_here(&self, uri: &Uri) -> bool {
+    /// The path of a URL of this server; `None` when it is of another one.
+    pub fn here<'u>(&self, uri: &'u Uri) -> Option<&'u str> {
         let bare = |authority: &str| authority.trim_end_matches(":443").trim_end_matches(":80").to_ascii_lowercase();
-        uri.authority().is_none_or(|there| bare(self.host) == bare(there.as_str()))
+        let ours = uri.authority().is_none_or(|there| bare(self.host) == bare(there.as_str()));
+        self.rules.base.inside(uri.path()).filter(|_| ours)
     }
 
     /// `GET` rather than `HEAD`.

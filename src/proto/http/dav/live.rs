@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use crate::hub::TreePath;
 use crate::hub::{Caller, Entry, LockRow, NodeKind, SpaceRoom, now};
+use crate::proto::http::base::Base;
 use crate::proto::http::dav::xml::{self, Name};
-use crate::proto::http::{condition, date, mime, target};
+use crate::proto::http::{condition, date, mime};
 
 /// A live property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ impl Live {
     }
 
     /// Its value as XML; `None` where it has none. `room` is that of a folder's space.
-    pub fn value(self, entry: &Entry, caller: &Caller, room: Option<&SpaceRoom>) -> Option<String> {
+    pub fn value(self, entry: &Entry, caller: &Caller, base: &Base, room: Option<&SpaceRoom>) -> Option<String> {
         let node = &entry.node;
         let file = node.kind == NodeKind::File;
         // A folder that stands for a space mounted there has no time of its own.
@@ -82,7 +83,7 @@ impl Live {
                     None
                 }
             }
-            Self::LockDiscovery => Some(active(caller, &entry.path)),
+            Self::LockDiscovery => Some(active(caller, base, &entry.path)),
             Self::QuotaAvailable => (!file).then_some(room?.free.to_string()),
             Self::QuotaUsed => (!file).then_some(room?.used.bytes.to_string()),
             Self::ResourceType => Some(if file { String::new() } else { "<D:collection/>".to_owned() }),
@@ -103,12 +104,12 @@ impl Live {
 }
 
 /// The locks in whose scope a path is.
-pub fn active(caller: &Caller, path: &TreePath) -> String {
-    caller.hub().locks_on(path).iter().map(|row| active_lock(row, caller)).collect()
+pub fn active(caller: &Caller, base: &Base, path: &TreePath) -> String {
+    caller.hub().locks_on(path).iter().map(|row| active_lock(row, caller, base)).collect()
 }
 
 /// One lock as `activelock` (RFC 4918 §14.1). Its token is shown to its holder alone.
-fn active_lock(row: &LockRow, caller: &Caller) -> String {
+fn active_lock(row: &LockRow, caller: &Caller, base: &Base) -> String {
     let scope = if row.shared { "shared" } else { "exclusive" };
     let depth = if row.deep { "infinity" } else { "0" };
     let seconds = row.expires.saturating_sub(now()).max(0) / 1_000_000;
@@ -122,7 +123,7 @@ fn active_lock(row: &LockRow, caller: &Caller) -> String {
     if row.account == caller.name() {
         let _ = write!(out, "<D:locktoken><D:href>{}</D:href></D:locktoken>", xml::text(&row.token));
     }
-    let root = TreePath::parse(&row.path).map(|path| target::url(&path, false)).unwrap_or_default();
+    let root = TreePath::parse(&row.path).map(|path| base.url(&path, false)).unwrap_or_default();
     let _ = write!(out, "<D:lockroot><D:href>{root}</D:href></D:lockroot></D:activelock>");
     out
 }

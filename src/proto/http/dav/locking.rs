@@ -91,7 +91,7 @@ fn granted(visit: &Visit<'_>, path: &TreePath, row: &LockRow, created: bool) -> 
 }
 
 fn discovery(visit: &Visit<'_>, path: &TreePath, status: StatusCode) -> hyper::Response<Outgoing> {
-    let active = live::active(&visit.caller, path);
+    let active = live::active(&visit.caller, &visit.rules.base, path);
     let body =
         format!("{}<D:prop xmlns:D=\"DAV:\"><D:lockdiscovery>{active}</D:lockdiscovery></D:prop>\n", dav::DECLARATION);
     let mut response = dav::xml_body(Outgoing::whole(body));
@@ -107,7 +107,7 @@ fn refused(visit: &Visit<'_>, path: &TreePath, error: Error) -> Refusal {
         }
         Kind::Locked => {
             let other = visit.caller.hub().locks_on(path).first().and_then(|row| TreePath::parse(&row.path).ok());
-            let url = target::url(other.as_ref().unwrap_or(path), false);
+            let url = visit.rules.base.url(other.as_ref().unwrap_or(path), false);
             let because = format!("<D:no-conflicting-lock><D:href>{url}</D:href></D:no-conflicting-lock>");
             Refusal::from(error).because(because)
         }

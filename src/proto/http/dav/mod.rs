@@ -22,7 +22,6 @@ use crate::hub::lock::Reach;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::settings::Settings;
-use crate::proto::http::target;
 use crate::proto::http::visit::Visit;
 
 const XML_TYPE: &str = "application/xml; charset=utf-8";
@@ -77,11 +76,11 @@ pub fn explain(visit: &Visit<'_>, path: &TreePath, refusal: Refusal) -> Refusal 
         return refusal;
     }
     let other = visit.caller.lock_in_the_way(path, Reach::Tree);
-    locked(refusal, other.as_ref().unwrap_or(path))
+    locked(visit, refusal, other.as_ref().unwrap_or(path))
 }
 
-fn locked(refusal: Refusal, lock: &TreePath) -> Refusal {
-    let url = target::url(lock, false);
+fn locked(visit: &Visit<'_>, refusal: Refusal, lock: &TreePath) -> Refusal {
+    let url = visit.rules.base.url(lock, false);
     refusal.because(format!("<D:lock-token-submitted><D:href>{url}</D:href></D:lock-token-submitted>"))
 }
 

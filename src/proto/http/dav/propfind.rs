@@ -11,12 +11,12 @@ use hyper::StatusCode;
 use crate::error::Result;
 use crate::hub::property::Property;
 use crate::hub::{Caller, Entry, Listing, NodeKind, SpaceRoom, TreePath, Verb};
+use crate::proto::http::base::Base;
 use crate::proto::http::body::{Flow, Outgoing};
 use crate::proto::http::dav::live::Live;
 use crate::proto::http::dav::xml::{self, Element, Name};
 use crate::proto::http::dav::{self, Depth};
 use crate::proto::http::reply::{Answer, Refusal};
-use crate::proto::http::target;
 use crate::proto::http::visit::Visit;
 
 /// Most properties asked for by name.
@@ -57,7 +57,7 @@ pub async fn answer(visit: &mut Visit<'_>, path: &TreePath, most: usize) -> Answ
         NodeKind::Folder if depth != Depth::Zero => Some(visit.caller.list(path).await?),
         NodeKind::Folder | NodeKind::File => None,
     };
-    let mut sheet = Sheet { caller: visit.caller.clone(), wanted, brief, room: None };
+    let mut sheet = Sheet { caller: visit.caller.clone(), base: visit.rules.base.clone(), wanted, brief, room: None };
     if sheet.asks(Live::is_quota) {
         sheet.room = visit.caller.room(path).await.ok();
     }
@@ -102,6 +102,7 @@ impl Wanted {
 /// What is asked, and by whom.
 struct Sheet {
     caller: Caller,
+    base: Base,
     wanted: Wanted,
     brief: bool,
     /// That of the folder's space, where a quota is asked for.
@@ -136,10 +137,10 @@ impl Sheet {
 
     /// One `response`.
     async fn write(&self, out: &mut String, entry: &Entry, kept: &[Property]) {
-        let url = target::url(&entry.path, entry.node.kind == NodeKind::Folder);
+        let url = self.base.url(&entry.path, entry.node.kind == NodeKind::Folder);
         let _ = write!(out, "<D:response><D:href>{url}</D:href>");
         let room = self.room_of(entry).await;
-        let resource = Resource { entry, kept, caller: &self.caller, room: room.as_ref() };
+        let resource = Resource { entry, base: &self.base, kept, caller: &self.caller, room: room.as_ref() };
         let (mut there, mut missing) = (String::new(), String::new());
         match &self.wanted {
             Wanted::Some(names) => {
@@ -169,6 +170,7 @@ impl Sheet {
 /// A file or folder with all that can be said of it.
 struct Resource<'a> {
     entry: &'a Entry,
+    base: &'a Base,
     /// What clients keep beside it.
     kept: &'a [Property],
     caller: &'a Caller,
@@ -192,7 +194,7 @@ impl Resource<'_> {
     }
 
     fn write_live(&self, name: &str, live: Live, out: &mut String) -> bool {
-        let Some(value) = live.value(self.entry, self.caller, self.room) else { return false };
+        let Some(value) = live.value(self.entry, self.caller, self.base, self.room) else { return false };
         let _ = match value.is_empty() {
             true => write!(out, "<D:{name}/>"),
             false => write!(out, "<D:{name}>{value}</D:{name}>"),
@@ -281,8 +283,7 @@ impl Flow for Walk {
 }
 
 /// A `response` that is a status alone.
-pub fn status_alone(out: &mut String, path: &TreePath, status: StatusCode, text: &str) {
-    let url = target::url(path, false);
+pub fn status_alone(out: &mut String, url: &str, status: StatusCode, text: &str) {
     let _ = write!(
         out,
         "<D:response><D:href>{url}</D:href><D:status>{}</D:status><D:responsedescription>{}</D:responsedescription></D:response>",

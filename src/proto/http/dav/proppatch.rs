@@ -6,12 +6,12 @@ use crate::error::Kind;
 use crate::hub::property::SetProperties;
 use crate::hub::{Micros, NodeKind, TreePath, Verb};
 use crate::proto::http::body::Outgoing;
+use crate::proto::http::date;
 use crate::proto::http::dav;
 use crate::proto::http::dav::live::Live;
 use crate::proto::http::dav::xml::{Element, Name};
 use crate::proto::http::reply::{Answer, Refusal};
 use crate::proto::http::visit::Visit;
-use crate::proto::http::{date, target};
 
 /// Windows says by this when a file was changed (MS-WDV §2.2); it is kept as the others are, and obeyed.
 const WINDOWS_MODIFIED: (&str, &str) = ("urn:schemas-microsoft-com:", "Win32LastModifiedTime");
@@ -34,9 +34,10 @@ pub async fn answer(visit: &mut Visit<'_>, path: &TreePath, most: usize) -> Answ
     let body = dav::body(visit, most).await?;
     let update = Update::read(body.as_ref())?;
     let folder = visit.caller.stat(path).await.is_ok_and(|entry| entry.node.kind == NodeKind::Folder);
+    let url = visit.rules.base.url(path, folder);
     if !update.refused.is_empty() {
         let own = |name: &Name| update.refused.contains(name);
-        return Ok(update.says(path, folder, |name| match own(name) {
+        return Ok(update.says(&url, |name| match own(name) {
             true => (StatusCode::FORBIDDEN, Some("<D:cannot-modify-protected-property/>")),
             false => (StatusCode::FAILED_DEPENDENCY, None),
         }));
@@ -48,9 +49,9 @@ pub async fn answer(visit: &mut Visit<'_>, path: &TreePath, most: usize) -> Answ
         modified: update.modified,
     };
     match visit.caller.perform(act).await {
-        Ok(()) => Ok(update.says(path, folder, |_| (StatusCode::OK, None))),
+        Ok(()) => Ok(update.says(&url, |_| (StatusCode::OK, None))),
         Err(error) if error.kind() == Kind::OverQuota => {
-            Ok(update.says(path, folder, |_| (StatusCode::INSUFFICIENT_STORAGE, None)))
+            Ok(update.says(&url, |_| (StatusCode::INSUFFICIENT_STORAGE, None)))
         }
         Err(error) => Err(error.into()),
     }
@@ -93,11 +94,10 @@ impl Update {
     /// The multistatus with what became of each.
     fn says<'a>(
         &self,
-        path: &TreePath,
-        folder: bool,
+        url: &str,
         became: impl Fn(&Name) -> (StatusCode, Option<&'a str>),
     ) -> hyper::Response<Outgoing> {
-        let mut out = format!("{}<D:response><D:href>{}</D:href>", dav::PROLOGUE, target::url(path, folder));
+        let mut out = format!("{}<D:response><D:href>{url}</D:href>", dav::PROLOGUE);
         let mut groups: Vec<((StatusCode, Option<&str>), String)> = Vec::new();
         for (name, _) in &self.changes {
             let outcome = became(name);

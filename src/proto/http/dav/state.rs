@@ -116,10 +116,7 @@ async fn look(visit: &Visit<'_>, own: &TreePath, tag: Option<&str>) -> Result<Op
 
 fn place(visit: &Visit<'_>, tag: &str) -> Option<TreePath> {
     let uri: Uri = tag.parse().ok()?;
-    if !visit.is_here(&uri) {
-        return None;
-    }
-    match target::read(uri.path()).ok()? {
+    match target::read(visit.here(&uri)?).ok()? {
         Target::Tree { path, .. } => Some(path),
         Target::Everything | Target::Own(_) => None,
     }

@@ -7,6 +7,7 @@ use crate::error::{Error, Kind};
 use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename};
 use crate::hub::lock::Reach;
 use crate::hub::{Copied, NodeKind, TreePath, Verb};
+use crate::proto::http::base::Base;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::dav::{self, Depth, propfind};
 use crate::proto::http::reply::{self, Answer, Refusal};
@@ -69,7 +70,7 @@ pub async fn answer(visit: &Visit<'_>, from: &TreePath, copy: bool, most: usize)
     };
     match done {
         Ok(copied) if copied.failed.is_empty() => Ok(transfer.arrived()),
-        Ok(copied) => Ok(partly(&copied)),
+        Ok(copied) => Ok(partly(&visit.rules.base, &copied)),
         Err(error) => Err(transfer.refused(visit, error).await),
     }
 }
@@ -146,7 +147,7 @@ impl Transfer<'_> {
             Kind::Locked => {
                 let other = visit.caller.lock_in_the_way(&self.to, Reach::Tree);
                 let other = other.or_else(|| visit.caller.lock_in_the_way(self.from, Reach::Tree));
-                dav::locked(error.into(), other.as_ref().unwrap_or(&self.to))
+                dav::locked(visit, error.into(), other.as_ref().unwrap_or(&self.to))
             }
             // RFC 4918 §9.8.5: the folder it should come into.
             Kind::NotFound if visit.caller.rights(&self.to).has(Verb::Create) && self.is_nowhere(visit).await => {
@@ -175,10 +176,10 @@ async fn remove(visit: &Visit<'_>, path: &TreePath, kind: NodeKind) -> Result<()
 }
 
 /// What could not be copied, each with its status.
-fn partly(copied: &Copied) -> hyper::Response<Outgoing> {
+fn partly(base: &Base, copied: &Copied) -> hyper::Response<Outgoing> {
     let mut out = dav::PROLOGUE.to_owned();
     for (path, error) in &copied.failed {
-        propfind::status_alone(&mut out, path, reply::status(error.kind()), error.public());
+        propfind::status_alone(&mut out, &base.url(path, false), reply::status(error.kind()), error.public());
     }
     out.push_str(dav::EPILOGUE);
     dav::multistatus(Outgoing::whole(out))
@@ -188,10 +189,10 @@ fn partly(copied: &Copied) -> hyper::Response<Outgoing> {
 fn destination(visit: &Visit<'_>) -> Result<TreePath, Refusal> {
     let text = visit.header(HeaderName::from_static("destination")).unwrap_or_default();
     let uri: Uri = text.parse().map_err(|_| Refusal::bad("Destination is not a URL"))?;
-    if !visit.is_here(&uri) {
+    let Some(path) = visit.here(&uri) else {
         return Err(Refusal::new(StatusCode::BAD_GATEWAY, "Destination is on another server"));
-    }
-    match target::read(uri.path())? {
+    };
+    match target::read(path)? {
         Target::Tree { path, .. } if !path.is_root() => Ok(path),
         Target::Everything | Target::Own(_) | Target::Tree { .. } => {
             Err(Refusal::new(StatusCode::FORBIDDEN, "Destination cannot be there"))

@@ -10,6 +10,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
 use crate::hub::{Entry, NodeKind, TreePath};
+use crate::proto::http::base::Base;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::page::sentence;
 use crate::proto::http::{date, reply, target};
@@ -44,7 +45,7 @@ fn page(title: &str, main: &Markup) -> Response<Outgoing> {
 }
 
 /// A page that says no.
-pub fn refusal(status: StatusCode, text: &str) -> Response<Outgoing> {
+pub fn refusal(base: &Base, status: StatusCode, text: &str) -> Response<Outgoing> {
     let title = status.canonical_reason().unwrap_or("Error");
     let mut response = page(
         title,
@@ -53,7 +54,7 @@ pub fn refusal(status: StatusCode, text: &str) -> Response<Outgoing> {
                 p.code { (status.as_u16()) }
                 h1 { (title) }
                 p { (sentence(text)) }
-                p { a href="/" { "Start page" } }
+                p { a href={ (base) "/" } { "Start page" } }
             }
         },
     );
