@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::daemon::until;
 use crate::webdav::{Dav, Reply, ftp, ftp_as};
 
@@ -242,4 +245,108 @@ fn locks_are_limited_in_number_and_words() {
     assert_eq!(lock(&dav, "bob", "/dav/d", "0", "exclusive").status, 201);
     let wordy = lockinfo("exclusive").replace("me ", &"me ".repeat(100));
     assert_eq!(dav.ask("bob", "LOCK", "/dav/e", "", wordy.as_bytes()).status, 413);
+}
+
+/// What a tus client sends beside its own words.
+const TUS: &str = "Tus-Resumable: 1.0.0\r\n";
+
+fn begin(dav: &Dav, who: &str, name: &str, length: usize, more: &str) -> Reply {
+    let name = STANDARD.encode(name);
+    let headers = format!("{TUS}Upload-Length: {length}\r\nUpload-Metadata: filename {name}\r\n{more}");
+    dav.ask(who, "POST", "/dav/", &headers, b"")
+}
+
+fn patch(dav: &Dav, who: &str, place: &str, offset: usize, more: &str, body: &[u8]) -> Reply {
+    let kind = "Content-Type: application/offset+octet-stream\r\n";
+    dav.ask(who, "PATCH", place, &format!("{TUS}{kind}Upload-Offset: {offset}\r\n{more}"), body)
+}
+
+fn refused_by_lock(reply: &Reply, lock: &str) {
+    let told = format!("<D:lock-token-submitted><D:href>{lock}</D:href></D:lock-token-submitted>");
+    assert!(reply.status == 423 && reply.text().contains(&told), "{} {}", reply.status, reply.text());
+}
+
+#[test]
+fn uploads_in_pieces_pass_locks_as_put_does() {
+    let dav = Dav::start();
+    dav.must("PUT", "/dav/a", "", "old");
+    let token = lock(&dav, "alice", "/dav/a", "0", "exclusive").token();
+    let mine = format!("If: ({token})\r\n");
+    for who in ["alice", "bob"] {
+        refused_by_lock(&begin(&dav, who, "a", 3, ""), "/dav/a");
+        assert_eq!(begin(&dav, who, "b", 3, "").status, 201, "another name is free");
+    }
+    refused_by_lock(&begin(&dav, "bob", "a", 3, &mine), "/dav/a");
+    assert_eq!(begin(&dav, "alice", "a", 3, "If: (<opaquelocktoken:none>)\r\n").status, 412);
+    assert_eq!(begin(&dav, "alice", "a", 3, &format!("If: </dav/> ({token})\r\n")).status, 412, "no lock is there");
+    assert_eq!(begin(&dav, "alice", "a", 3, "Lock-Token: <opaquelocktoken:none>\r\n").status, 423);
+
+    // Each request shows the token: by `If`, about the file or with its name, or plainly.
+    for (round, shown) in
+        [mine.clone(), format!("If: </dav/a> ({token})\r\n"), format!("Lock-Token: {token}\r\n")].iter().enumerate()
+    {
+        let made = begin(&dav, "alice", "a", 4, shown);
+        let place = made.header("location").expect("an address").to_owned();
+        let text = format!("new{round}");
+        refused_by_lock(&patch(&dav, "alice", &place, 0, "", text.as_bytes()), "/dav/a");
+        assert_eq!(patch(&dav, "alice", &place, 0, shown, &text.as_bytes()[..2]).header("upload-offset"), Some("2"));
+        refused_by_lock(&patch(&dav, "alice", &place, 2, "", &text.as_bytes()[2..]), "/dav/a");
+        let done = patch(&dav, "alice", &place, 2, shown, &text.as_bytes()[2..]);
+        assert_eq!((done.status, done.header("content-location")), (204, Some("/dav/a")));
+        assert_eq!(dav.must("GET", "/dav/a", "", "").text(), text);
+    }
+    let place = begin(&dav, "alice", "a", 0, "").header("location").map(str::to_owned);
+    assert_eq!(place, None, "an upload of nothing replaces too");
+    assert_eq!(begin(&dav, "alice", "a", 0, &mine).status, 201);
+    assert_eq!(dav.must("GET", "/dav/a", "", "").body.len(), 0);
+}
+
+#[test]
+fn a_lock_that_comes_while_an_upload_is_under_way_holds_it_up() {
+    let dav = Dav::start();
+    let place = |reply: Reply| reply.header("location").expect("an address").to_owned();
+    let old = place(begin(&dav, "bob", "a", 4, ""));
+    let new = place(begin(&dav, "bob", "n", 4, ""));
+    assert_eq!(patch(&dav, "bob", &old, 0, "", b"bo").status, 204);
+    assert_eq!(patch(&dav, "bob", &new, 0, "", b"bo").status, 204);
+    let file = lock(&dav, "alice", "/dav/a", "0", "exclusive").token();
+    let folder = lock(&dav, "alice", "/dav/", "0", "shared").token();
+    refused_by_lock(&patch(&dav, "bob", &old, 2, "", b"b!"), "/dav/a");
+    // The folder's names are locked: the last bytes are kept, the name does not come.
+    refused_by_lock(&patch(&dav, "bob", &new, 2, "", b"b!"), "/dav");
+    assert_eq!(status(&dav, "bob", "GET", "/dav/n", ""), 404);
+    assert_eq!(status(&dav, "alice", "UNLOCK", "/dav/a", &format!("Lock-Token: {file}\r\n")), 204);
+    assert_eq!(status(&dav, "alice", "UNLOCK", "/dav/", &format!("Lock-Token: {folder}\r\n")), 204);
+    assert_eq!(patch(&dav, "bob", &old, 2, "", b"b!").header("content-location"), Some("/dav/a"));
+    assert_eq!(
+        patch(&dav, "bob", &new, 4, "", b"").header("content-location"),
+        Some("/dav/n"),
+        "nothing is sent again"
+    );
+    assert_eq!(dav.must("GET", "/dav/n", "", "").text(), "bob!");
+}
+
+#[test]
+fn parts_are_free_and_what_they_make_passes_locks() {
+    let dav = Dav::start();
+    dav.must("PUT", "/dav/a", "", "old");
+    let token = lock(&dav, "alice", "/dav/a", "0", "exclusive").token();
+    let parts: Vec<String> = ["one ", "two"]
+        .iter()
+        .map(|text| {
+            let made = begin(&dav, "alice", "a", text.len(), "Upload-Concat: partial\r\n");
+            let place = made.header("location").expect("an address").to_owned();
+            assert_eq!(patch(&dav, "alice", &place, 0, "", text.as_bytes()).status, 204);
+            place
+        })
+        .collect();
+    let whole = |more: &str| {
+        let name = STANDARD.encode("a");
+        let headers =
+            format!("{TUS}Upload-Metadata: filename {name}\r\nUpload-Concat: final;{}\r\n{more}", parts.join(" "));
+        dav.ask("alice", "POST", "/dav/", &headers, b"")
+    };
+    refused_by_lock(&whole(""), "/dav/a");
+    assert_eq!(whole(&format!("If: ({token})\r\n")).status, 201, "the parts are still there");
+    assert_eq!(dav.must("GET", "/dav/a", "", "").text(), "one two");
 }

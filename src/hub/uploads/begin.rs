@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::writer::UploadWriter;
 use super::{About, Running, UploadResource, fresh_id, gone};
 use crate::error::{Error, Kind, Result};
+use crate::hub::lock::Reach;
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::transfer::{Receipt, WriteOptions};
@@ -148,12 +149,24 @@ impl Caller {
         (row.account == self.name() && row.expires > now()).then_some(running)
     }
 
+    /// The file that an upload of this caller's own goes to; `None` for a part, which goes to none by itself.
+    #[must_use]
+    pub fn upload_goal(&self, id: &str) -> Option<TreePath> {
+        let row = self.own_upload(id)?.row();
+        TreePath::parse(&row.path).ok().filter(|_| row.kind == UploadKind::Whole)
+    }
+
     /// Opens an upload for its next bytes; whoever wrote to it lets go.
     ///
     /// # Errors
-    /// `NotFound`; `Locked` when the writer before does not let go; `Unavailable` when its space is not there.
+    /// `NotFound`; `Locked` when the file it goes to is, or when the writer before does not let go; `Unavailable` when its space is not
+    /// there.
     pub async fn continue_upload(&self, id: &str) -> Result<UploadWriter> {
         let running = self.own_upload(id).ok_or_else(gone)?;
+        if let Some(goal) = self.upload_goal(id) {
+            // The commit asks once more, for all that a new name changes; here no bytes are taken in vain.
+            self.unlocked(&goal, &[], Reach::Content)?;
+        }
         let turn = running.take_turn().await?;
         if self.own_upload(id).is_none() {
             return Err(gone());

@@ -197,7 +197,10 @@ impl Tree {
             (_, Some(site)) => sites::answer(&visit, site, note).await,
             (Some(Target::Tree { path, folder }), None) => {
                 note.path = path.to_string();
-                dav::conditions(&mut visit, &path).await?;
+                // An upload in pieces is judged by the file it goes to, which its own words name.
+                if !(folder && tus::creates(&visit)) {
+                    dav::conditions(&mut visit, &path).await?;
+                }
                 let answer = match dav::answer(&mut visit, &path, &rules.settings).await {
                     Some(answer) => answer,
                     None => tree(&mut visit, &path, folder, note).await,
@@ -306,7 +309,7 @@ async fn tree(visit: &mut Visit<'_>, path: &TreePath, folder: bool, note: &mut N
             None => listing::send(visit, path).await,
         },
         "GET" | "HEAD" => file(visit, path).await,
-        "POST" if folder && tus::spoken(visit) => tus::into_folder(visit, path, note).await,
+        "POST" if folder && tus::creates(visit) => tus::into_folder(visit, path, note).await,
         "POST" if folder => change::post(visit, path, note).await,
         "PUT" if folder => Err(Refusal::bad("a file's URL does not end in a slash; a folder is made by MKCOL")),
         "PUT" => upload::put(visit, path, note).await,

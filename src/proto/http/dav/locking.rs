@@ -115,6 +115,11 @@ fn refused(visit: &Visit<'_>, path: &TreePath, error: Error) -> Refusal {
     }
 }
 
+/// The token in `Lock-Token` (RFC 4918 §10.5).
+pub fn token<'a>(visit: &'a Visit<'_>) -> Option<&'a str> {
+    visit.header(LOCK_TOKEN).map(str::trim).and_then(|text| text.strip_prefix('<')?.strip_suffix('>'))
+}
+
 /// Answers `UNLOCK`.
 ///
 /// # Errors
@@ -123,8 +128,7 @@ pub async fn unlock(visit: &Visit<'_>, path: &TreePath) -> Answer {
     if visit.caller.is_guest() || visit.caller.rights(path).is_empty() {
         visit.caller.allow(Verb::Overwrite, path)?;
     }
-    let token = visit.header(LOCK_TOKEN).map(str::trim).and_then(|text| text.strip_prefix('<')?.strip_suffix('>'));
-    let Some(token) = token else { return Err(Refusal::bad("Lock-Token is missing: <opaquelocktoken:…>")) };
+    let Some(token) = token(visit) else { return Err(Refusal::bad("Lock-Token is missing: <opaquelocktoken:…>")) };
     match visit.caller.hub().unlock(&visit.caller, path, token).await {
         Ok(()) => Ok(reply::bare(StatusCode::NO_CONTENT)),
         Err(error) if error.kind() == Kind::NotFound => {

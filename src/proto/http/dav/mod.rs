@@ -45,6 +45,20 @@ pub async fn conditions(visit: &mut Visit<'_>, path: &TreePath) -> Result<(), Re
     state::judge(visit, path).await
 }
 
+/// The same for an upload in pieces, whose URL is not that of the file: lists that name no resource are about the file, and a client that
+/// knows no `If` may show a token as `Lock-Token`.
+///
+/// # Errors
+/// As [`conditions`].
+pub async fn conditions_of_upload(visit: &mut Visit<'_>, path: &TreePath) -> Result<(), Refusal> {
+    state::judge(visit, path).await?;
+    if let Some(token) = locking::token(visit).map(str::to_owned) {
+        let shown = [visit.caller.tokens(), &[token]].concat();
+        visit.caller = visit.caller.clone().holding(shown);
+    }
+    Ok(())
+}
+
 /// Answers WebDAV's own methods; `None` for another one.
 pub async fn answer(visit: &mut Visit<'_>, path: &TreePath, settings: &Settings) -> Option<Answer> {
     let most = usize::try_from(settings.xml_body.0).unwrap_or(usize::MAX);
@@ -75,8 +89,10 @@ pub fn explain(visit: &Visit<'_>, path: &TreePath, refusal: Refusal) -> Refusal 
     if refusal.status != StatusCode::LOCKED || refusal.because.is_some() {
         return refusal;
     }
-    let other = visit.caller.lock_in_the_way(path, Reach::Tree);
-    locked(visit, refusal, other.as_ref().unwrap_or(path))
+    match visit.caller.lock_in_the_way(path, Reach::Tree) {
+        Some(lock) => locked(visit, refusal, &lock),
+        None => refusal,
+    }
 }
 
 fn locked(visit: &Visit<'_>, refusal: Refusal, lock: &TreePath) -> Refusal {

@@ -7,11 +7,12 @@ mod metadata;
 mod write;
 
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::{Method, Response, StatusCode};
 
 use crate::error::Kind;
 use crate::hub::{Receipt, TreePath, UploadResource, UploadWish};
 use crate::proto::http::body::{Note, Outgoing};
+use crate::proto::http::dav;
 use crate::proto::http::receipt;
 use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::visit::Visit;
@@ -38,9 +39,9 @@ const CHUNK: &str = "application/offset+octet-stream";
 /// Longest `Upload-Concat` that is kept to be told again.
 const LONGEST_CONCAT: usize = 4 << 10;
 
-/// True for a request that speaks tus.
-pub fn spoken(visit: &Visit<'_>) -> bool {
-    visit.headers().contains_key(TUS_RESUMABLE)
+/// True for a `POST` that speaks tus.
+pub fn creates(visit: &Visit<'_>) -> bool {
+    visit.parts.method == Method::POST && visit.headers().contains_key(TUS_RESUMABLE)
 }
 
 /// Answers a request to `/-/uploads` (`id` is `None`) or to an upload.
@@ -155,43 +156,56 @@ impl Place {
 /// `POST`: makes an upload; with a body its first bytes too.
 async fn create(visit: &mut Visit<'_>, folder: Option<&TreePath>, note: &mut Note) -> Answer {
     let place = Place::of(visit)?;
+    let wish = wish(visit, folder, &place)?;
+    note.path = wish.path.to_string();
+    if !wish.part {
+        dav::conditions_of_upload(visit, &wish.path).await?;
+    }
+    let answer = make(visit, &wish, place, note).await;
+    answer.map_err(|refusal| dav::explain(visit, &wish.path, refusal))
+}
+
+/// What the headers of a creation ask for.
+fn wish(visit: &Visit<'_>, folder: Option<&TreePath>, place: &Place) -> Result<UploadWish, Refusal> {
     let length = number(visit, &UPLOAD_LENGTH)?;
     let deferred = visit.header(UPLOAD_DEFER_LENGTH) == Some("1");
-    match (&place, length, deferred) {
+    match (place, length, deferred) {
         (Place::Whole(_), Some(_), _) => return Err(Refusal::bad("a file put together has the length of its parts")),
         (Place::Whole(_), None, _) | (_, Some(_), false) | (_, None, true) => {}
         (_, Some(_), true) | (_, None, false) => {
             return Err(Refusal::bad("say Upload-Length, or Upload-Defer-Length: 1"));
         }
     }
-    let said = Metadata::read(visit.header(UPLOAD_METADATA).unwrap_or_default())?;
+    let metadata = visit.header(UPLOAD_METADATA).unwrap_or_default();
+    let said = Metadata::read(metadata)?;
     let part = matches!(place, Place::Part);
-    let path = said.path(folder, part)?;
-    note.path = path.to_string();
     let concat = visit.header(UPLOAD_CONCAT).filter(|text| text.len() <= LONGEST_CONCAT);
-    let wish = UploadWish {
-        path,
+    Ok(UploadWish {
+        path: said.path(folder, part)?,
         length,
         part,
         folders: visit.flag("folders") || said.is_nested(),
         modified: said.modified(),
         sha256: said.sha256()?,
-        note: match &place {
+        note: match place {
             Place::Whole(_) => concat.unwrap_or("final;").to_owned(),
-            Place::Alone | Place::Part => visit.header(UPLOAD_METADATA).unwrap_or_default().to_owned(),
+            Place::Alone | Place::Part => metadata.to_owned(),
         },
-    };
+    })
+}
+
+async fn make(visit: &mut Visit<'_>, wish: &UploadWish, place: Place, note: &mut Note) -> Answer {
     if let Place::Whole(parts) = place {
-        let (id, receipt) = visit.caller.join_uploads(&wish, &parts).await?;
+        let (id, receipt) = visit.caller.join_uploads(wish, &parts).await?;
         let mut response = made(&id);
         finished(&mut response, &receipt);
         return Ok(response);
     }
-    let resource = visit.caller.begin_upload(&wish).await.map_err(|error| missing_folder(visit, &wish.path, error))?;
+    let resource = visit.caller.begin_upload(wish).await.map_err(|error| missing_folder(visit, &wish.path, error))?;
     let mut response = made(&resource.id);
     expires(&mut response, &resource);
     let first = visit.header(header::CONTENT_TYPE) == Some(CHUNK);
-    if first || length == Some(0) {
+    if first || wish.length == Some(0) {
         write::first(visit, &resource.id, first, &mut response, note).await?;
     }
     Ok(response)

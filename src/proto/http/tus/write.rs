@@ -11,6 +11,7 @@ use super::{CHUNK, UPLOAD_LENGTH, UPLOAD_OFFSET, expires, finished, number};
 use crate::error::{Error, Kind};
 use crate::hub::{Receipt, UploadWriter};
 use crate::proto::http::body::{Note, Outgoing};
+use crate::proto::http::dav;
 use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::visit::Visit;
 
@@ -87,6 +88,13 @@ pub(super) async fn patch(visit: &mut Visit<'_>, id: &str, note: &mut Note) -> A
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
     }
     let offset = number(visit, &UPLOAD_OFFSET)?.ok_or_else(|| Refusal::bad("Upload-Offset is missing"))?;
+    let Some(goal) = visit.caller.upload_goal(id) else { return go_on(visit, id, offset, note).await };
+    dav::conditions_of_upload(visit, &goal).await?;
+    let answer = go_on(visit, id, offset, note).await;
+    answer.map_err(|refusal| dav::explain(visit, &goal, refusal))
+}
+
+async fn go_on(visit: &mut Visit<'_>, id: &str, offset: u64, note: &mut Note) -> Answer {
     let mut response = reply::bare(StatusCode::NO_CONTENT);
     let writer = match visit.caller.continue_upload(id).await {
         Ok(writer) => writer,
