@@ -45,7 +45,7 @@ pub(super) struct Pace {
     until: Option<Instant>,
     waited: Duration,
     moved: u64,
-    in_all: u64,
+    in_all: AtomicU64,
     rates: Rates,
 }
 
@@ -53,7 +53,7 @@ impl Pace {
     /// `until`: the end of the connection's total time.
     pub(super) fn new(limits: &Limits, until: Option<Instant>) -> Self {
         let (stall, slowest, rates) = (limits.stall.0, limits.slowest.0, Rates::default());
-        Self { stall, slowest, until, waited: Duration::ZERO, moved: 0, in_all: 0, rates }
+        Self { stall, slowest, until, waited: Duration::ZERO, moved: 0, in_all: AtomicU64::new(0), rates }
     }
 
     /// What this body's bytes are drawn from.
@@ -66,9 +66,13 @@ impl Pace {
         self.rates.step().map_or(usize::MAX, |step| usize::try_from(step).unwrap_or(usize::MAX))
     }
 
-    /// Bytes since the beginning.
+    /// Bytes since the beginning, also of a body that broke off.
     pub(super) fn moved_in_all(&self) -> u64 {
-        self.in_all
+        self.in_all.load(Ordering::Relaxed)
+    }
+
+    fn count(&self, bytes: u64) {
+        self.in_all.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// One read or write of the peer's connection; time spent elsewhere (our disk) does not count against the peer.
@@ -78,7 +82,7 @@ impl Pace {
         let bound = if self.stall.is_zero() { left } else { left.min(self.stall) };
         let moved = timeout(bound, work).await.map_err(|_| stalled(bound))??;
         self.moved += moved as u64;
-        self.in_all += moved as u64;
+        self.count(moved as u64);
         self.waited += begun.elapsed();
         if !self.stall.is_zero() && self.waited >= self.stall {
             self.judge(self.moved, self.waited)?;
@@ -117,7 +121,7 @@ impl Pace {
     /// Bytes that came while nobody waited for the peer.
     fn moved(&mut self, bytes: u64) {
         self.moved += bytes;
-        self.in_all += bytes;
+        self.count(bytes);
     }
 
     /// Writes all, each step watched.
@@ -357,6 +361,7 @@ pub(super) async fn give_out(stream: &mut Stream, source: Source, framing: Frami
                 let moved = AtomicU64::new(0);
                 let mut note = |more: u64| {
                     moved.fetch_add(more, Ordering::Relaxed);
+                    pace.count(more);
                 };
                 let sending = pour::send_file(stream, download.file(), range.start + sent, piece, &mut note);
                 tokio::select! {

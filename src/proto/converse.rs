@@ -152,7 +152,7 @@ impl<D: Dialogue> Drive<D> {
             Turn::Say(_) | Turn::Wait => return Ok(Some(turn)),
         };
         // A body sent in part leaves no place for a reply.
-        let silent = lost && matches!(event, Event::Sent(_));
+        let silent = lost && matches!(event, Event::Sent(..));
         match self.react(event).await? {
             Turn::Say(reply) if lost && !silent => self.close(Some(reply)).await.map(|()| None),
             _ if lost => self.close(None).await.map(|()| None),
@@ -394,7 +394,7 @@ impl<D: Dialogue> Drive<D> {
                 Err(error)
             }
         };
-        Ok((Event::Received(received), lost))
+        Ok((Event::Received(pace.moved_in_all(), received), lost))
     }
 
     /// Does a [`Turn::Give`]; true when the connection lost its place.
@@ -411,12 +411,12 @@ impl<D: Dialogue> Drive<D> {
                 let sent = carry::give_out(&mut self.link.stream, source, framing, &mut pace).await;
                 self.heard = Instant::now();
                 let lost = sent.is_err();
-                Ok((Event::Sent(sent), lost))
+                Ok((given(sent, &pace), lost))
             }
             Lane::Side(lane) => {
                 let body = give_beside(lane, source, framing, &mut pace);
                 let sent = self.beside(Box::pin(body), Alone::GoOn, &|| false).await?;
-                Ok((Event::Sent(sent), false))
+                Ok((given(sent, &pace), false))
             }
         }
     }
@@ -519,6 +519,14 @@ impl<D: Dialogue> Drive<D> {
                 }
             }
         }
+    }
+}
+
+/// What became of a body that was sent.
+fn given(sent: Result<u64>, pace: &Pace) -> Event {
+    match sent {
+        Ok(bytes) => Event::Sent(bytes, Ok(())),
+        Err(error) => Event::Sent(pace.moved_in_all(), Err(error)),
     }
 }
 

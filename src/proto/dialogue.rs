@@ -53,10 +53,10 @@ pub enum Event {
     Malformed(Malformed),
     /// TLS is up; whatever was said before must be forgotten as the RFC says.
     Secured,
-    /// A [`Turn::Take`] ended: what was acknowledged (`None`: it is one part of something that goes on), or why not.
-    Received(Result<Option<Receipt>>),
-    /// A [`Turn::Give`] ended: bytes sent, or why not.
-    Sent(Result<u64>),
+    /// A [`Turn::Take`] ended: bytes that came, and what was acknowledged (`None`: it is one part of something that goes on), or why not.
+    Received(u64, Result<Option<Receipt>>),
+    /// A [`Turn::Give`] ended: bytes sent, and why not all of them.
+    Sent(u64, Result<()>),
     /// Time to part; the driver closes after the turn.
     Parting(Why),
 }

@@ -107,9 +107,9 @@ impl Dialogue for Toy {
             Event::Opened => "hello".into(),
             Event::Malformed(malformed) => format!("{malformed:?}"),
             Event::Secured => return Turn::Wait,
-            Event::Received(Ok(receipt)) => format!("took {}", receipt.map_or(0, |receipt| receipt.bytes)),
-            Event::Received(Err(error)) | Event::Sent(Err(error)) => format!("{:?}: {error}", error.kind()),
-            Event::Sent(Ok(bytes)) => format!("gave {bytes}"),
+            Event::Received(_, Ok(receipt)) => format!("took {}", receipt.map_or(0, |receipt| receipt.bytes)),
+            Event::Received(_, Err(error)) | Event::Sent(_, Err(error)) => format!("{:?}: {error}", error.kind()),
+            Event::Sent(bytes, Ok(())) => format!("gave {bytes}"),
             Event::Parting(why) => format!("{why:?}"),
         }))
     }

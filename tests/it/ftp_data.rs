@@ -387,3 +387,54 @@ async fn what_the_kernel_moves_by_itself_is_counted_too() {
     assert!(!sending.join().unwrap(), "all of it was taken");
     assert!(!world.disk("/pub/long").exists());
 }
+
+#[test]
+fn the_access_line_of_a_broken_transfer_has_the_bytes_that_moved() {
+    const CAME: usize = 100_000;
+    const SIZE: u64 = 256 << 20;
+    let daemon = Daemon::start(
+        r#"
+[limits]
+stall = "300ms"
+[[space]]
+path = "/pub"
+grants = [{ to = "everyone", allow = "edit" }]
+"#,
+    );
+    std::fs::File::create(daemon.on_disk("/pub/large")).unwrap().set_len(SIZE).unwrap();
+    let mut control = std::io::BufReader::new(std::net::TcpStream::connect(daemon.ftp).unwrap());
+    let mut ask = |line: &str, wanted: &str| {
+        if !line.is_empty() {
+            control.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
+        }
+        let mut reply = String::new();
+        control.read_line(&mut reply).unwrap();
+        assert!(reply.starts_with(wanted), "{line} → {reply}");
+        reply
+    };
+    let lane = |reply: &str| {
+        let port = reply.rsplit('|').nth(1).unwrap().parse::<u16>().unwrap();
+        std::net::TcpStream::connect((daemon.ftp.ip(), port)).unwrap()
+    };
+    // Bytes of the line about a path.
+    let noted = |words: &str| {
+        daemon.wait_for_log(words);
+        let log = daemon.log();
+        let line = log.lines().find(|line| line.contains(words)).unwrap().to_owned();
+        line.split("bytes=").nth(1).unwrap().split(' ').next().unwrap().parse::<u64>().unwrap()
+    };
+    ask("", "220");
+    ask("USER anonymous", "331");
+    ask("PASS x", "230");
+    ask("TYPE I", "200");
+    let mut up = lane(&ask("EPSV", "229"));
+    ask("STOR /pub/broken", "150");
+    up.write_all(&vec![7; CAME]).unwrap();
+    ask("", "426");
+    assert_eq!(noted("path=/pub/broken"), CAME as u64);
+    let mut down = lane(&ask("EPSV", "229"));
+    ask("RETR /pub/large", "150");
+    std::io::Read::read_exact(&mut down, &mut vec![0; CAME]).unwrap();
+    ask("", "426");
+    assert!((CAME as u64..SIZE).contains(&noted("path=/pub/large")), "{}", daemon.log());
+}

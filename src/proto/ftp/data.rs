@@ -281,7 +281,7 @@ impl Session {
     }
 
     /// An upload ended.
-    pub(super) fn received(&mut self, outcome: Result<Receipt>) -> Turn {
+    pub(super) fn received(&mut self, came: u64, outcome: Result<Receipt>) -> Turn {
         let Some(running) = self.running.take() else { return Turn::Wait };
         match outcome {
             Ok(receipt) => {
@@ -294,22 +294,22 @@ impl Session {
             Err(error) => {
                 log_fault(&error);
                 self.hint(&error);
-                self.noted(running.verb, &running.path, 0, running.begun, Reply::from(&error))
+                self.noted(running.verb, &running.path, came, running.begun, Reply::from(&error))
             }
         }
     }
 
     /// A download or listing ended.
-    pub(super) fn sent(&mut self, outcome: Result<u64>) -> Turn {
+    pub(super) fn sent(&mut self, bytes: u64, outcome: Result<()>) -> Turn {
         let Some(running) = self.running.take() else { return Turn::Wait };
-        let (bytes, reply) = match outcome {
+        let reply = match outcome {
             // A listing over the control connection: this is its last line.
-            Ok(bytes) if running.verb == "STAT" => (bytes, Reply::new(213, "End")),
-            Ok(bytes) => (bytes, Reply::new(226, format!("sent, {bytes} bytes"))),
+            Ok(()) if running.verb == "STAT" => Reply::new(213, "End"),
+            Ok(()) => Reply::new(226, format!("sent, {bytes} bytes")),
             Err(error) => {
                 log_fault(&error);
                 self.hint(&error);
-                (0, Reply::from(&error))
+                Reply::from(&error)
             }
         };
         self.noted(running.verb, &running.path, bytes, running.begun, reply)

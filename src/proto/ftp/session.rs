@@ -480,8 +480,8 @@ impl Session {
                 self.forget();
                 Turn::Wait
             }
-            Event::Received(outcome) => self.received(outcome.and_then(whole)),
-            Event::Sent(outcome) => self.sent(outcome),
+            Event::Received(bytes, outcome) => self.received(bytes, outcome.and_then(whole)),
+            Event::Sent(bytes, outcome) => self.sent(bytes, outcome),
             Event::Parting(why) => Turn::Close(Some(match why {
                 Why::Errors => Reply::new(421, "too many wrong commands, closing"),
                 Why::Idle => Reply::new(421, "nothing was said for too long, closing"),

@@ -255,19 +255,19 @@ impl Session {
     }
 
     /// A body went out, or the link broke under it.
-    fn sent(&self, open: &mut Transaction, outcome: &Result<u64>) {
+    fn sent(&self, open: &mut Transaction, bytes: u64, outcome: &Result<()>) {
         let Some(giving) = open.giving.take() else { return };
         let message = giving.index.and_then(|index| open.maildrop.messages().get(index));
-        let (bytes, word) = match outcome {
-            Ok(bytes) => (*bytes, "+OK"),
+        let word = match outcome {
+            Ok(()) => "+OK",
             Err(error) => {
                 log_fault(error);
-                (0, "cut")
+                "cut"
             }
         };
         let what = message.map_or("", |message| message.unique.as_str());
         self.note(giving.verb, &open.account, what, bytes, word, giving.since);
-        if let (Ok(_), "RETR", Some(index)) = (outcome, giving.verb, giving.index) {
+        if let (Ok(()), "RETR", Some(index)) = (outcome, giving.verb, giving.index) {
             open.maildrop.fetched(index);
         }
     }
@@ -407,14 +407,14 @@ impl Dialogue for Session {
                 self.state = State::Authorization(None);
                 Turn::Wait
             }
-            Event::Sent(outcome) => {
+            Event::Sent(bytes, outcome) => {
                 if let State::Transaction(mut open) = std::mem::replace(&mut self.state, State::Authorization(None)) {
-                    self.sent(&mut open, &outcome);
+                    self.sent(&mut open, bytes, &outcome);
                     self.state = State::Transaction(open);
                 }
                 Turn::Wait
             }
-            Event::Received(_) => Turn::Wait,
+            Event::Received(..) => Turn::Wait,
             Event::Parting(why) => Turn::Close(match why {
                 // RFC 1939 §3: without a word, and without UPDATE.
                 Why::Idle => None,

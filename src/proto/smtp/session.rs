@@ -296,8 +296,8 @@ impl Dialogue for Session {
                 self.caller = self.door.hub.recognise(&self.origin);
                 Turn::Wait
             }
-            Event::Received(outcome) => Turn::Say(self.received(&outcome)),
-            Event::Sent(_) => Turn::Wait,
+            Event::Received(_, outcome) => Turn::Say(self.received(&outcome)),
+            Event::Sent(..) => Turn::Wait,
             Event::Parting(why) => Turn::Close(Some(match why {
                 Why::Errors => Reply::new(421, "4.7.0", "too many errors"),
                 Why::Idle => Reply::new(421, "4.4.2", "nothing was said for too long"),
