@@ -93,6 +93,10 @@ impl<'a> Check<'a> {
             self.wrong("storage.inline", what, format!("at most {LARGEST_INLINE}"));
         }
         self.at_least_one("storage.attachments", storage.attachments);
+        let mail = &config.mail;
+        self.at_least_one("mail.mime_depth", mail.mime_depth);
+        self.at_least_one("mail.mime_parts", mail.mime_parts);
+        self.at_least_one("mail.mime_head", usize::try_from(mail.mime_head.0).unwrap_or(usize::MAX));
         self.some_time("storage.rescan", storage.rescan);
         self.some_time("locks.longest", config.locks.longest);
     }

@@ -327,8 +327,9 @@ impl<'a> Delivery<'a> {
 
     /// Takes the message apart; the files' bytes end up inline or staged on this space's volume.
     async fn sort(&mut self, space: &Arc<Space>) -> Result<(Vec<Filed>, Sorter)> {
-        let storage = self.caller.hub().view().settings.storage.clone();
-        let mut sorter = Sorter::new(storage.attachments);
+        let view = self.caller.hub().view();
+        let (storage, mail) = (&view.settings.storage, &view.settings.mail);
+        let mut sorter = Sorter::new(storage.attachments, mail.mime());
         let mut files: Vec<Filed> = Vec::new();
         let mut open: Option<(FileName, Incoming)> = None;
         let mut sorted = Vec::new();

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::mime::{Found, Head, Walker};
 use super::name::{cut, extension_of, numbered, plain_name};
+use super::settings::MimeLimits;
 
 /// Longest piece of a subject that becomes part of a file name.
 const LONGEST_SUBJECT: usize = 100;
@@ -45,19 +46,24 @@ pub(super) struct Sorter {
     /// The part going by is a file.
     open: bool,
     too_many: bool,
+    /// Decoded bytes that all files may still have.
+    room: u64,
+    too_large: bool,
 }
 
 impl Sorter {
     /// For a message with at most `most` files.
-    pub(super) fn new(most: usize) -> Self {
+    pub(super) fn new(most: usize, limits: MimeLimits) -> Self {
         Self {
-            walker: Walker::new(),
+            walker: Walker::new(limits),
             found: Vec::new(),
             taken: HashSet::new(),
             most,
             files: 0,
             open: false,
             too_many: false,
+            room: if limits.decoded.0 == 0 { u64::MAX } else { limits.decoded.0 },
+            too_large: false,
         }
     }
 
@@ -78,11 +84,12 @@ impl Sorter {
 
     /// Why the message must be filed whole: it has no files, or more or stranger ones than we take apart.
     pub(super) fn whole(&self) -> Option<&'static str> {
-        match (self.walker.broken(), self.too_many, self.files) {
-            (Some(why), _, _) => Some(why),
-            (None, true, _) => Some("it has more attachments than storage.attachments allows"),
-            (None, false, 0) => Some("it has no attachments"),
-            (None, false, _) => None,
+        match (self.walker.broken(), self.files) {
+            (Some(why), _) => Some(why),
+            (None, _) if self.too_many => Some("it has more attachments than storage.attachments allows"),
+            (None, _) if self.too_large => Some("its attachments are larger than mail.mime_decoded allows"),
+            (None, 0) => Some("it has no attachments"),
+            (None, _) => None,
         }
     }
 
@@ -98,14 +105,20 @@ impl Sorter {
             match event {
                 Found::Part(head) if is_file(&head) => {
                     self.too_many |= self.files >= self.most;
-                    self.open = !self.too_many;
+                    self.open = !self.too_many && !self.too_large;
                     if self.open {
                         self.files += 1;
                         sorted.push(Sorted::File(self.name(&head)));
                     }
                 }
                 Found::Part(_) => self.open = false,
-                Found::Bytes(bytes) if self.open => sorted.push(Sorted::Bytes(bytes)),
+                Found::Bytes(bytes) if self.open => {
+                    let left = self.room.checked_sub(bytes.len() as u64);
+                    self.room = left.unwrap_or(self.room);
+                    self.too_large = left.is_none();
+                    self.open = !self.too_large;
+                    sorted.push(if self.open { Sorted::Bytes(bytes) } else { Sorted::End });
+                }
                 Found::End if self.open => sorted.push(Sorted::End),
                 Found::Bytes(_) | Found::End => {}
             }
@@ -136,7 +149,7 @@ impl Sorter {
 /// cannot be taken apart is one file. Nothing is stored; fuzzers and tests look in here.
 #[must_use]
 pub fn dissect(message: &[u8], cut: usize, most: usize) -> Vec<(String, Vec<u8>)> {
-    let (mut sorter, mut sorted) = (Sorter::new(most), Vec::new());
+    let (mut sorter, mut sorted) = (Sorter::new(most, MimeLimits::default()), Vec::new());
     for piece in message.chunks(cut.max(1)) {
         sorter.feed(piece, &mut sorted);
     }
@@ -164,11 +177,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::units::ByteSize;
 
     type File = (String, Vec<u8>);
 
     fn files_cut(message: &[u8], cut: usize, most: usize) -> (Vec<File>, Option<&'static str>, String) {
-        let mut sorter = Sorter::new(most);
+        files_within(message, cut, most, MimeLimits::default())
+    }
+
+    fn files_within(
+        message: &[u8],
+        cut: usize,
+        most: usize,
+        limits: MimeLimits,
+    ) -> (Vec<File>, Option<&'static str>, String) {
+        let mut sorter = Sorter::new(most, limits);
         let mut sorted = Vec::new();
         for chunk in message.chunks(cut) {
             sorter.feed(chunk, &mut sorted);
@@ -279,9 +302,12 @@ mod tests {
     fn bombs_are_filed_whole() {
         let level = |level| format!("Content-Type: multipart/mixed; boundary=b{level}\r\n\r\n--b{level}\r\n");
         let deep = (0..150).map(level).collect::<Vec<_>>().concat();
-        assert_eq!(files_cut(deep.as_bytes(), 1000, 200).1, Some("its parts are nested more than 100 deep"));
+        assert_eq!(
+            files_cut(deep.as_bytes(), 1000, 200).1,
+            Some("its parts are nested deeper than mail.mime_depth allows")
+        );
         let wide = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}", "--b\r\n\r\n".repeat(10_001));
-        assert_eq!(files_cut(wide.as_bytes(), 1000, 200).1, Some("it has more than 10000 parts"));
+        assert_eq!(files_cut(wide.as_bytes(), 1000, 200).1, Some("it has more parts than mail.mime_parts allows"));
         let many = format!(
             "Content-Type: multipart/mixed; boundary=b\r\n\r\n{}",
             "--b\r\nContent-Type: image/png\r\n\r\nx\r\n".repeat(5)
@@ -290,6 +316,35 @@ mod tests {
         assert_eq!(files_cut(many.as_bytes(), 1000, 5).1, None);
         let long = format!("Content-Type: application/pdf\r\n\r\n{}", "x".repeat(3_000_000));
         assert_eq!(files_cut(long.as_bytes(), 70_000, 5).0.first().unwrap().1.len(), 3_000_000);
+    }
+
+    #[test]
+    fn how_far_a_message_is_taken_apart_is_a_setting() {
+        let whole = |message: &str, limits| {
+            let said = [1, 7, usize::MAX].map(|cut| files_within(message.as_bytes(), cut, 200, limits).1);
+            assert!(said.iter().all(|one| *one == said[0]), "{said:?}");
+            said[0].unwrap_or_default()
+        };
+        let usual = MimeLimits::default();
+        let part = |bytes: &str| format!("--b\r\nContent-Type: image/png\r\n\r\n{bytes}\r\n");
+        let message = format!("Content-Type: multipart/mixed; boundary=b\r\n\r\n{}{}", part("12345"), part("67890"));
+        for limits in [
+            usual,
+            MimeLimits { depth: 1, ..usual },
+            MimeLimits { parts: 3, ..usual },
+            MimeLimits { head: ByteSize(43), ..usual },
+            MimeLimits { decoded: ByteSize(10), ..usual },
+        ] {
+            assert_eq!(whole(&message, limits), "", "{limits:?}");
+        }
+        assert!(whole(&message, MimeLimits { depth: 0, ..usual }).contains("mime_depth"));
+        assert!(whole(&message, MimeLimits { parts: 2, ..usual }).contains("mime_parts"));
+        assert!(whole(&message, MimeLimits { decoded: ByteSize(9), ..usual }).contains("mime_decoded"));
+        // What is behind the limit is not looked at: a message of text.
+        assert_eq!(whole(&message, MimeLimits { head: ByteSize(42), ..usual }), "it has no attachments");
+        let encoded = "Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\naGVsbG8=\r\n";
+        assert_eq!(whole(encoded, MimeLimits { decoded: ByteSize(5), ..usual }), "", "what counts is decoded");
+        assert!(whole(encoded, MimeLimits { decoded: ByteSize(4), ..usual }).contains("mime_decoded"));
     }
 
     #[test]

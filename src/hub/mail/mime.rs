@@ -1,7 +1,7 @@
 //! The parts of a message, found while its bytes go by: memory stays bounded however large the message is.
 //!
 //! Lenient in content (bare LF, missing ends, raw 8-bit names), strict in bounds: depth, parts and header sizes have
-//! limits, and a message past them is [`Walker::broken`], not refused.
+//! limits ([`MimeLimits`]), and a message past them is [`Walker::broken`], not refused.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,9 @@ use bytes::{Bytes, BytesMut};
 use mailparse::MailHeaderMap;
 
 use super::decode::Decoder;
+use super::settings::MimeLimits;
 
-/// Multiparts inside one another at most.
-const DEEPEST: usize = 100;
-/// Parts at most.
-const MOST_PARTS: usize = 10_000;
-/// Header bytes looked at in the message itself; the rest is skipped.
-const LONGEST_HEAD: usize = 1 << 20;
-/// Header bytes looked at in a part.
+/// Header bytes looked at in a part, at most.
 const LONGEST_PART_HEAD: usize = 64 << 10;
 /// Longest single header value that is understood.
 const LONGEST_VALUE: usize = 4 << 10;
@@ -51,6 +46,7 @@ pub(super) enum Found {
 
 /// Takes a message in pieces.
 pub(super) struct Walker {
+    limits: MimeLimits,
     boundaries: Vec<Vec<u8>>,
     place: Place,
     /// Start of the current line, while it may still be a boundary.
@@ -78,8 +74,9 @@ enum Place {
 
 impl Walker {
     /// At the first byte of a message.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(limits: MimeLimits) -> Self {
         Self {
+            limits,
             boundaries: Vec::new(),
             place: Place::Head,
             held: Vec::new(),
@@ -177,7 +174,8 @@ impl Walker {
         match self.place {
             Place::Between => {}
             Place::Head => {
-                let longest = if self.parts == 0 { LONGEST_HEAD } else { LONGEST_PART_HEAD };
+                let longest = usize::try_from(self.limits.head.0).unwrap_or(usize::MAX);
+                let longest = if self.parts == 0 { longest } else { longest.min(LONGEST_PART_HEAD) };
                 if self.head.len() + piece.len() <= longest {
                     self.head.extend_from_slice(piece);
                 }
@@ -204,15 +202,15 @@ impl Walker {
             self.subject = value(&headers, "Subject").unwrap_or_default();
         }
         self.parts += 1;
-        if self.parts > MOST_PARTS {
-            self.broken = Some("it has more than 10000 parts");
+        if self.parts > self.limits.parts {
+            self.broken = Some("it has more parts than mail.mime_parts allows");
             return;
         }
         let kind = value(&headers, "Content-Type").map(|text| mailparse::parse_content_type(&text)).unwrap_or_default();
         let boundary = kind.params.get("boundary").filter(|text| !text.is_empty() && text.len() <= LONGEST_BOUNDARY);
         if let (true, Some(boundary)) = (kind.mimetype.starts_with("multipart/"), boundary) {
-            if self.boundaries.len() >= DEEPEST {
-                self.broken = Some("its parts are nested more than 100 deep");
+            if self.boundaries.len() >= self.limits.depth {
+                self.broken = Some("its parts are nested deeper than mail.mime_depth allows");
                 return;
             }
             self.boundaries.push(boundary.trim_end().as_bytes().to_vec());

@@ -22,6 +22,42 @@ pub struct MailSettings {
     pub keep_traces: Span,
     /// Refusals written down a minute; more of them only show in the log.
     pub refusals: u32,
+    /// How deep multiparts may be in one another; a message past this or one of the next is filed whole.
+    pub mime_depth: usize,
+    /// Most parts of a message.
+    pub mime_parts: usize,
+    /// Header bytes of a message that are looked at for its parts; what is behind them is not.
+    pub mime_head: ByteSize,
+    /// Bytes that the attachments of one message may be together once they are decoded; 0: no limit of its own.
+    pub mime_decoded: ByteSize,
+}
+
+impl MailSettings {
+    /// How far a message is taken apart.
+    #[must_use]
+    pub fn mime(&self) -> MimeLimits {
+        let Self { mime_depth, mime_parts, mime_head, mime_decoded, .. } = *self;
+        MimeLimits { depth: mime_depth, parts: mime_parts, head: mime_head, decoded: mime_decoded }
+    }
+}
+
+/// How far a message is taken apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MimeLimits {
+    /// Multiparts inside one another.
+    pub depth: usize,
+    /// Parts.
+    pub parts: usize,
+    /// Header bytes looked at.
+    pub head: ByteSize,
+    /// Decoded bytes of all attachments; 0: any.
+    pub decoded: ByteSize,
+}
+
+impl Default for MimeLimits {
+    fn default() -> Self {
+        MailSettings::default().mime()
+    }
 }
 
 impl Default for MailSettings {
@@ -33,6 +69,10 @@ impl Default for MailSettings {
             redelivery_entries: 250_000,
             keep_traces: Span(Duration::from_hours(30 * 24)),
             refusals: 60,
+            mime_depth: 100,
+            mime_parts: 10_000,
+            mime_head: ByteSize(1 << 20),
+            mime_decoded: ByteSize(0),
         }
     }
 }
