@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use mail_auth::arc::ArcSealer;
 use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter;
 use mail_auth::dkim::DkimSigner;
+use mail_auth::hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
+use mail_auth::{AuthenticatedMessage, AuthenticationResults, MessageAuthenticator};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 
@@ -83,15 +86,34 @@ async fn names() -> Names {
         ("strict.example", "v=spf1 -all".into()),
         ("_dmarc.strict.example", "v=DMARC1; p=reject".into()),
         ("alone.example", "v=spf1 -all".into()),
+        ("s._domainkey.list.example", format!("v=DKIM1; k=ed25519; p={PUBLIC}")),
+        ("s._domainkey.hop.example", format!("v=DKIM1; k=ed25519; p={PUBLIC}")),
     ])
     .await
 }
 
-fn signed(text: &str) -> String {
+fn key() -> Ed25519Key {
     let decode = |text: &str| BASE64.decode(text).expect("base64");
-    let key = Ed25519Key::from_seed_and_public_key(&decode(SEED), &decode(PUBLIC)).expect("a key");
-    let signer = DkimSigner::from_key(key).domain("good.example").selector("s").headers(["From", "Subject"]);
+    Ed25519Key::from_seed_and_public_key(&decode(SEED), &decode(PUBLIC)).expect("a key")
+}
+
+fn signed(text: &str) -> String {
+    let signer = DkimSigner::from_key(key()).domain("good.example").selector("s").headers(["From", "Subject"]);
     format!("{}{text}", signer.sign(text.as_bytes()).expect("a signature").to_header())
+}
+
+/// What a forwarder of this domain makes of a message: its own ARC set above those that are there (RFC 8617 §5.1).
+async fn sealed(names: &Names, domain: &str, text: &str) -> String {
+    let mut server = NameServerConfig::udp_and_tcp(names.address.ip());
+    server.connections.iter_mut().for_each(|way| way.port = names.address.port());
+    let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+    let authenticator = MessageAuthenticator::new(config, ResolverOpts::default()).expect("a resolver");
+    let message = AuthenticatedMessage::parse(text.as_bytes()).expect("a message");
+    let chain = authenticator.verify_arc(&message).await;
+    let results = AuthenticationResults::new(domain);
+    let sealer = ArcSealer::from_key(key()).domain(domain).selector("s").headers(["From", "Subject"]);
+    let set = sealer.seal(&message, &results, &chain).expect("a set");
+    format!("{}{text}", set.to_header())
 }
 
 /// Sends one message; the last reply to it and what was stored.
@@ -177,6 +199,47 @@ async fn what_a_domain_asks_to_refuse_is_refused_where_that_is_enforced() {
         reply.starts_with("250 2.0.0") && stored.contains("Authentication-Results: example.org"),
         "{reply} {stored}"
     );
+}
+
+#[tokio::test]
+async fn a_chain_of_forwarders_is_followed_to_its_beginning() {
+    let (world, names) = (World::light().await, names().await);
+    let note = section("note", &names);
+    let text = signed("From: Ann <ann@good.example>\r\nSubject: hi\r\n\r\nhello\r\n");
+    let arc = async |text: &str| {
+        let (reply, stored) = send(&world, &note, "list@list.example", text).await;
+        assert!(reply.starts_with("250 2.0.0"), "{reply}");
+        let (field, _) = stored.split_once("\r\nReceived:").expect("a trace");
+        let found = field.split("\tarc=").nth(1).map(|rest| rest.split([' ', ';', '\r']).next().unwrap_or_default());
+        found.unwrap_or_default().to_owned()
+    };
+    assert_eq!(arc(&text).await, "", "nobody forwarded it");
+    let once = sealed(&names, "list.example", &text).await;
+    assert_eq!(arc(&once).await, "pass");
+    let twice = sealed(&names, "hop.example", &once).await;
+    assert!(twice.matches("ARC-Seal:").count() == 2 && twice.contains("cv=pass"), "{twice}");
+    assert_eq!(arc(&twice).await, "pass");
+
+    // The list changed the text before it sealed it: the author's signature is void, the chain is not.
+    let changed = sealed(&names, "list.example", &text.replace("hello", "hello, [list]")).await;
+    let (_, stored) = send(&world, &note, "list@list.example", &changed).await;
+    assert!(stored.contains("\tarc=pass") && !stored.contains("dkim=pass"), "{stored}");
+
+    for (what, broken) in [
+        ("the content changed behind the seal", twice.replace("hello", "jello")),
+        ("a signed field changed behind the seal", twice.replace("Subject: hi", "Subject: hi there")),
+        ("what the first one found was rewritten", twice.replace("i=1; list.example", "i=1; last.example")),
+        ("the first one is somebody else", twice.replace("d=list.example", "d=good.example")),
+        ("nobody knows its key", twice.replace("d=hop.example", "d=unknown.example")),
+        ("a set is missing", once.replace("i=1;", "i=2;")),
+    ] {
+        assert_ne!(broken, twice, "{what}");
+        let said = arc(&broken).await;
+        assert!(!matches!(said.as_str(), "pass" | ""), "{what}: {said:?}\n{broken}");
+    }
+
+    let large = format!("From: ann@good.example\r\nSubject: large\r\n\r\n{}", "0123456789 abcdef\r\n".repeat(20_000));
+    assert_eq!(arc(&sealed(&names, "list.example", &large).await).await, "pass", "hashed as it passes");
 }
 
 #[tokio::test]
