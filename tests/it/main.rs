@@ -35,6 +35,7 @@ mod http_security;
 mod http_transcripts;
 mod hub;
 mod kill;
+mod large_mail;
 mod lifecycle;
 mod lmtp;
 mod mail;
