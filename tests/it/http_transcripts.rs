@@ -1,4 +1,5 @@
-//! Replays `tests/transcripts/http/*.txt` through the real door: the bytes cut at 1, 2, 3, 7 and 1000, with and without the express lane.
+//! Replays `tests/transcripts/http/*.txt` through the real door: the bytes cut at 1, 2, 3, 7 and 1000, with and without the express lane;
+//! and each case parted in two at every place.
 //!
 //! ```text
 //! # why this matters; the rule or the story behind it
@@ -25,7 +26,7 @@
 //! that of its last multipart body. Of every response it is checked that it is well-formed, dated, hardened and framed in one way only.
 //! `STOA_TRANSCRIPT=part-of-a-name` runs only those files.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,12 @@ const STEP: Duration = Duration::from_secs(20);
 const ALICE: &str = "Authorization: Basic YWxpY2U6d29uZGVy";
 /// An acceptance of the project: the cases are at least so many.
 const CASES: usize = 150;
+/// What a client says up to here is parted at every byte; what is longer at every byte of its beginning and end, and here and there between.
+const EVERY: usize = 400;
+/// The pipe when the parting alone decides what is read at once.
+const WIDE: usize = 256 << 10;
+/// Turns that others get to read the first part.
+const TURNS: usize = 16;
 
 #[tokio::test]
 async fn http_transcripts_hold_at_every_cut() {
@@ -79,37 +86,135 @@ async fn http_transcripts_hold_at_every_cut() {
     assert!(cases >= CASES || !wanted.is_empty(), "only {cases} cases");
 }
 
-/// One file: all its cases in one world. What is wrong with each.
-async fn replay(text: &str, cut: usize, lane: bool) -> Vec<String> {
-    let world = World::light().await;
-    let (mut values, mut limits) = (toml::Table::new(), toml::Table::try_from(Limits::default()).expect("limits"));
-    let (mut kept, mut problems) = (Vec::new(), Vec::new());
-    let mut case: Option<(String, Vec<(usize, &str)>)> = None;
-    let mut cases = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        if let Some(name) = line.strip_prefix("= ") {
-            cases.extend(case.replace((name.to_owned(), Vec::new())));
-        } else if let Some((_, steps)) = &mut case {
-            steps.push((number + 1, line));
-        } else if let Err(problem) = prepare(&world, line, &mut values, &mut limits, &mut kept) {
-            problems.push(format!("line {}: {problem}", number + 1));
-        }
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_transcripts_hold_wherever_they_are_parted() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts/http");
+    let wanted = std::env::var("STOA_TRANSCRIPT").unwrap_or_default();
+    let files = std::fs::read_dir(&folder).expect("the transcripts").map(|entry| entry.expect("an entry").path());
+    let (mut running, mut wrong, mut partings) = (JoinSet::new(), Vec::new(), 0);
+    for file in files.filter(|file| file.to_string_lossy().contains(&wanted)) {
+        running.spawn(async move {
+            let text = std::fs::read_to_string(&file).expect("a transcript");
+            let (count, problems) = part(&text).await;
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (count, problems.into_iter().map(|problem| format!("{name}: {problem}")).collect::<Vec<_>>())
+        });
     }
-    cases.extend(case);
-    let limits: Arc<Limits> = Arc::new(limits.try_into().expect("limits"));
-    let handler = world.door("http", &values);
-    for (name, steps) in cases {
-        if lane {
-            for path in &kept {
-                warm(&handler, path).await;
+    for (count, problems) in running.join_all().await {
+        partings += count;
+        wrong.extend(problems);
+    }
+    wrong.sort();
+    let shown = wrong.iter().take(40).map(String::as_str).collect::<Vec<_>>().join("\n");
+    assert!(wrong.is_empty(), "{} of {partings} partings fail:\n{shown}", wrong.len());
+    assert!(partings > 50 * CASES || !wanted.is_empty(), "only {partings} partings");
+}
+
+type Case<'a> = (String, Vec<(usize, &'a str)>);
+
+/// One file in a world: its door, and its cases.
+struct Stage<'a> {
+    world: World,
+    handler: Arc<dyn Handler>,
+    limits: Arc<Limits>,
+    kept: Vec<String>,
+    cases: Vec<Case<'a>>,
+    problems: Vec<String>,
+}
+
+impl<'a> Stage<'a> {
+    async fn new(text: &'a str) -> Self {
+        let world = World::light().await;
+        let (mut values, mut limits) = (toml::Table::new(), toml::Table::try_from(Limits::default()).expect("limits"));
+        let (mut kept, mut problems) = (Vec::new(), Vec::new());
+        let mut case: Option<Case<'_>> = None;
+        let mut cases = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            if let Some(name) = line.strip_prefix("= ") {
+                cases.extend(case.replace((name.to_owned(), Vec::new())));
+            } else if let Some((_, steps)) = &mut case {
+                steps.push((number + 1, line));
+            } else if let Err(problem) = prepare(&world, line, &mut values, &mut limits, &mut kept) {
+                problems.push(format!("line {}: {problem}", number + 1));
             }
         }
-        let outcome = timeout(4 * STEP, converse(&world, &handler, &limits, cut, &steps, &mut kept)).await;
-        if let Err(problem) = outcome.unwrap_or_else(|_| Err("it does not end".into())) {
-            problems.push(format!("{}{name}\n    {problem}", if lane { "(lane) " } else { "" }));
+        cases.extend(case);
+        let limits: Arc<Limits> = Arc::new(limits.try_into().expect("limits"));
+        let handler = world.door("http", &values);
+        Self { world, handler, limits, kept, cases, problems }
+    }
+
+    /// Plays one case; bytes its client said, or what is wrong.
+    async fn play(&mut self, steps: &[(usize, &str)], cut: usize, parting: usize) -> Result<usize, String> {
+        let Self { world, handler, limits, kept, .. } = self;
+        let outcome = timeout(4 * STEP, converse(world, handler, limits, cut, parting, steps, kept)).await;
+        outcome.unwrap_or_else(|_| Err("it does not end".into()))
+    }
+}
+
+/// One file: all its cases in one world. What is wrong with each.
+async fn replay(text: &str, cut: usize, lane: bool) -> Vec<String> {
+    let mut stage = Stage::new(text).await;
+    for (name, steps) in std::mem::take(&mut stage.cases) {
+        if lane {
+            for path in &stage.kept {
+                warm(&stage.handler, path).await;
+            }
+        }
+        if let Err(problem) = stage.play(&steps, cut, usize::MAX).await {
+            stage.problems.push(format!("{}{name}\n    {problem}", if lane { "(lane) " } else { "" }));
         }
     }
-    problems
+    stage.problems
+}
+
+/// One file: its cases one after the other, all parted at their first byte, then all at their second, and so on; what is on the disk is each
+/// time as the file says. Partings, and what is wrong with the first that fails.
+async fn part(text: &str) -> (usize, Vec<String>) {
+    let mut stage = Stage::new(text).await;
+    let cases = std::mem::take(&mut stage.cases);
+    let mut lengths = Vec::new();
+    for (name, steps) in &cases {
+        let length = stage.play(steps, WIDE, 0).await;
+        lengths.push(length.unwrap_or_else(|problem| panic!("{name}: {problem}")));
+    }
+    let all: BTreeSet<usize> = lengths.iter().flat_map(|length| places(*length)).collect();
+    let mut count = 0;
+    for parting in all {
+        afresh(&stage.world, text);
+        // A case may need what those before it left on the disk, so all of them are played.
+        for ((name, steps), length) in cases.iter().zip(&lengths) {
+            count += usize::from(parting < *length);
+            if let Err(problem) = stage.play(steps, WIDE, parting).await {
+                stage.problems.push(format!("{name}, parted at {parting}\n    {problem}"));
+            }
+        }
+        if !stage.problems.is_empty() {
+            break;
+        }
+    }
+    (count, stage.problems)
+}
+
+/// Where something of this length is parted.
+fn places(length: usize) -> impl Iterator<Item = usize> {
+    let step = (length / 16).max(1);
+    (1..length).filter(move |at| length <= EVERY || *at <= EVERY / 2 || length - at <= EVERY / 4 || at % step == 0)
+}
+
+/// Everything as it was at the beginning of a file.
+fn afresh(world: &World, text: &str) {
+    for space in ["/pub", "/scans", "/vault", "/inbox", "/small", "/once", "/both"] {
+        for entry in std::fs::read_dir(world.disk(space)).into_iter().flatten().flatten() {
+            let path = entry.path();
+            let gone = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            gone.expect("removed");
+        }
+    }
+    let (mut values, mut limits) = (toml::Table::new(), toml::Table::new());
+    for line in text.lines().take_while(|line| !line.starts_with("= ")) {
+        prepare(world, line, &mut values, &mut limits, &mut Vec::new()).expect("prepared");
+    }
 }
 
 /// Lines before the first case, and files of a case.
@@ -159,16 +264,17 @@ async fn converse(
     handler: &Arc<dyn Handler>,
     limits: &Arc<Limits>,
     cut: usize,
+    parting: usize,
     steps: &[(usize, &str)],
     kept: &mut Vec<String>,
-) -> Result<(), String> {
+) -> Result<usize, String> {
     let (mut link, theirs) = pipe("http", cut);
     link.limits = limits.clone();
     let handler = handler.clone();
     let serving = tokio::spawn(async move { handler.serve(link).await });
     let (read, write) = tokio::io::split(theirs);
-    let mut client =
-        Client { write: Some(write), read, heard: Vec::new(), reply: Reply::default(), known: HashMap::new(), serving };
+    let (heard, reply, known) = (Vec::new(), Reply::default(), HashMap::new());
+    let mut client = Client { write: Some(write), read, heard, reply, known, serving, said: 0, parting };
     for (number, line) in steps {
         let step = async {
             match line.strip_prefix("@ ") {
@@ -179,7 +285,9 @@ async fn converse(
         let step = timeout(STEP, step).await.unwrap_or_else(|_| Err("nothing happens".into()));
         step.map_err(|problem| format!("line {number}: {line}\n    {problem}"))?;
     }
-    timeout(STEP, client.end()).await.unwrap_or_else(|_| Err("the server does not end".into()))
+    let said = client.said;
+    timeout(STEP, client.end()).await.unwrap_or_else(|_| Err("the server does not end".into()))?;
+    Ok(said)
 }
 
 #[derive(Default)]
@@ -206,6 +314,10 @@ struct Client {
     reply: Reply,
     known: HashMap<&'static str, String>,
     serving: JoinHandle<std::io::Result<()>>,
+    /// Bytes until now.
+    said: usize,
+    /// The byte before which the server gets time to read those before it.
+    parting: usize,
 }
 
 impl Client {
@@ -274,8 +386,21 @@ impl Client {
         line
     }
 
-    /// Writes while the server may have to write too: what it says is collected meanwhile.
     async fn say(&mut self, bytes: &[u8]) -> Result<(), String> {
+        let first = self.parting.checked_sub(self.said).filter(|first| self.parting > 0 && *first < bytes.len());
+        self.said += bytes.len();
+        let Some((first, rest)) = first.and_then(|first| bytes.split_at_checked(first)) else {
+            return self.say_at_once(bytes).await;
+        };
+        self.say_at_once(first).await?;
+        for _ in 0..TURNS {
+            tokio::task::yield_now().await;
+        }
+        self.say_at_once(rest).await
+    }
+
+    /// Writes while the server may have to write too: what it says is collected meanwhile.
+    async fn say_at_once(&mut self, bytes: &[u8]) -> Result<(), String> {
         let write = self.write.as_mut().ok_or("the client stopped talking")?;
         let mut writing = Box::pin(write.write_all(bytes));
         let mut piece = [0; 4096];
