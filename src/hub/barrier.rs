@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use crate::hub::commit::Promised;
-use crate::store::{Body, Change};
+use crate::store::{Body, Change, Synced};
 
 /// Publishes in place whose intents are not cleared yet, by space and path.
 #[derive(Default)]
@@ -104,10 +104,11 @@ impl Marks {
         }
     }
 
-    /// Must the earlier intents be cleared before this change is committed?
-    pub(crate) fn stop(&self, space: &str, change: &Change) -> bool {
+    /// Must the earlier intents be cleared before this change is committed? One without an intent of its own is never done again, so
+    /// nothing may be done again before it.
+    pub(crate) fn stop(&self, space: &str, change: &Change, synced: Synced) -> bool {
         places(change).any(|(path, kind)| {
-            self.at(space, path).any(|old| !may_follow(kind, old))
+            self.at(space, path).any(|old| synced == Synced::Soon || !may_follow(kind, old))
                 || above(path).any(|folder| self.at(space, folder).any(is_wide))
                 || (is_wide(kind) && self.has_below(space, path))
         })

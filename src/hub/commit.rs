@@ -25,7 +25,7 @@ use crate::hub::act::{Act, Plan, Planned, Sight};
 use crate::hub::barrier::Marks;
 use crate::hub::view::{Space, View};
 use crate::hub::{Caller, Hub};
-use crate::store::{Change, Edit, IntentRow, Node, NodeKind, RelPath, StageId};
+use crate::store::{Batch, Change, Edit, IntentRow, Node, NodeKind, RelPath, StageId, Synced};
 
 /// Times an act is planned again when others changed the same thing meanwhile.
 const ATTEMPTS: u32 = 8;
@@ -77,12 +77,19 @@ pub(crate) struct Promised {
     pub(crate) planned: Planned,
     /// Length of the body that rides in the intent.
     inline: u64,
+    /// The catalog has no intent of it: it is in place before it is acknowledged, or it never was.
+    unwritten: bool,
 }
 
 impl Promised {
     pub(crate) fn new(id: i64, planned: Planned) -> Self {
         let inline = planned.body.as_ref().map_or(0, |body| body.len() as u64);
-        Self { id, planned, inline }
+        Self { id, planned, inline, unwritten: false }
+    }
+
+    /// Without an intent in the catalog.
+    fn unwritten(id: i64, planned: Planned) -> Self {
+        Self { unwritten: true, inline: 0, ..Self::new(id, planned) }
     }
 }
 
@@ -113,6 +120,10 @@ impl Pending {
 
     /// Their bodies are in place and need no memory any more; they only count.
     pub(crate) fn add_done(&self, mut promised: Vec<Promised>) {
+        promised.retain(|one| !one.unwritten);
+        if promised.is_empty() {
+            return;
+        }
         self.bytes.fetch_add(inline_bytes(&promised), Ordering::Relaxed);
         for one in &mut promised {
             one.planned.body = None;
@@ -127,9 +138,9 @@ impl Pending {
     }
 
     /// Must earlier intents be cleared before these changes are committed?
-    fn stops(&self, changes: &[Planned]) -> bool {
+    fn stops(&self, changes: &[Planned], synced: Synced) -> bool {
         let marks = self.marks.lock();
-        changes.iter().any(|one| marks.stop(&one.space.key, &one.change))
+        changes.iter().any(|one| marks.stop(&one.space.key, &one.change, synced))
     }
 
     pub(crate) fn add_stuck(&self, promised: Promised) {
@@ -333,10 +344,29 @@ impl Hub {
     async fn settle<Y>(&self, plan: Plan<Y>, held: Held) -> Result<Y> {
         let Plan { mut batch, changes, answer, .. } = plan;
         self.refuse_stuck(&changes)?;
-        self.pass_barrier(&changes).await?;
-        let promised = self.promise(&mut batch.edits, changes);
-        let nodes = self.settle_together(batch, promised, held).await?;
+        let synced = self.when_synced(&batch, &changes);
+        self.pass_barrier(&changes, synced).await?;
+        let promised = match synced {
+            Synced::First => self.promise(&mut batch.edits, changes),
+            Synced::Soon => changes.into_iter().map(|one| Promised::unwritten(self.next_intent(), one)).collect(),
+        };
+        let nodes = self.settle_together((batch, synced), promised, held).await?;
         Ok(answer(&nodes))
+    }
+
+    /// A file of a space with `durable = false` is in place before it is acknowledged, and its records follow soon. Nobody replays it
+    /// after a crash, so it needs no intent; adoption finds what the records miss. Receipts and mail are promises of their own.
+    fn when_synced(&self, batch: &Batch, changes: &[Planned]) -> Synced {
+        let is_lax = |one: &Planned| !one.space.durable && matches!(one.change, Change::Put { .. });
+        let is_promise = |edit: &Edit| matches!(edit, Edit::Upload(_) | Edit::Mail(_));
+        match !changes.is_empty()
+            && changes.iter().all(is_lax)
+            && !batch.edits.iter().any(is_promise)
+            && !self.catalog().is_shared()
+        {
+            true => Synced::Soon,
+            false => Synced::First,
+        }
     }
 
     /// A publish that the disk still refuses must come before any other on its path.
@@ -346,15 +376,15 @@ impl Hub {
     }
 
     /// Clears earlier intents that a replay could not do again before these changes; see [`crate::hub::barrier`].
-    async fn pass_barrier(&self, changes: &[Planned]) -> Result<()> {
-        if !self.inner.pending.stops(changes) {
+    async fn pass_barrier(&self, changes: &[Planned], synced: Synced) -> Result<()> {
+        if !self.inner.pending.stops(changes, synced) {
             return Ok(());
         }
         // To its end even when the caller goes away: what it took in hand must not be forgotten.
         let hub = self.clone();
         let cleared = tokio::spawn(async move { hub.clear_done().await }).await;
         cleared.unwrap_or_else(|lost| Err(Error::internal(lost)))?;
-        match self.inner.pending.stops(changes) {
+        match self.inner.pending.stops(changes, synced) {
             true => Err(unsettled()),
             false => Ok(()),
         }
@@ -365,16 +395,33 @@ impl Hub {
         changes
             .into_iter()
             .map(|planned| {
-                let id = self.inner.next_intent.fetch_add(1, Ordering::Relaxed);
-                edits.push(Edit::Intent(IntentRow {
-                    id,
-                    space: planned.space.key.clone(),
-                    change: planned.change.encode(),
-                    body: planned.body.clone(),
-                }));
+                let id = self.next_intent();
+                edits.push(intent(id, &planned));
                 Promised::new(id, planned)
             })
             .collect()
+    }
+
+    fn next_intent(&self) -> i64 {
+        self.inner.next_intent.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// What could not be put in place at once gets its intent after all, so that a crash does not forget it.
+    async fn write_down(&self, one: Promised) -> Promised {
+        if !one.unwritten {
+            return one;
+        }
+        match self.catalog().commit(Batch { edits: vec![intent(one.id, &one.planned)] }).await {
+            Ok(()) => Promised::new(one.id, one.planned),
+            Err(error) => {
+                tracing::error!(
+                    id = one.id,
+                    error = error.detail(),
+                    "a change that waits to be put in place has no intent"
+                );
+                one
+            }
+        }
     }
 
     /// A commit failed. When only its answer was lost it counts as done; when nobody can say, the keeper asks later.
@@ -382,7 +429,7 @@ impl Hub {
         if !matches!(error.kind(), Kind::Unavailable | Kind::Full | Kind::Internal | Kind::Cancelled) {
             return Err(error);
         }
-        let Some(first) = promised.first().map(|one| one.id) else { return Err(error) };
+        let Some(first) = promised.first().filter(|one| !one.unwritten).map(|one| one.id) else { return Err(error) };
         match self.was_committed(first).await {
             Ok(true) => Ok(promised),
             Ok(false) => Err(error),
@@ -444,13 +491,18 @@ impl Hub {
                     tracing::error!(space = one.planned.space.key, change = ?one.planned.change, error = error.detail(),
                         "a committed change could not be put in place; it will be tried again");
                     nodes.push(None);
-                    self.inner.pending.add_stuck(one);
+                    self.inner.pending.add_stuck(self.write_down(one).await);
                 }
             }
         }
         self.inner.pending.add_done(done);
         nodes
     }
+}
+
+fn intent(id: i64, planned: &Planned) -> Edit {
+    let (space, change) = (planned.space.key.clone(), planned.change.encode());
+    Edit::Intent(IntentRow { id, space, change, body: planned.body.clone() })
 }
 
 fn unsettled() -> Error {

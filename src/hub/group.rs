@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::hub::Hub;
 use crate::hub::commit::{Held, Promised};
 use crate::hub::view::Space;
-use crate::store::{Batch, Change, Node, On};
+use crate::store::{After, Batch, Change, Node, On, Synced};
 
 /// Queues; more threads than these share.
 const QUEUES: usize = 64;
@@ -51,6 +51,7 @@ struct Queue {
 /// One act that waits for its commit.
 struct Waiting {
     batch: Batch,
+    synced: Synced,
     settling: Settling,
 }
 
@@ -81,14 +82,30 @@ impl Hub {
     /// of the caller, this runs to its end: a commit without its publish would be replayed over what came later.
     pub(crate) async fn settle_together(
         &self,
-        batch: Batch,
+        (batch, synced): (Batch, Synced),
         promised: Vec<Promised>,
         held: Held,
     ) -> Result<Vec<Option<Node>>> {
         let (reply, answer) = oneshot::channel();
         let settling = Settling { promised, held, reply, span: Span::current() };
-        self.join_queue(Waiting { batch, settling });
+        match synced {
+            Synced::First => self.join_queue(Waiting { batch, synced, settling }),
+            // There is no sync to share.
+            Synced::Soon => {
+                let then = self.finisher(vec![settling]);
+                self.catalog().commit_then(vec![(batch, synced)], then).await;
+            }
+        }
         answer.await.unwrap_or_else(|lost| Err(Error::internal(lost)))
+    }
+
+    /// What follows the commit of a group.
+    fn finisher(&self, settling: Vec<Settling>) -> After {
+        let (hub, runtime) = (self.clone(), Handle::current());
+        Box::new(move |outcomes, on| {
+            let _entered = runtime.enter();
+            hub.finish_group(settling.into_iter().zip(outcomes).collect(), on);
+        })
     }
 
     fn join_queue(&self, waiting: Waiting) {
@@ -180,13 +197,9 @@ impl Leader {
                 return;
             }
             let (batches, settling): (Vec<_>, Vec<_>) =
-                group.into_iter().map(|waiting| (waiting.batch, waiting.settling)).unzip();
-            let (hub, runtime) = (self.hub.clone(), Handle::current());
-            let then = move |outcomes: Vec<Result<()>>, on| {
-                let _entered = runtime.enter();
-                hub.finish_group(settling.into_iter().zip(outcomes).collect(), on);
-            };
-            self.hub.catalog().commit_then(batches, Box::new(then)).await;
+                group.into_iter().map(|waiting| ((waiting.batch, waiting.synced), waiting.settling)).unzip();
+            let then = self.hub.finisher(settling);
+            self.hub.catalog().commit_then(batches, then).await;
         }
     }
 

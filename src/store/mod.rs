@@ -16,7 +16,7 @@ pub use catalog::rows::{
     Usage, Verified,
 };
 pub use catalog::uploads::{ReceiptRow, UploadEdit, UploadKind, UploadRow};
-pub use catalog::{After, Batch, Catalog, CatalogSettings, Edit, Engine, EngineKind, Expect, On};
+pub use catalog::{After, Batch, Catalog, CatalogSettings, Edit, Engine, EngineKind, Expect, On, Synced};
 pub use volume::directory::Directory;
 pub use volume::path::RelPath;
 pub use volume::{Body, Change, Node, NodeKind, Opened, Room, Soaked, Stage, StageId, Then, Touched, Volume};

@@ -44,7 +44,7 @@ impl Record {
     }
 }
 
-fn config(folder: &Path) -> String {
+fn config(folder: &Path, durable: bool) -> String {
     let password = folder.join("password");
     fs::write(&password, PASSWORD).unwrap();
     format!(
@@ -57,6 +57,7 @@ name = "alice"
 password_file = "{}"
 [[space]]
 path = "/in"
+durable = {durable}
 address = "in"
 grants = [ {{ to = "user:alice", allow = "edit" }}, {{ to = "everyone", allow = "create" }} ]
 "#,
@@ -136,10 +137,19 @@ fn one_life(daemon: Daemon, record: &Record, folder: &Path, more: usize, longer:
 
 #[test]
 fn two_hundred_kills_lose_nothing_that_was_acknowledged() {
-    let kills: u64 = std::env::var("STOA_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(200);
+    survive(std::env::var("STOA_KILLS").ok().and_then(|text| text.parse().ok()).unwrap_or(200), true);
+}
+
+/// `durable = false` gives up the power cut only: what the kernel has survives its process, and the records catch up with the files.
+#[test]
+fn kills_lose_no_file_of_a_space_that_is_not_durable() {
+    survive(20, false);
+}
+
+fn survive(kills: u64, durable: bool) {
     let folder = tempfile::tempdir().unwrap();
     let record = Record::default();
-    let mut place = Place::new(&config(folder.path()));
+    let mut place = Place::new(&config(folder.path(), durable));
     let dice = std::collections::hash_map::RandomState::new();
     for life in 0..kills {
         // a random moment: soon after the start, or in the middle of the work; another one in each run

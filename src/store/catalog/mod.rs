@@ -136,6 +136,18 @@ pub struct Transaction {
     pub statements: Vec<Statement>,
     /// Lines for the hash chain; the engine numbers and chains them as it commits.
     pub history: Vec<HistoryLine>,
+    /// When it must be on the disk.
+    pub synced: Synced,
+}
+
+/// When a transaction is on the disk. In either case its guards are verified, and seen by every later one, before it is answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Synced {
+    /// Before it is answered.
+    #[default]
+    First,
+    /// Soon after, together with others: a crash in between forgets it. What PostgreSQL calls an asynchronous commit.
+    Soon,
 }
 
 /// The seam below the catalog: prepared SQL in, rows out, durable group commit.
@@ -296,9 +308,10 @@ impl Catalog {
     }
 
     /// See [`Engine::commit_then`].
-    pub async fn commit_then(&self, batches: Vec<Batch>, then: After) {
+    pub async fn commit_then(&self, batches: Vec<(Batch, Synced)>, then: After) {
         let node = self.engine.node();
-        let transactions = batches.into_iter().map(|batch| sql::transaction(batch, node)).collect();
+        let transaction = |(batch, synced)| Transaction { synced, ..sql::transaction(batch, node) };
+        let transactions = batches.into_iter().map(transaction).collect();
         self.engine.commit_then(transactions, then).await;
     }
 

@@ -4,6 +4,7 @@
 //! the daemon. Nothing here runs on a runtime's thread; callers only wait for an answer.
 
 mod reader;
+mod trail;
 mod writer;
 
 use std::fs::OpenOptions;
@@ -11,6 +12,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -42,6 +44,8 @@ pub struct Sqlite {
     reads: Option<mpsc::Sender<reader::Question>>,
     writer: Option<JoinHandle<()>>,
     readers: Vec<JoinHandle<()>>,
+    /// Something was answered that readers cannot see yet.
+    ahead: Arc<AtomicBool>,
 }
 
 impl Sqlite {
@@ -53,7 +57,8 @@ impl Sqlite {
             Error::new(Kind::Unavailable, format!("cannot open the catalog {place}: {error}")).with(error)
         })?;
         let group = settings.group.clamp(1, LARGEST_GROUP) as usize;
-        let writer = writer::Writer::open(file, node)?;
+        let ahead = Arc::new(AtomicBool::new(false));
+        let writer = writer::Writer::open(file, node, ahead.clone())?;
         let (writes, jobs) = mpsc::channel(QUEUE);
         let writer = thread("catalog-write", move || writer.run(jobs, group))?;
         let mut readers = Vec::new();
@@ -64,7 +69,14 @@ impl Sqlite {
             let questions = questions.clone();
             readers.push(thread("catalog-read", move || reader.run(&questions))?);
         }
-        Ok(Self { node: node.to_owned(), writes: Some(writes), reads: Some(reads), writer: Some(writer), readers })
+        Ok(Self {
+            node: node.to_owned(),
+            writes: Some(writes),
+            reads: Some(reads),
+            writer: Some(writer),
+            readers,
+            ahead,
+        })
     }
 
     async fn write<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> writer::Job) -> Result<T> {
@@ -97,6 +109,9 @@ impl Engine for Sqlite {
     }
 
     async fn read(&self, statement: Statement) -> Result<Vec<Row>> {
+        if self.ahead.load(Ordering::Acquire) {
+            self.write(writer::Job::Settle).await?;
+        }
         let (reply, answer) = oneshot::channel();
         let reads = self.reads.as_ref().ok_or_else(closed)?;
         reads.send(reader::Question { statement, reply }).await.map_err(|_| closed())?;

@@ -2,19 +2,22 @@
 //!
 //! A caller is answered only after the commit that holds its transaction was synced. When a guard fails the group is
 //! done again with a savepoint each, so that one caller's failure undoes its own work and nobody else's; a commit that fails (disk full) fails the whole group and leaves the
-//! connection ready for the next.
+//! connection ready for the next. What need not be synced first is answered ahead of its commit: see [`super::trail`].
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
+use super::trail::Trail;
 use super::{prepare, rows, word};
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::chain::{HEAD, Head};
 use crate::store::catalog::rows::HistoryLine;
-use crate::store::catalog::{Gathered, Sent, Statement, Transaction, Value, copy, migrations};
+use crate::store::catalog::{Gathered, Sent, Statement, Synced, Transaction, Value, copy, migrations};
 
 /// Pages of the log after which SQLite itself copies them back into the database file (32 MiB): bodies that are in their
 /// place by then need no copy any more.
@@ -32,21 +35,24 @@ const CACHE: i64 = -32 * 1024;
 /// What the writer is asked for.
 pub(super) enum Job {
     Commit(Sent),
+    /// Let readers see everything that was answered.
+    Settle(oneshot::Sender<()>),
     Version(oneshot::Sender<Result<i64>>),
 }
 
 /// The writing connection and the head of this node's history.
 pub(super) struct Writer {
-    connection: Connection,
+    pub(super) connection: Connection,
     node: String,
-    head: Option<Head>,
+    pub(super) head: Option<Head>,
+    pub(super) trail: Trail,
     /// When something was written that no idle moment has copied back yet.
     written: Option<Instant>,
 }
 
 impl Writer {
     /// Opens the file for writing and brings its schema forward.
-    pub(super) fn open(file: &Path, node: &str) -> Result<Self> {
+    pub(super) fn open(file: &Path, node: &str, ahead: Arc<AtomicBool>) -> Result<Self> {
         let named = |error: rusqlite::Error| {
             let error = word(error);
             Error::new(error.kind(), format!("cannot open the catalog {}: {error}", file.display())).with(error)
@@ -62,28 +68,40 @@ impl Writer {
             return Err(Error::new(Kind::Unavailable, text));
         }
         migrate(&mut connection, &file.display().to_string())?;
-        Ok(Self { connection, node: node.to_owned(), head: None, written: None })
+        let trail = Trail::new(ahead)?;
+        Ok(Self { connection, node: node.to_owned(), head: None, trail, written: None })
     }
 
     /// Serves until nobody can ask any more.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>, largest: usize) {
-        while let Some(job) = jobs.blocking_recv() {
+        while let Some(job) = self.next_job(&mut jobs) {
             let mut gathered = Gathered::default();
             let mut next = Some(job);
             while let Some(job) = next {
                 match job {
                     Job::Commit(sent) => gathered.add(sent),
+                    Job::Settle(reply) => {
+                        self.settle();
+                        let _ = reply.send(());
+                    }
                     Job::Version(reply) => drop(reply.send(self.version())),
                 }
                 next = if gathered.transactions.len() < largest { jobs.try_recv().ok() } else { None };
             }
             if !gathered.transactions.is_empty() {
-                let outcomes = self.together(&gathered.transactions);
+                let outcomes = self.write(std::mem::take(&mut gathered.transactions));
                 gathered.answer(outcomes);
             }
             if jobs.is_empty() {
                 self.rest();
             }
+        }
+    }
+
+    pub(super) fn write(&mut self, transactions: Vec<Transaction>) -> Vec<Result<()>> {
+        match transactions.iter().all(|one| one.synced == Synced::Soon) {
+            true => self.ahead_of_commit(transactions),
+            false => self.together(&transactions),
         }
     }
 
@@ -107,7 +125,13 @@ impl Writer {
         }
     }
 
-    fn undo(&mut self) {
+    /// Undoes what is not committed, except what was answered already.
+    pub(super) fn undo(&mut self) {
+        self.roll_back();
+        self.retrace();
+    }
+
+    pub(super) fn roll_back(&mut self) {
         self.head = None;
         if !self.connection.is_autocommit() {
             // Should even this fail, the next BEGIN says so and its group fails too.
@@ -116,20 +140,35 @@ impl Writer {
     }
 
     /// Everybody's or nobody's: guards hardly ever fail, and a savepoint each costs a copy of every page they touch.
-    fn at_once(&mut self, transactions: &[Transaction]) -> Result<()> {
-        self.run_words("BEGIN IMMEDIATE").map_err(lost)?;
+    pub(super) fn at_once(&mut self, transactions: &[Transaction]) -> Result<()> {
+        self.begin()?;
         transactions.iter().try_for_each(|transaction| self.apply(transaction))?;
-        self.run_words("COMMIT").map_err(lost)
+        self.commit()
+    }
+
+    /// Opens a transaction, or goes on in the one that is open ahead of its commit.
+    pub(super) fn begin(&self) -> Result<()> {
+        if !self.connection.is_autocommit() {
+            return Ok(());
+        }
+        self.run_words("BEGIN IMMEDIATE").map_err(lost)
+    }
+
+    /// Commits what is open, and with it whatever was answered ahead.
+    pub(super) fn commit(&mut self) -> Result<()> {
+        self.run_words("COMMIT").map_err(lost)?;
+        self.trail.clear();
+        Ok(())
     }
 
     /// The same once more after one of them failed, each in a savepoint of its own.
     fn with_savepoints(&mut self, transactions: &[Transaction]) -> Result<Vec<Result<()>>> {
-        self.run_words("BEGIN IMMEDIATE").map_err(lost)?;
+        self.begin()?;
         let mut outcomes = Vec::with_capacity(transactions.len());
         for transaction in transactions {
             outcomes.push(self.apart(transaction)?);
         }
-        self.run_words("COMMIT").map_err(lost)?;
+        self.commit()?;
         Ok(outcomes)
     }
 
@@ -152,7 +191,7 @@ impl Writer {
         Ok(Ok(()))
     }
 
-    fn apply(&mut self, transaction: &Transaction) -> Result<()> {
+    pub(super) fn apply(&mut self, transaction: &Transaction) -> Result<()> {
         for statement in &transaction.statements {
             let touched = self.touch(statement)?;
             if let Some(must) = statement.must
@@ -207,7 +246,7 @@ impl Writer {
 
     /// Copies the log back while nobody waits; PASSIVE never blocks a reader, and a failure only postpones it.
     fn rest(&mut self) {
-        if self.written.is_some_and(|since| since.elapsed() >= IDLE_CHECKPOINT) {
+        if self.trail.is_empty() && self.written.is_some_and(|since| since.elapsed() >= IDLE_CHECKPOINT) {
             self.written = None;
             let _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         }
@@ -262,7 +301,7 @@ mod tests {
     use crate::store::{Expect, FileRow, IntentRow};
 
     fn writer(folder: &tempfile::TempDir) -> Writer {
-        Writer::open(&folder.path().join("catalog.db"), "one").expect("a catalog")
+        Writer::open(&folder.path().join("catalog.db"), "one", Arc::default()).expect("a catalog")
     }
 
     fn put(path: &str) -> Transaction {
@@ -338,9 +377,9 @@ mod tests {
         let file = folder.path().join("catalog.db");
         let other = Connection::open(&file).expect("a database");
         other.execute_batch("CREATE TABLE meta (key TEXT, value TEXT)").expect("a table of theirs");
-        assert_eq!(Writer::open(&file, "one").err().expect("refused").kind(), Kind::Invalid);
+        assert_eq!(Writer::open(&file, "one", Arc::default()).err().expect("refused").kind(), Kind::Invalid);
         std::fs::write(folder.path().join("text"), "not a database at all, but long enough to be one").expect("a file");
-        let refused = Writer::open(&folder.path().join("text"), "one").err().expect("refused");
+        let refused = Writer::open(&folder.path().join("text"), "one", Arc::default()).err().expect("refused");
         assert_eq!(refused.kind(), Kind::Corrupt);
         assert!(refused.public().contains("text"), "{refused}");
     }
