@@ -18,6 +18,7 @@ pub mod pour;
 pub mod proxy;
 pub mod rate;
 pub mod side;
+mod spare;
 pub mod stream;
 mod table;
 pub mod tls;

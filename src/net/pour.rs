@@ -21,7 +21,7 @@ const TURN: usize = 512 << 10;
 /// Turns after which others have theirs.
 const TURNS: u32 = 4;
 /// A file of this size goes out by one write.
-const SMALL: usize = 8 << 10;
+pub(super) const SMALL: usize = 8 << 10;
 /// The kernel keeps a file in memory by pieces no smaller than this.
 const PAGE: usize = 4096;
 /// Bytes read at once where the kernel cannot send by itself.
@@ -95,18 +95,22 @@ async fn by_kernel(
 /// A small file goes out by one read and one write; how much of it did. 0: it is not in memory, or the socket is full.
 fn at_once(tcp: &TcpStream, file: &File, offset: u64, len: u64) -> io::Result<usize> {
     let mut buffer = [0; SMALL];
-    let room = usize::try_from(len).unwrap_or(SMALL).min(SMALL);
-    let target = buffer.get_mut(..room).unwrap_or_default();
-    let read =
-        rustix::io::preadv2(file, &mut [io::IoSliceMut::new(target)], offset, ReadWriteFlags::NOWAIT).unwrap_or(0);
-    if read < room {
-        return Ok(0);
-    }
-    match rustix::net::send(tcp, target, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+    let Some(bytes) = in_memory(file, offset, len, &mut buffer) else { return Ok(0) };
+    match rustix::net::send(tcp, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
         Ok(sent) => Ok(sent),
         Err(Errno::AGAIN | Errno::INTR) => Ok(0),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A stretch of a file that fits the buffer and can be had without waiting. File systems that cannot tell are taken at their word.
+pub(super) fn in_memory<'a>(file: &File, offset: u64, len: u64, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
+    let target = buffer.get_mut(..usize::try_from(len).ok()?)?;
+    let read = match rustix::io::preadv2(file, &mut [io::IoSliceMut::new(target)], offset, ReadWriteFlags::NOWAIT) {
+        Err(Errno::OPNOTSUPP) => file.read_at(target, offset).ok()?,
+        read => read.ok()?,
+    };
+    (read == target.len()).then_some(target)
 }
 
 /// One turn of sending a file by the kernel, for drivers that poll: how much of `len` bytes went out.

@@ -3,22 +3,25 @@
 //! Only the peer of the control connection is taken: a stranger who finds the port first is dropped, and the wait goes on.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use parking_lot::Mutex;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::lent::{self, Lent};
+use super::pour::{self, SMALL};
 use super::rate::Rates;
-use super::{Stream, Tls};
+use super::{Stream, Tls, spare};
 use crate::origin::Origin;
 use crate::telemetry::{Seldom, metric};
 
@@ -91,7 +94,9 @@ impl std::error::Error for NotResumed {}
 pub struct Passive {
     /// The port it waits on.
     pub port: u16,
-    listener: std::net::TcpListener,
+    listener: Option<std::net::TcpListener>,
+    /// The control connection that may have it again, and the address it is on.
+    again: Option<(u64, IpAddr)>,
     control: IpAddr,
     peer: Peer,
     since: Instant,
@@ -125,6 +130,8 @@ pub enum Way {
     },
     /// The peer connects to us.
     Passive(Passive),
+    /// The peer is here, and a part of the body is on its way already.
+    Here(OwnedFd),
 }
 
 /// The TLS of a lane.
@@ -188,26 +195,46 @@ impl Passive {
             (0, _) => Turn::take(control, ports.len())?,
             (lent, _) => Turn::take(control, lent)?,
         };
+        let local = origin.local.ip().to_canonical();
+        let any = *ports.start() == 0;
         let (listener, lent) = match lent::lend() {
             Some(lent) => {
                 let lent = lent?;
                 (lent.handle()?, Some(lent))
             }
-            None => (listen_near(origin.local.ip().to_canonical(), ports)?, None),
+            None => match spare::take(origin.link, local).filter(|_| any) {
+                Some(listener) => (listener, None),
+                None => (listen_near(local, ports)?, None),
+            },
         };
         let port = listener.local_addr()?.port();
-        Ok(Self { port, listener, control, peer, since: Instant::now(), _lent: lent, _turn: turn })
+        let again = (any && lent.is_none()).then_some((origin.link, local));
+        let since = Instant::now();
+        Ok(Self { port, listener: Some(listener), again, control, peer, since, _lent: lent, _turn: turn })
+    }
+
+    fn listener(&self) -> io::Result<&std::net::TcpListener> {
+        self.listener.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+
+    /// The peer's connection, where it is there already.
+    fn waiting(&self) -> Option<OwnedFd> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let listener = self.listener().ok()?;
+        while let Ok((stream, Some(from))) = rustix::net::acceptfrom_with(listener, flags) {
+            if SocketAddr::try_from(from).is_ok_and(|from| self.knows(from)) {
+                return Some(stream);
+            }
+        }
+        None
     }
 
     /// Most clients are there already when their transfer starts: the runtime only hears of the listener when it must wait.
     async fn accept(self) -> io::Result<TcpStream> {
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        while let Ok((stream, Some(from))) = rustix::net::acceptfrom_with(&self.listener, flags) {
-            if SocketAddr::try_from(from).is_ok_and(|from| self.knows(from)) {
-                return TcpStream::from_std(stream.into());
-            }
+        if let Some(stream) = self.waiting() {
+            return TcpStream::from_std(stream.into());
         }
-        let listener = TcpListener::from_std(self.listener.try_clone()?)?;
+        let listener = TcpListener::from_std(self.listener()?.try_clone()?)?;
         loop {
             let (stream, from) = listener.accept().await?;
             if self.knows(from) {
@@ -233,12 +260,37 @@ impl Passive {
     /// It has waited this long, and nobody ever came.
     #[must_use]
     pub fn in_vain_for(&self) -> Option<Duration> {
-        let waiting = rustix::net::accept(&self.listener);
+        let waiting = rustix::net::accept(self.listener().ok()?);
         waiting.is_err_and(|error| error == rustix::io::Errno::AGAIN).then(|| self.since.elapsed())
     }
 }
 
+impl Drop for Passive {
+    fn drop(&mut self) {
+        if let (Some((link, address)), Some(listener)) = (self.again, self.listener.take()) {
+            spare::keep(link, address, listener);
+        }
+    }
+}
+
 impl Lane {
+    /// Sends a small file that is in memory to a peer that is there already, in plain and without the runtime hearing of the connection:
+    /// how many bytes went out. When these are all, the connection is closed; else the usual way goes on from there.
+    pub fn send_at_once(&mut self, file: &File, offset: u64, len: u64) -> u64 {
+        let Way::Passive(listener) = &self.way else { return 0 };
+        if self.secured.is_some() || !self.rates.is_free() || len > SMALL as u64 {
+            return 0;
+        }
+        let mut buffer = [0; SMALL];
+        let Some(bytes) = pour::in_memory(file, offset, len, &mut buffer) else { return 0 };
+        let Some(peer) = listener.waiting() else { return 0 };
+        let sent = rustix::net::send(&peer, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL).unwrap_or(0);
+        if sent < bytes.len() {
+            self.way = Way::Here(peer);
+        }
+        sent as u64
+    }
+
     /// Waits for, or makes, the data connection, with its TLS handshake.
     ///
     /// # Errors
@@ -248,6 +300,7 @@ impl Lane {
         let connected = match self.way {
             Way::Active { to, from } => timeout(wait, connect(from, to)).await,
             Way::Passive(listener) => timeout(wait, listener.accept()).await,
+            Way::Here(peer) => Ok(TcpStream::from_std(peer.into())),
         };
         let connected = connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let tcp = connected.inspect_err(|error| {
@@ -341,7 +394,10 @@ fn listen_on(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
-    sockopt::set_socket_reuseaddr(&socket, true)?;
+    // A port of a range may still remember its last connection; one the kernel picks does not.
+    if address.port() != 0 {
+        sockopt::set_socket_reuseaddr(&socket, true)?;
+    }
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
@@ -361,8 +417,9 @@ mod tests {
     #[tokio::test]
     async fn a_port_of_the_range_is_taken_until_none_is_left() {
         let bind = |peer, ports| Passive::bind(&origin(peer), ports, Peer::Same);
-        let first = bind([127, 0, 0, 1], 0..=0).unwrap();
-        let only = first.port..=first.port;
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let only = free..=free;
+        let first = bind([127, 0, 0, 1], only.clone()).unwrap();
         assert!(bind([127, 0, 0, 1], only.clone()).is_err());
         drop(first);
         assert_eq!(bind([127, 0, 0, 1], only.clone()).unwrap().port, *only.start());

@@ -17,10 +17,14 @@ use super::accept::{self, Service};
 use super::drain::{Drained, Links};
 use super::listen::Bound;
 use super::local::{Listening, Socket};
+use super::spare;
 use crate::error::{Error, Result};
 
 /// Threads of one worker for calls that may block; the room's own bound, far above what doors use.
 const BLOCKING: usize = 64;
+/// Each worker wakes itself so often. A timer that is set and comes before all others makes the runtime write to itself and wake up at once;
+/// behind this one hardly any does.
+const BEAT: Duration = Duration::from_secs(1);
 /// How long a blocking call may hold up the end of a worker.
 const LEAVE: Duration = Duration::from_secs(2);
 
@@ -146,6 +150,12 @@ fn run(lanes: Vec<Lane>, links: &Links, ready: &mpsc::SyncSender<io::Result<()>>
                 accepting.await;
             });
         }
+        tokio::spawn(async {
+            loop {
+                tokio::time::sleep(BEAT).await;
+                spare::expire();
+            }
+        });
         let _ = ready.send(Ok(()));
         links.cut().await;
         io::Result::Ok(())

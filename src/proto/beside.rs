@@ -46,7 +46,7 @@ pub(super) async fn take_beside(
         ending = Ending::Came;
     }
     if taken.outcome.is_ok() {
-        let _ = timeout(LINGER, stream.shutdown()).await;
+        end_of(&mut stream).await;
     }
     taken.outcome.map(|()| ending)
 }
@@ -66,9 +66,25 @@ pub(super) async fn give_beside(
     pace.limit(std::mem::take(&mut lane.rates));
     let mut stream = lane.open().await.map_err(no_lane)?;
     let sent = carry::give_out(&mut stream, source, framing, pace).await?;
-    // TLS says that this is the end; a peer that does not listen any more has all bytes already.
-    let _ = timeout(LINGER, stream.shutdown()).await;
+    end_of(&mut stream).await;
     Ok(sent)
+}
+
+/// A small file that needs no waiting goes out at once: how much of it was sent.
+pub(super) fn give_at_once(lane: &mut side::Lane, source: &Source, framing: Framing) -> u64 {
+    match source {
+        Source::File(download, range) if framing == Framing::Raw && !range.is_empty() => {
+            lane.send_at_once(&download.file(), range.start, range.end - range.start)
+        }
+        Source::File(..) | Source::Feed(_) => 0,
+    }
+}
+
+/// TLS says that this is the end, and a peer that does not listen any more has all bytes already. Of a plain connection the end is the end.
+async fn end_of(stream: &mut Stream) {
+    if stream.as_tcp().is_none() {
+        let _ = timeout(LINGER, stream.shutdown()).await;
+    }
 }
 
 fn no_lane(error: io::Error) -> Error {

@@ -71,7 +71,7 @@ impl Pace {
         self.in_all.load(Ordering::Relaxed)
     }
 
-    fn count(&self, bytes: u64) {
+    pub(super) fn count(&self, bytes: u64) {
         self.in_all.fetch_add(bytes, Ordering::Relaxed);
     }
 

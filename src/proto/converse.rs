@@ -15,7 +15,7 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
-use super::beside::{Ending, give_beside, take_beside};
+use super::beside::{Ending, give_at_once, give_beside, take_beside};
 use super::carry::{self, Pace};
 use super::dialogue::{Dialogue, Encode, Event, Framing, Intake, Lane, Left, Malformed, Meanwhile, Source, Turn, Why};
 use super::line::{Found, IAC, LineBuffer};
@@ -401,11 +401,22 @@ impl<D: Dialogue> Drive<D> {
     async fn give(
         &mut self,
         prompt: Option<D::Reply>,
-        source: Source,
+        mut source: Source,
         framing: Framing,
-        lane: Lane,
+        mut lane: Lane,
     ) -> io::Result<(Event, bool)> {
+        let early = match &mut lane {
+            Lane::Side(lane) => give_at_once(lane, &source, framing),
+            Lane::Inline => 0,
+        };
+        if early > 0 && source.skip(early) {
+            // Both replies go out together.
+            prompt.iter().for_each(|prompt| self.say(prompt));
+            self.heard = Instant::now();
+            return Ok((Event::Sent(early, Ok(())), false));
+        }
         let mut pace = self.begin(prompt).await?;
+        pace.count(early);
         match lane {
             Lane::Inline => {
                 let sent = carry::give_out(&mut self.link.stream, source, framing, &mut pace).await;
@@ -416,7 +427,7 @@ impl<D: Dialogue> Drive<D> {
             Lane::Side(lane) => {
                 let body = give_beside(lane, source, framing, &mut pace);
                 let sent = self.beside(Box::pin(body), Alone::GoOn, &|| false).await?;
-                Ok((given(sent, &pace), false))
+                Ok((given(sent.map(|rest| early + rest), &pace), false))
             }
         }
     }
@@ -572,6 +583,8 @@ type Work<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
 
 /// Our own work, boxed (it must not make every idle connection as large as the largest command) and bounded.
 fn bounded<'a, T>(work: impl Future<Output = T> + Send + 'a) -> Work<'a, T> {
+    // Boxed before anything is put around it: it is large, and every layer would move it once more.
+    let work = Box::pin(work);
     Box::pin(async {
         timeout(LONGEST_WORK, work).await.map_err(|_| {
             tracing::error!(seconds = LONGEST_WORK.as_secs(), "a command took too long; its connection is closed");

@@ -154,6 +154,15 @@ pub enum Source {
     Feed(Box<dyn Feed>),
 }
 
+impl Source {
+    /// So many bytes are sent already; true when nothing is left.
+    pub(super) fn skip(&mut self, sent: u64) -> bool {
+        let Self::File(_, range) = self else { return false };
+        range.start = range.start.saturating_add(sent).min(range.end);
+        range.is_empty()
+    }
+}
+
 /// Bytes generated piece by piece.
 #[async_trait]
 pub trait Feed: Send {
