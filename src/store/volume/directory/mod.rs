@@ -19,9 +19,11 @@ use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::mpsc;
@@ -45,6 +47,12 @@ const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW);
 /// For reading: never waits for the other end of a FIFO.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW);
 
+/// So much room does not vanish within a [`GLANCE`].
+const PLENTY: u64 = 1 << 30;
+
+/// How long plenty of room is taken for what it was.
+const GLANCE: Duration = Duration::from_millis(20);
+
 /// A directory tree; staging lies on the same file system, outside the tree where that is possible.
 pub struct Directory {
     inner: Arc<Inner>,
@@ -60,6 +68,8 @@ struct Inner {
     memory: bool,
     /// The file system is on a disk of this machine, or in its memory.
     near: bool,
+    /// Its room when it was asked last, where that was plenty.
+    room: Mutex<Option<(Instant, Room)>>,
 }
 
 impl Directory {
@@ -89,7 +99,8 @@ impl Directory {
         remove::clear_leftovers(&staging)?;
         let (near, memory) = (is_local(&fd), in_memory(&fd));
         let (stamps, listings) = (Stamps::new(near), Listings::default());
-        let inner = Inner { root: Root::new(fd, lookups), staging, listings, stamps, memory, near };
+        let (root, room) = (Root::new(fd, lookups), Mutex::default());
+        let inner = Inner { root, staging, listings, stamps, memory, near, room };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -153,10 +164,12 @@ fn is_cold(errno: Errno) -> bool {
 #[async_trait]
 impl Volume for Directory {
     async fn stat(&self, path: &RelPath) -> Result<Node> {
+        if self.inner.memory {
+            return self.inner.stat(path);
+        }
         match self.inner.root.open_cached(path, LOOK) {
             Ok(fd) => node_of(fd, path),
             Err(error) if !is_cold(error) => Err(refused(error)),
-            Err(_) if self.inner.memory => self.inner.stat(path),
             Err(_) => {
                 let path = path.clone();
                 self.on_pool(move |inner| inner.stat(&path)).await
@@ -170,10 +183,12 @@ impl Volume for Directory {
     }
 
     async fn open(&self, path: &RelPath) -> Result<Opened> {
+        if self.inner.memory {
+            return self.inner.open(path);
+        }
         match self.inner.root.open_cached(path, READ) {
             Ok(fd) => opened(fd, path),
             Err(error) if !is_cold(error) => Err(refused(error)),
-            Err(_) if self.inner.memory => self.inner.open(path),
             Err(_) => {
                 let path = path.clone();
                 self.on_pool(move |inner| inner.open(&path)).await
@@ -231,9 +246,16 @@ impl Volume for Directory {
     }
 
     async fn room(&self) -> Result<Room> {
+        if let Some((asked, room)) = *self.inner.room.lock()
+            && asked.elapsed() < GLANCE
+        {
+            return Ok(room);
+        }
         let stat = rustix::fs::fstatvfs(self.inner.root.fd()).map_err(failed)?;
         let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok(Room { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
+        let room = Room { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) };
+        *self.inner.room.lock() = (room.free >= PLENTY).then(|| (Instant::now(), room));
+        Ok(room)
     }
 
     fn watch(&self) -> Option<mpsc::Receiver<Touched>> {

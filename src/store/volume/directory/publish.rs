@@ -235,8 +235,11 @@ pub(super) struct Nearby {
 
 impl Nearby {
     /// The folder a path is in, made when missing.
-    fn folder(&mut self, inner: &Inner, path: &RelPath) -> Result<&OwnedFd> {
+    fn folder<'a>(&'a mut self, inner: &'a Inner, path: &RelPath) -> Result<&'a OwnedFd> {
         let wanted = path.parent().unwrap_or_default();
+        if wanted.is_root() {
+            return Ok(inner.root.fd());
+        }
         let last = match self.last.take() {
             Some(last) if last.0 == wanted => last,
             _ => {

@@ -27,7 +27,7 @@ use crate::store::{RelPath, Touched};
 const EVENTS: usize = 64 << 10;
 
 /// Events of this long are read together: a thousand files a second need not wake us each.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_millis(5);
 
 /// The one watcher of this process; `None` inside when the kernel gives us none.
 static SHARED: OnceLock<Option<Arc<Shared>>> = OnceLock::new();
