@@ -48,7 +48,7 @@ impl Stream {
         }
     }
 
-    /// Waits until the kernel holds something unread, or the end. For who reads past this stream, by its [`Stream::handle`]: what the
+    /// Waits until the kernel holds something unread, or the end. For who reads past this stream, by its descriptor: what the
     /// stream itself knows of the socket is out of date then. Only for plain TCP; any other is ready at once.
     ///
     /// # Errors
@@ -68,15 +68,28 @@ impl Stream {
         }
     }
 
-    /// A descriptor of the plain TCP socket that outlives the stream; `None` for any other.
+    /// Takes the plain TCP socket away from the runtime, which hears nothing more of it; the stream is closed until it is given back.
+    /// `None` for any other.
     ///
     /// # Errors
-    /// No descriptor is left.
-    pub fn handle(&self) -> io::Result<Option<OwnedFd>> {
-        match self {
-            Self::Tcp(tcp) => tcp.as_fd().try_clone_to_owned().map(Some),
-            Self::Unix(_) | Self::Tls(_) | Self::Pipe(_) | Self::Closed => Ok(None),
+    /// The runtime's.
+    pub fn detach(&mut self) -> io::Result<Option<OwnedFd>> {
+        match std::mem::replace(self, Self::Closed) {
+            Self::Tcp(tcp) => Ok(Some(tcp.into_std()?.into())),
+            other => {
+                *self = other;
+                Ok(None)
+            }
         }
+    }
+
+    /// Shows the runtime a socket that was detached.
+    ///
+    /// # Errors
+    /// No descriptor is left; the runtime's.
+    pub fn attach(&mut self, socket: &OwnedFd) -> io::Result<()> {
+        *self = Self::Tcp(TcpStream::from_std(socket.try_clone()?.into())?);
+        Ok(())
     }
 
     /// The plain TCP socket below, for `sendfile` and `splice`; `None` under TLS.

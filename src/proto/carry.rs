@@ -192,7 +192,6 @@ pub(super) async fn take_in(
 /// A slow or small body: reads land in the buffer that is handed on, and the buffer is used again once the intake let go of it. A fast
 /// one: the intake takes it from the socket itself, for as long as it stays fast.
 async fn raw_in(stream: &mut Stream, mut buffer: BytesMut, intake: &mut dyn Intake, pace: &mut Pace) -> Result<()> {
-    let mut socket = None;
     let (mut room, mut reads) = (SMALLEST, 0);
     buffer.reserve(room);
     loop {
@@ -200,7 +199,7 @@ async fn raw_in(stream: &mut Stream, mut buffer: BytesMut, intake: &mut dyn Inta
             intake.push(buffer.split().freeze()).await?;
             // Only who fills the room with a few reads gets more of it: a thousand slow cameras stay small.
             let fast = reads <= FEW_READS;
-            if fast && room >= FIRST && pace.rates.is_free() && drink(stream, &mut socket, intake, pace).await? {
+            if fast && room >= FIRST && pace.rates.is_free() && drink(stream, intake, pace).await? {
                 return Ok(());
             }
             room = if fast { CHUNK.min(room * 4) } else { FIRST };
@@ -221,20 +220,16 @@ async fn raw_in(stream: &mut Stream, mut buffer: BytesMut, intake: &mut dyn Inta
     }
 }
 
-/// Lets the intake take from the socket while it is worth it; true at the end of the body.
-async fn drink(
-    stream: &Stream,
-    socket: &mut Option<Arc<OwnedFd>>,
-    intake: &mut dyn Intake,
-    pace: &mut Pace,
-) -> Result<bool> {
-    let socket = match socket {
-        Some(socket) => socket,
-        None => match stream.handle().map_err(broken)? {
-            Some(handle) => socket.insert(Arc::new(handle)),
-            None => return Ok(false),
-        },
-    };
+/// Lets the intake take from the socket while it is worth it; true at the end of the body. Meanwhile the runtime hears nothing of the
+/// socket: it would be woken for every packet, and nobody waits for them there.
+async fn drink(stream: &mut Stream, intake: &mut dyn Intake, pace: &mut Pace) -> Result<bool> {
+    let Some(socket) = stream.detach().map_err(broken)?.map(Arc::new) else { return Ok(false) };
+    let outcome = gulp(stream, &socket, intake, pace).await;
+    stream.attach(&socket).map_err(broken)?;
+    outcome
+}
+
+async fn gulp(stream: &mut Stream, socket: &Arc<OwnedFd>, intake: &mut dyn Intake, pace: &mut Pace) -> Result<bool> {
     loop {
         let Some(Soaked { bytes, then }) = intake.soak(socket).await? else { return Ok(false) };
         pace.moved(bytes);
@@ -245,7 +240,9 @@ async fn drink(
             Then::More => {}
             Then::Dry if bytes < WORTH => return Ok(false),
             Then::Dry => {
+                stream.attach(socket).map_err(broken)?;
                 pace.wait(async { stream.unread().await.map(|()| 0) }).await.map_err(broken)?;
+                stream.detach().map_err(broken)?;
             }
         }
     }

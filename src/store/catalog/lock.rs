@@ -9,7 +9,9 @@ use crate::store::Micros;
 
 // One statement for whatever a lock can be held on: the path and the folder it is in (?3, ?4), whatever is above them as long
 // as the lock is deep (?5 to ?10), and what is below (?11, ?12). Locks in ?2 are known to the asker; ?13 asks for exclusive ones only.
-const UNLOCKED: &str = "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM locks WHERE expires > ?1 \
+// Mostly nobody holds any lock, and the first question is enough.
+const UNLOCKED: &str = "SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM locks WHERE path >= '') \
+     OR NOT EXISTS (SELECT 1 FROM locks WHERE expires > ?1 \
      AND ((path IN (?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) AND (deep OR path = ?3 OR path = ?4)) \
          OR (path >= ?11 AND path < ?12)) \
      AND CAST(?2 AS TEXT) NOT LIKE '%' || token || '%' AND (CAST(?13 AS BIGINT) = 0 OR NOT shared))";
