@@ -411,7 +411,9 @@ impl<D: Dialogue> Drive<D> {
         };
         if early > 0 && source.skip(early) {
             // Both replies go out together.
-            prompt.iter().for_each(|prompt| self.say(prompt));
+            if let Some(prompt) = &prompt {
+                self.say(prompt);
+            }
             self.heard = Instant::now();
             return Ok((Event::Sent(early, Ok(())), false));
         }

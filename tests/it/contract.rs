@@ -71,7 +71,7 @@ impl Open {
 
     async fn tamper(&self, sql: &'static str) {
         let statements = vec![Statement { sql, params: Vec::new(), must: None }];
-        let transaction = Transaction { statements, history: Vec::new() };
+        let transaction = Transaction { statements, ..Transaction::default() };
         self.engine.commit(vec![transaction]).await.remove(0).expect("tampering");
     }
 
