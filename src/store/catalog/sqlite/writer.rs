@@ -19,18 +19,19 @@ use crate::store::catalog::chain::{HEAD, Head};
 use crate::store::catalog::rows::HistoryLine;
 use crate::store::catalog::{Gathered, Sent, Statement, Synced, Transaction, Value, copy, migrations};
 
-/// Pages of the log after which SQLite itself copies them back into the database file (32 MiB): bodies that are in their
-/// place by then need no copy any more.
-const CHECKPOINT_PAGES: i64 = 8192;
+/// Pages of the log after which SQLite itself copies them back into the database file (128 MiB): of a page that was written many times, as
+/// those are that bodies ride in until they are in their place, only the last is copied.
+const CHECKPOINT_PAGES: i64 = 32 << 10;
 
-/// The log file is cut back to this once its pages are copied.
-const LOG_KEPT: i64 = 64 << 20;
+/// The log file is cut back to this once its pages are copied; smaller than a log becomes, it would have to grow anew each time.
+const LOG_KEPT: i64 = 160 << 20;
 
 /// How often a writer with nothing to do copies the log back.
 const IDLE_CHECKPOINT: Duration = Duration::from_secs(5);
 
-/// KiB of page cache of the writing connection (negative: SQLite's way to say KiB).
-const CACHE: i64 = -32 * 1024;
+/// KiB of page cache of the writing connection (negative: SQLite's way to say KiB). What is written next is at the end of its table, so it
+/// need not be large; and SQLite looks through all of it at the end of a transaction that split a page.
+const CACHE: i64 = -8 * 1024;
 
 /// What the writer is asked for.
 pub(super) enum Job {
