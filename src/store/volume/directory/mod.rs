@@ -12,6 +12,7 @@ mod stage;
 mod stamp;
 mod sync;
 mod tell;
+mod unnamed;
 mod watch;
 
 use std::fs::File;
@@ -37,6 +38,7 @@ use lookup::{Root, node_of, readable, refused};
 use publish::Nearby;
 use stage::{Staging, failed};
 use stamp::Stamps;
+use unnamed::Unnamed;
 
 /// Where bytes are staged when the staging folder we were given is on another file system.
 const STAGE_INSIDE: &str = ".stoa-stage";
@@ -62,6 +64,7 @@ pub struct Directory {
 struct Inner {
     root: Root,
     staging: Arc<Staging>,
+    unnamed: Unnamed,
     listings: Listings,
     stamps: Stamps,
     /// Nothing here is ever waited for: the file system is memory.
@@ -99,8 +102,8 @@ impl Directory {
         remove::clear_leftovers(&staging)?;
         let (near, memory) = (is_local(&fd), in_memory(&fd));
         let (stamps, listings) = (Stamps::new(near), Listings::default());
-        let (root, room) = (Root::new(fd, lookups), Mutex::default());
-        let inner = Inner { root, staging, listings, stamps, memory, near, room };
+        let (root, unnamed, room) = (Root::new(fd, lookups), Unnamed::probe(&staging), Mutex::default());
+        let inner = Inner { root, staging, unnamed, listings, stamps, memory, near, room };
         Ok(Self { inner: Arc::new(inner) })
     }
 

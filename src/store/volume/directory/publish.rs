@@ -10,9 +10,9 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::Inner;
 use super::lookup::{Seen, file_mode};
 use super::stage::{Staging, copy_range, failed, name_of, write_at};
+use super::{Inner, unnamed};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Body, Change, Micros, Node, RelPath, StageId};
 
@@ -48,21 +48,38 @@ impl Inner {
         nearby: &mut Nearby,
     ) -> Result<Option<Node>> {
         let name = file_name(path)?;
-        let stage = self.staging.fd();
         let temporary = Staging::own_name();
-        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let file = File::from(rustix::fs::openat(stage, &temporary, flags, file_mode()).map_err(failed)?);
-        let outcome = write_at(&file, bytes, 0)
-            .and_then(|()| modified.map_or(Ok(()), |at| rustix::fs::futimens(&file, &times(at)).map_err(failed)))
-            .and_then(|()| self.place(&temporary, path, nearby));
-        match outcome {
-            Ok(Placed::Moved) => Ok(Seen::of(&file).map_err(failed)?.node(name)),
+        let seen = match self.unnamed.file(&self.staging) {
+            Some(file) => {
+                let seen = fill(&file, bytes, modified)?;
+                if unnamed::link(&file, nearby.folder(self, path)?, name).is_ok() {
+                    return Ok(seen.node(name));
+                }
+                // Something has the name, or whatever else it is: moving it there replaces that, or says why not.
+                unnamed::link(&file, self.staging.fd(), &temporary).map_err(failed)?;
+                seen
+            }
+            None => self.named(&temporary, bytes, modified)?,
+        };
+        match self.place(&temporary, path, nearby) {
+            Ok(Placed::Moved) => Ok(seen.node(name)),
             Ok(Placed::Gone) => Err(Error::internal("a file was taken out of the staging folder by someone else")),
             Err(error) => {
-                let _ = rustix::fs::unlinkat(stage, &temporary, AtFlags::empty());
+                let _ = rustix::fs::unlinkat(self.staging.fd(), &temporary, AtFlags::empty());
                 Err(error)
             }
         }
+    }
+
+    /// A file of the staging folder with these bytes, or none.
+    fn named(&self, temporary: &str, bytes: &[u8], modified: Option<Micros>) -> Result<Seen> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.staging.fd(), temporary, flags, file_mode()).map_err(failed)?;
+        let filled = fill(&File::from(file), bytes, modified);
+        if filled.is_err() {
+            let _ = rustix::fs::unlinkat(self.staging.fd(), temporary, AtFlags::empty());
+        }
+        filled
     }
 
     fn put_staged(
@@ -249,6 +266,15 @@ impl Nearby {
         };
         Ok(&self.last.insert(last).1)
     }
+}
+
+/// Writes a new file; what the kernel says of it then stays true when it moves or gets its name.
+fn fill(file: &File, bytes: &[u8], modified: Option<Micros>) -> Result<Seen> {
+    write_at(file, bytes, 0)?;
+    if let Some(at) = modified {
+        rustix::fs::futimens(file, &times(at)).map_err(failed)?;
+    }
+    Seen::of(file).map_err(failed)
 }
 
 /// What became of a file of the staging folder.
