@@ -9,10 +9,17 @@ use std::os::fd::OwnedFd;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::Inner;
 use super::stage::failed;
+use super::{Inner, device_of};
 use crate::error::{Error, Result};
 use crate::store::{Body, Change, RelPath};
+
+/// From so many files on, their file system is synced as a whole: one by one, each costs a flush of the disk's cache, which whoever waits
+/// for a commit stands in line behind.
+const MANY: usize = 64;
+
+/// Unwritten bytes in the kernel's memory up to which that is done: what others have written would be waited for too.
+const MOST_UNWRITTEN: u64 = 256 << 20;
 
 /// Files held open at once while they are synced.
 const OPEN_AT_ONCE: usize = 256;
@@ -38,11 +45,39 @@ impl Inner {
             files.extend(file_of(change));
             folders.extend(folders_of(change).into_iter().flatten().flat_map(lineage));
         }
-        let files: Vec<RelPath> = files.into_iter().collect();
+        let mut files: Vec<RelPath> = files.into_iter().collect();
+        if self.near && files.len() >= MANY && unwritten().is_some_and(|bytes| bytes <= MOST_UNWRITTEN) {
+            files = self.sync_at_once(files)?;
+        }
         files.chunks(OPEN_AT_ONCE).try_for_each(|some| self.sync_files(some))?;
         folders
             .iter()
             .try_for_each(|folder| self.open_for_sync(folder, OFlags::DIRECTORY)?.map_or(Ok(()), |fd| flush(&fd)))
+    }
+
+    /// Syncs the whole file system; what is left to be synced by itself: files on another one, and all of them when that failed, for the
+    /// fault may be another program's. The folders are synced after it, one by one: ext4 without a journal flushes the disk's cache before it
+    /// has written everything, and these flush it once more.
+    fn sync_at_once(&self, files: Vec<RelPath>) -> Result<Vec<RelPath>> {
+        let home = device_of(self.root.fd())?;
+        let mut last: Option<(RelPath, bool)> = None;
+        let (mut here, mut left) = (Vec::new(), Vec::new());
+        for file in files {
+            let folder = file.parent().unwrap_or_default();
+            let is_home = match &last {
+                Some((known, is_home)) if *known == folder => *is_home,
+                _ => match self.open_for_sync(&folder, OFlags::DIRECTORY)? {
+                    Some(fd) => device_of(&fd)? == home,
+                    None => true,
+                },
+            };
+            last = Some((folder, is_home));
+            if is_home { here.push(file) } else { left.push(file) }
+        }
+        if rustix::fs::syncfs(self.root.fd()).is_err() {
+            left.extend(here);
+        }
+        Ok(left)
     }
 
     /// Begins to write all of them before it waits for any: the first sync then commits the journal for all, and the
@@ -104,6 +139,15 @@ fn begin_writing(fd: &OwnedFd) {
     }
 }
 
+/// Bytes that programs of this machine have written and the kernel has not; `None` where it does not say. A sealed service sees of /proc
+/// only processes, and is told of the first memory node instead.
+fn unwritten() -> Option<u64> {
+    const TOLD: [&str; 2] = ["/proc/meminfo", "/sys/devices/system/node/node0/meminfo"];
+    let text = TOLD.iter().find_map(|file| std::fs::read_to_string(file).ok())?;
+    let (_, dirty) = text.lines().find_map(|line| line.split_once("Dirty:"))?;
+    Some(dirty.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.saturating_mul(1024))
+}
+
 /// The file whose content or time has to reach the disk. A stage was sealed before; only a time set later is missing.
 fn file_of(change: &Change) -> Option<RelPath> {
     match change {
@@ -131,4 +175,12 @@ fn folders_of(change: &Change) -> [Option<RelPath>; 2] {
 /// A folder and all above it.
 fn lineage(folder: RelPath) -> impl Iterator<Item = RelPath> {
     std::iter::successors(Some(folder), RelPath::parent)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_kernel_says_what_is_unwritten() {
+        assert!(super::unwritten().is_some());
+    }
 }
