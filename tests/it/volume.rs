@@ -278,6 +278,57 @@ async fn every_change_done_again_leaves_the_same() {
 }
 
 #[tokio::test]
+async fn several_are_seen_as_each_is_seen_alone() {
+    for lookups in BOTH {
+        let place = Place::new(lookups);
+        for path in ["a/one", "a/two", "b/one", "top"] {
+            place.put(path, "x").await.unwrap();
+        }
+        symlink(place.outside(), place.tree("a/way")).unwrap();
+        symlink("b", place.tree("c")).unwrap();
+        let paths = ["a", "a/none", "a/one", "a/two", "a/way", "a/way/secret", "b/one", "c/one", "d/e", "top", "top/x"];
+        let mut paths: Vec<_> = paths.into_iter().map(rel).collect();
+        paths.push(RelPath::root());
+        let kind = |seen: Result<Node>| seen.map_err(|error| error.kind());
+        for (path, seen) in paths.iter().zip(place.volume.stat_each(&paths).await) {
+            assert_eq!(kind(seen), kind(place.volume.stat(path).await), "{path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn small_files_leave_nothing_in_the_staging_folder_and_replace_what_is_there() {
+    let place = Place::new(Lookups::Probe);
+    fs::create_dir(place.tree("deep")).unwrap();
+    symlink("elsewhere", place.tree("deep/link")).unwrap();
+    for (path, body) in [("deep/a", "1"), ("deep/a", "22"), ("deep/link", "333"), ("new/a", "4")] {
+        let node = place.put(path, body).await.unwrap().unwrap();
+        assert_eq!(place.volume.stat(&rel(path)).await.unwrap(), node, "the tag is that of the file in its place");
+        assert_eq!(fs::read_to_string(place.tree(path)).unwrap(), body);
+    }
+    assert!(fs::symlink_metadata(place.tree("deep/link")).unwrap().is_file());
+    assert_eq!(place.kind(inline("deep")).await, Kind::WrongType);
+    let left: Vec<_> = fs::read_dir(place.home.path().join("stage")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[tokio::test]
+async fn many_files_are_synced_together_whatever_became_of_some_of_them() {
+    for lookups in BOTH {
+        let place = Place::new(lookups);
+        let changes: Vec<_> = (0..200).map(|number| inline(&format!("box{}/{number}", number % 3))).collect();
+        for change in &changes {
+            place.volume.publish(change, Some(Bytes::from_static(b"inline"))).await.unwrap();
+        }
+        fs::remove_dir_all(place.tree("box1")).unwrap();
+        fs::write(place.tree("box1"), "a file now").unwrap();
+        fs::remove_file(place.tree("box2/2")).unwrap();
+        place.volume.sync(&changes).await.unwrap();
+        assert_eq!(fs::read_dir(place.tree("box0")).unwrap().count(), 67);
+    }
+}
+
+#[tokio::test]
 async fn a_staged_file_taken_by_another_program_after_its_publish_stays_gone() {
     let place = Place::new(Lookups::Probe);
     let id = place.sealed("one", "staged").await;

@@ -10,9 +10,9 @@ use crate::hub::adopt::Rescan;
 use crate::hub::adopt::settle::{Found, GROUP, Settler, is_same, line};
 use crate::hub::adopt::walk::{Walk, belongs};
 use crate::hub::view::{Space, View};
-use crate::store::{Batch, Edit, FileRow, NodeKind, RelPath, Usage};
+use crate::store::{Batch, Edit, FileRow, Node, NodeKind, RelPath, Usage};
 
-/// Rows read at once.
+/// Rows read, and paths looked at, at once.
 const PAGE: usize = 1000;
 
 /// Lines of history that one comparison writes about single files; the rest is summed up in one line.
@@ -39,20 +39,24 @@ pub(super) async fn touched(hub: &Hub, space: &Space, paths: BTreeSet<RelPath>) 
     let mut settler = settler(hub, &view, space);
     let mut suspects = Vec::new();
     let mut covered: Option<RelPath> = None;
-    for path in paths {
-        if covered.as_ref().is_some_and(|folder| path.is_in(folder)) || !belongs(&view, space, &path) {
-            continue;
-        }
-        let (suspect, wide) = look(hub, space, &path).await?;
-        if suspect {
-            suspects.push(path.clone());
-        }
-        if wide {
-            below(&mut settler, &path).await?;
-            covered = Some(path);
-        }
-        if suspects.len() >= GROUP {
-            settler.group(&std::mem::take(&mut suspects)).await?;
+    let paths: Vec<RelPath> = paths.into_iter().filter(|path| belongs(&view, space, path)).collect();
+    for paths in paths.chunks(PAGE) {
+        let nodes = space.volume.stat_each(paths).await;
+        for (path, node) in paths.iter().zip(nodes) {
+            if covered.as_ref().is_some_and(|folder| path.is_in(folder)) {
+                continue;
+            }
+            let (suspect, wide) = look(hub, space, path, node).await?;
+            if suspect {
+                suspects.push(path.clone());
+            }
+            if wide {
+                below(&mut settler, path).await?;
+                covered = Some(path.clone());
+            }
+            if suspects.len() >= GROUP {
+                settler.group(&std::mem::take(&mut suspects)).await?;
+            }
         }
     }
     settler.group(&suspects).await?;
@@ -62,8 +66,7 @@ pub(super) async fn touched(hub: &Hub, space: &Space, paths: BTreeSet<RelPath>) 
 }
 
 /// What a touched path asks for: to be settled itself, and to have all below it compared.
-async fn look(hub: &Hub, space: &Space, path: &RelPath) -> Result<(bool, bool)> {
-    let there = space.volume.stat(path).await;
+async fn look(hub: &Hub, space: &Space, path: &RelPath, there: Result<Node>) -> Result<(bool, bool)> {
     let ours = match &there {
         Ok(node) => node.kind == NodeKind::File && hub.inner.own.is(&space.key, path.as_str(), Some(node.tag)),
         Err(error) => error.kind() == Kind::NotFound && hub.inner.own.is(&space.key, path.as_str(), None),

@@ -74,7 +74,26 @@ impl RelPath {
     /// `Invalid` when the name is not a plain name.
     pub fn join(&self, name: &str) -> Result<Self> {
         check_name(name)?;
-        Ok(if self.is_root() { Self(name.to_owned()) } else { Self(format!("{}/{name}", self.0)) })
+        Ok(if self.is_root() { Self(name.to_owned()) } else { Self([&self.0, "/", name].concat()) })
+    }
+
+    /// What remains below `folder`; `None` when it is not in it.
+    #[must_use]
+    pub fn below(&self, folder: &Self) -> Option<Self> {
+        match self.0.strip_prefix(&folder.0)? {
+            rest if folder.is_root() || rest.is_empty() => Some(Self(rest.to_owned())),
+            rest => rest.strip_prefix('/').map(|rest| Self(rest.to_owned())),
+        }
+    }
+
+    /// This folder with another path below it.
+    #[must_use]
+    pub fn with(&self, below: &Self) -> Self {
+        match (self.is_root(), below.is_root()) {
+            (_, true) => self.clone(),
+            (true, false) => below.clone(),
+            (false, false) => Self([&self.0, "/", &below.0].concat()),
+        }
     }
 
     /// True when it is `folder` or below it.
@@ -95,7 +114,7 @@ pub fn check_name(name: &str) -> Result<()> {
         "" => "a name is empty",
         "." | ".." => "`.` and `..` are not names",
         name if name.len() > 255 => "a name is longer than 255 bytes",
-        name if name.contains(['/', '\0']) => "a name may not contain `/` or NUL",
+        name if memchr::memchr2(b'/', 0, name.as_bytes()).is_some() => "a name may not contain `/` or NUL",
         name if name.starts_with(RESERVED) => "names that start with `.stoa` are reserved",
         _ => return Ok(()),
     };

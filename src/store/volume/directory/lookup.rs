@@ -229,6 +229,11 @@ pub(super) fn node_of(fd: impl AsFd, path: &RelPath) -> Result<Node, Error> {
     Seen::of(fd).map_err(refused)?.node(path.name()).ok_or_else(hidden)
 }
 
+/// The node of a path in the folder it is in.
+pub(super) fn node_at(folder: &OwnedFd, path: &RelPath) -> Result<Node, Error> {
+    Seen::at(folder, path.name()).map_err(refused)?.node(path.name()).ok_or_else(hidden)
+}
+
 /// Turns a descriptor into a file for reading; only a regular file may be one.
 pub(super) fn readable(fd: OwnedFd, path: &RelPath) -> Result<(Node, File), Error> {
     let node = node_of(&fd, path)?;

@@ -150,9 +150,31 @@ impl Inner {
         node_of(self.root.open(path, LOOK).map_err(refused)?, path)
     }
 
+    /// Asks the folder for its names, one after the other.
+    fn stat_each(&self, paths: &[RelPath]) -> Vec<Result<Node>> {
+        let mut last: Option<(RelPath, OwnedFd)> = None;
+        let one = |path: &RelPath| {
+            let Some(folder) = path.parent() else { return self.stat(path) };
+            let here = match last.take() {
+                Some(last) if last.0 == folder => last,
+                _ => {
+                    let fd = self.root.folder(&folder).map_err(refused)?;
+                    (folder, fd)
+                }
+            };
+            lookup::node_at(&last.insert(here).1, path)
+        };
+        paths.iter().map(one).collect()
+    }
+
     fn open(&self, path: &RelPath) -> Result<Opened> {
         opened(self.root.open(path, READ).map_err(refused)?, path)
     }
+}
+
+/// What failed for all of them failed for each.
+fn each_failed<T>(error: &Error, count: usize) -> Vec<Result<T>> {
+    (0..count).map(|_| Err(Error::new(error.kind(), error.public().to_owned()))).collect()
 }
 
 fn opened(fd: OwnedFd, path: &RelPath) -> Result<Opened> {
@@ -178,6 +200,12 @@ impl Volume for Directory {
                 self.on_pool(move |inner| inner.stat(&path)).await
             }
         }
+    }
+
+    async fn stat_each(&self, paths: &[RelPath]) -> Vec<Result<Node>> {
+        let (count, paths) = (paths.len(), paths.to_vec());
+        let asked = self.on_pool(move |inner| Ok(inner.stat_each(&paths))).await;
+        asked.unwrap_or_else(|error| each_failed(&error, count))
     }
 
     async fn list(&self, folder: &RelPath, after: Option<&str>, limit: usize) -> Result<Vec<Node>> {
@@ -238,9 +266,7 @@ impl Volume for Directory {
             let mut nearby = Nearby::default();
             Ok(changes.into_iter().map(|(change, body)| inner.publish(&change, body, &mut nearby)).collect())
         };
-        let lost =
-            |error: Error| (0..count).map(|_| Err(Error::new(error.kind(), error.public().to_owned()))).collect();
-        self.on_pool(work).await.unwrap_or_else(lost)
+        self.on_pool(work).await.unwrap_or_else(|error| each_failed(&error, count))
     }
 
     async fn sync(&self, changes: &[Change]) -> Result<()> {
