@@ -25,7 +25,7 @@ use crate::store::{After, Batch, Change, Node, On, Synced};
 const QUEUES: usize = 64;
 
 /// So few changes are put in place by whoever committed them; for more the volume is asked, while the next group is committed.
-const HERE: usize = 4;
+const HERE: usize = 10;
 
 /// Acts committed together by one leader.
 const TOGETHER: usize = 512;
@@ -131,7 +131,12 @@ impl Hub {
         let few = quick.iter().map(|act| act.promised.len()).sum::<usize>() <= HERE;
         if on == On::OwnThread && few && quick.iter().flat_map(|act| &act.promised).all(is_near) {
             let outcomes = quick.iter().map(publish_here).collect();
-            return self.answer_group(quick, outcomes);
+            if quick.len() < 2 {
+                return self.answer_group(quick, outcomes);
+            }
+            // One task, woken from here, wakes the others on their own thread.
+            tokio::spawn(async move { self.answer_group(quick, outcomes) });
+            return;
         }
         tokio::spawn(async move {
             let outcomes = publish_each(&quick).await;
