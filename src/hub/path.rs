@@ -98,22 +98,13 @@ impl TreePath {
     /// What remains below `folder`; `None` when it is not in it.
     #[must_use]
     pub fn below(&self, folder: &Self) -> Option<RelPath> {
-        if !self.is_in(folder) {
-            return None;
-        }
-        let rest = self.inner.as_str().get(folder.inner.as_str().len()..).unwrap_or_default();
-        RelPath::new(rest.strip_prefix('/').unwrap_or(rest)).ok()
+        self.inner.below(&folder.inner)
     }
 
     /// This folder with a volume path below it.
     #[must_use]
     pub fn with(&self, rel: &RelPath) -> Self {
-        let joined = match (self.is_root(), rel.is_root()) {
-            (_, true) => return self.clone(),
-            (true, false) => rel.as_str().to_owned(),
-            (false, false) => format!("{}/{rel}", self.inner),
-        };
-        Self { inner: RelPath::new(&joined).unwrap_or_default() }
+        Self { inner: self.inner.with(rel) }
     }
 
     /// As seen by an account confined to `root`: `/` there. A path outside shows as `/`.

@@ -288,6 +288,7 @@ impl<'a> Framed<'a> {
 
     /// Unframes what was read; true at the end of the body.
     async fn step(&mut self) -> bool {
+        self.out.reserve(self.input.len());
         let (used, ended) = match self.unframe.is_done() {
             true => (0, true),
             false => self.unframe.feed(&self.input, &mut self.out),

@@ -160,12 +160,12 @@ impl<D: Dialogue> Drive<D> {
         }
     }
 
-    fn answer(&mut self, command: D::Command) -> Work<'_, Turn<D::Reply>> {
-        bounded(self.talk.answer(command))
+    fn answer(&mut self, command: D::Command) -> impl Future<Output = io::Result<Turn<D::Reply>>> + Send {
+        bounded(Box::pin(self.talk.answer(command)))
     }
 
-    fn react(&mut self, event: Event) -> Work<'_, Turn<D::Reply>> {
-        bounded(self.talk.react(event))
+    fn react(&mut self, event: Event) -> impl Future<Output = io::Result<Turn<D::Reply>>> + Send {
+        bounded(Box::pin(self.talk.react(event)))
     }
 
     fn say(&mut self, reply: &D::Reply) {
@@ -580,18 +580,15 @@ async fn once<T>(work: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Our own work on a command.
-type Work<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send + 'a>>;
-
-/// Our own work, boxed (it must not make every idle connection as large as the largest command) and bounded.
-fn bounded<'a, T>(work: impl Future<Output = T> + Send + 'a) -> Work<'a, T> {
-    // Boxed before anything is put around it: it is large, and every layer would move it once more.
-    let work = Box::pin(work);
-    Box::pin(async {
-        timeout(LONGEST_WORK, work).await.map_err(|_| {
-            tracing::error!(seconds = LONGEST_WORK.as_secs(), "a command took too long; its connection is closed");
-            io::Error::from(io::ErrorKind::TimedOut)
-        })
+/// Our own work on a command, bounded. It comes boxed: it must not make every idle connection as large as the largest command. What is done
+/// at once, as most is, needs no timer.
+async fn bounded<T>(mut work: Pin<Box<impl Future<Output = T> + Send + ?Sized>>) -> io::Result<T> {
+    if let Some(done) = once(work.as_mut()).await {
+        return Ok(done);
+    }
+    timeout(LONGEST_WORK, work).await.map_err(|_| {
+        tracing::error!(seconds = LONGEST_WORK.as_secs(), "a command took too long; its connection is closed");
+        io::Error::from(io::ErrorKind::TimedOut)
     })
 }
 

@@ -85,6 +85,10 @@ const LONGEST_TEXT: usize = 480;
 
 /// Appends a text and its line end. Texts may quote what a peer or a path said: nothing but printable ASCII leaves, so no line end can.
 pub(super) fn put_line(into: &mut BytesMut, text: &str) {
+    if text.len() <= LONGEST_TEXT && text.bytes().all(|octet| matches!(octet, b' '..=b'~')) {
+        into.extend_from_slice(text.as_bytes());
+        return into.extend_from_slice(b"\r\n");
+    }
     let shown = text.chars().take(LONGEST_TEXT).map(|letter| u8::try_from(letter).unwrap_or(b'?'));
     into.extend(shown.map(|octet| if matches!(octet, b' '..=b'~') { octet } else { b'?' }));
     into.extend_from_slice(b"\r\n");

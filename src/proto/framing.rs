@@ -133,6 +133,19 @@ impl Sink<'_> {
     }
 }
 
+/// How many bytes from inside a line on are content just as they are: text, and line ends behind which no dot stands.
+fn as_it_stands(text: &[u8]) -> usize {
+    let mut at = 0;
+    while let Some(next) = memchr2(b'\r', b'\n', text.get(at..).unwrap_or_default()) {
+        at += next;
+        match text.get(at..).unwrap_or_default() {
+            [b'\r', b'\n', first, ..] if *first != b'.' => at += 2,
+            _ => return at,
+        }
+    }
+    text.len()
+}
+
 /// Ends at CRLF.CRLF (or a first line that is one dot) and nowhere else: a bare LF or CR is content and never makes a line start,
 /// so that no two servers can disagree about where a message ends.
 fn dots_in(at: &mut Dots, input: &[u8], sink: &mut Sink<'_>) -> (usize, bool) {
@@ -140,7 +153,7 @@ fn dots_in(at: &mut Dots, input: &[u8], sink: &mut Sink<'_>) -> (usize, bool) {
     while let Some(&byte) = input.get(used) {
         if *at == Dots::Text {
             let rest = input.get(used..).unwrap_or_default();
-            let run = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+            let run = as_it_stands(rest);
             if run > 0 {
                 sink.out.extend_from_slice(rest.get(..run).unwrap_or_default());
                 used += run;

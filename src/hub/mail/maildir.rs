@@ -3,6 +3,8 @@
 //! `new/1700000000.M5P7_ID.host,S=3` becomes `cur/1700000000.M5P7_ID.host,S=3:2,RS` once it was seen: what stands before
 //! the colon stays for life, behind it are the flags (<https://cr.yp.to/proto/maildir.html>).
 
+use std::borrow::Cow;
+
 use crate::error::{Error, Kind, Result};
 use crate::hub::now;
 use crate::store::{Micros, RelPath};
@@ -15,6 +17,8 @@ pub(super) const CUR: &str = "cur";
 pub(super) const FOLDERS: [&str; 3] = [CUR, NEW, "tmp"];
 /// Longest name of a folder below a mailbox.
 const LONGEST_FOLDER: usize = 200;
+/// Letters of an id, or of a host's name, in a file name.
+const LONGEST_PART: usize = 64;
 /// What begins the flags; other meanings of what follows the colon were never used.
 const FLAGS: &str = ":2,";
 /// What stands before the size with CRLF line ends, in the names of other Maildir servers too.
@@ -43,11 +47,24 @@ pub(super) fn with_flags(base: &str, flags: &str) -> String {
 
 /// The name of a file for a message that comes now, one that no other delivery has had; with its bytes and its octets on the wire.
 pub(super) fn name(id: &str, host: &str, (size, octets): (u64, u64), arrived: Micros) -> String {
-    let host: String = host.chars().filter(|letter| !letter.is_control()).take(64).collect();
-    let host = host.replace('/', "\\057").replace(':', "\\072");
+    let host = unambiguous(host);
     let (seconds, micros) = (arrived / 1_000_000, arrived % 1_000_000);
-    let id: String = id.chars().filter(char::is_ascii_alphanumeric).take(64).collect();
+    let plain = id.len() <= LONGEST_PART && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let id: Cow<'_, str> = match plain {
+        true => id.into(),
+        false => id.chars().filter(char::is_ascii_alphanumeric).take(LONGEST_PART).collect(),
+    };
     format!("{seconds}.M{micros}P{}{BEFORE_ID}{id}.{host},S={size}{OCTETS}{octets}", std::process::id())
+}
+
+/// A host's name as it stands in a file name: a slash or a colon would mean something else there.
+fn unambiguous(host: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    if host.len() <= LONGEST_PART && host.bytes().all(plain) {
+        return host.into();
+    }
+    let host: String = host.chars().filter(|letter| !letter.is_control()).take(LONGEST_PART).collect();
+    host.replace('/', "\\057").replace(':', "\\072").into()
 }
 
 /// The octets of the message on the wire, when the file name tells them.

@@ -81,6 +81,7 @@ impl Target {
     pub fn folder(&self) -> Result<TreePath> {
         match self {
             Self::Drop { folder } => Ok(folder.clone()),
+            Self::Mailbox { account, folder } if folder.is_empty() => TreePath::parse(&["/mail/", account].concat()),
             Self::Mailbox { account, folder } => TreePath::parse(&format!("/mail/{account}/{folder}")),
         }
     }

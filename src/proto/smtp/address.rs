@@ -126,7 +126,8 @@ fn blanks(input: &str) -> IResult<&str, ()> {
 
 /// RFC 5322 atext and the dot, plus what RFC 6531 adds.
 fn is_atom(letter: char) -> bool {
-    letter.is_ascii_alphanumeric() || "!#$%&'*+-/=?^_`{|}~.".contains(letter) || is_beyond_ascii(letter)
+    let atext = matches!(letter, '!' | '#'..='\'' | '*' | '+' | '-' | '/' | '=' | '?' | '^'..='`' | '{'..='~' | '.');
+    letter.is_ascii_alphanumeric() || atext || is_beyond_ascii(letter)
 }
 
 fn is_domain(letter: char) -> bool {

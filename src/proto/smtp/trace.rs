@@ -2,6 +2,7 @@
 //!
 //! Whatever a peer chose (its name, its addresses) is made harmless first: no line end and no control character passes.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -49,10 +50,10 @@ impl Trace<'_> {
         let mut text = String::with_capacity(320);
         let _ = write!(text, "Return-Path: <{}>\r\n", harmless(self.sender));
         let name = match domain_only(self.hello) {
-            name if name.is_empty() => "unknown".to_owned(),
+            name if name.is_empty() => "unknown".into(),
             name => name,
         };
-        let known = self.name.map(|name| domain_only(name) + " ").unwrap_or_default();
+        let known = self.name.map(|name| format!("{} ", domain_only(name))).unwrap_or_default();
         let _ = write!(text, "Received: from {name} ({known}{})\r\n", literal(self.origin.peer.ip()));
         let _ = write!(text, "\tby {} with {} id {}", domain_only(self.host), self.protocol(), self.id);
         if let Some(recipient) = self.only_recipient {
@@ -89,15 +90,21 @@ fn literal(address: IpAddr) -> String {
     }
 }
 
-fn domain_only(name: &str) -> String {
-    name.chars()
-        .filter(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_' | ':' | '[' | ']'))
-        .take(255)
-        .collect()
+fn domain_only(name: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 255;
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_' | ':' | '[' | ']');
+    match name.len() <= LONGEST && name.chars().all(fits) {
+        true => name.into(),
+        false => name.chars().filter(|letter| fits(*letter)).take(LONGEST).collect(),
+    }
 }
 
-fn harmless(address: &str) -> String {
-    address.chars().filter(|letter| !letter.is_control() && !matches!(letter, '<' | '>')).collect()
+fn harmless(address: &str) -> Cow<'_, str> {
+    let fits = |letter: char| !letter.is_control() && !matches!(letter, '<' | '>');
+    match address.chars().all(fits) {
+        true => address.into(),
+        false => address.chars().filter(|letter| fits(*letter)).collect(),
+    }
 }
 
 #[cfg(test)]
