@@ -401,6 +401,23 @@ SLOW = {
 }
 
 
+# takes every connection and says nothing: what the attackers cost the client by themselves, for they share its core
+SINK = "import socket, sys\nsock, held = socket.create_server(('127.0.0.1', int(sys.argv[1])), backlog=2048), []\nwhile True: held.append(sock.accept()[0])"
+
+
+def beside_sink(server, alone, before):
+    port = bench.free_port()
+    with subprocess.Popen(["taskset", "-c", "1", "python3", "-c", SINK, str(port)]) as sink:
+        bench.wait_port(port, sink)
+        words = SLOW["1,000 slow heads (-H)"][1]
+        command = ["taskset", "-c", "1", "slowhttptest", "-c", "1000", "-r", "500", "-l", "20", "-u", f"http://127.0.0.1:{port}/", *words]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as attack:
+            time.sleep(4)
+            shown("1,000 slow heads to another", server, latency(server), alone, before)
+            attack.terminate()
+        sink.terminate()
+
+
 def run_slow(folder):
     """A normal client's latency alone, beside 1,000 peers of each slow kind, and beside 10,000 idle ones; what they take of the memory."""
     bench_ftp.many_files()
@@ -414,6 +431,7 @@ def run_slow(folder):
         latency(server)
         alone, before = latency(server), bench.pss(server.root())
         shown("alone", server, alone, alone, before)
+        beside_sink(server, alone, before)
         for name, (path, words) in SLOW.items():
             command = ["taskset", "-c", "1", "slowhttptest", "-c", "1000", "-r", "500", "-l", "20", "-u", server.url(path), *words]
             with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as attack:
