@@ -16,10 +16,10 @@ use tokio::net::TcpStream;
 
 use super::Stream;
 
-/// Bytes of one turn: large enough to be cheap, small enough to be fair to the links of the same thread.
-const TURN: usize = 512 << 10;
-/// Turns after which others have theirs.
-const TURNS: u32 = 4;
+/// Bytes of one turn: large enough to be cheap, small enough to be fair to the links of the same thread, which then have theirs.
+const TURN: usize = 2 << 20;
+/// Of each stretch of this size it is asked whether it is in memory.
+const PROBE: usize = 256 << 10;
 /// A file of this size goes out by one write.
 pub(super) const SMALL: usize = 8 << 10;
 /// The kernel keeps a file in memory by pieces no smaller than this.
@@ -60,14 +60,15 @@ async fn by_kernel(
         offset += sent as u64;
         left = left.saturating_sub(sent as u64);
     }
+    let _corked = (left > TURN as u64).then(|| Corked::new(tcp));
     let mut warm_until = offset;
-    let mut turns = 0;
     while left > 0 {
-        let turn = usize::try_from(left).unwrap_or(TURN).min(TURN);
         if offset >= warm_until {
-            warm(file, offset, turn).await?;
-            warm_until = offset + turn as u64;
+            let stretch = usize::try_from(left).unwrap_or(TURN).min(TURN);
+            warm(file, offset, stretch).await?;
+            warm_until = offset + stretch as u64;
         }
+        let turn = usize::try_from(warm_until - offset).unwrap_or(TURN);
         tcp.writable().await?;
         let mut from = offset;
         let sent = tcp.try_io(Interest::WRITABLE, || {
@@ -79,9 +80,8 @@ async fn by_kernel(
                 offset += sent as u64;
                 left = left.saturating_sub(sent as u64);
                 on_progress(sent as u64);
-                turns += 1;
                 // A fast reader never makes the socket full: others must have their turn even so.
-                if turns % TURNS == 0 && left > 0 {
+                if left > 0 {
                     tokio::task::yield_now().await;
                 }
             }
@@ -90,6 +90,23 @@ async fn by_kernel(
         }
     }
     Ok(())
+}
+
+/// A socket that sends full packets only, until this is dropped: the pieces of a file do not end where packets do.
+struct Corked<'a>(&'a TcpStream);
+
+impl<'a> Corked<'a> {
+    fn new(tcp: &'a TcpStream) -> Self {
+        // Where it cannot be, more packets are sent.
+        let _ = rustix::net::sockopt::set_tcp_cork(tcp, true);
+        Self(tcp)
+    }
+}
+
+impl Drop for Corked<'_> {
+    fn drop(&mut self) {
+        let _ = rustix::net::sockopt::set_tcp_cork(self.0, false);
+    }
 }
 
 /// A small file goes out by one read and one write; how much of it did. 0: it is not in memory, or the socket is full.
@@ -164,7 +181,8 @@ fn poll_turn(
 /// The disk's.
 pub async fn warm(file: &Arc<File>, offset: u64, len: usize) -> io::Result<()> {
     let last = offset + (len as u64).saturating_sub(1);
-    if resident(file, offset) && (len <= PAGE || resident(file, last)) {
+    let mut probes = (offset..=last).step_by(PROBE);
+    if probes.all(|at| resident(file, at)) && (len <= PAGE || resident(file, last)) {
         return Ok(());
     }
     let file = Arc::clone(file);

@@ -229,7 +229,8 @@ impl AsyncWrite for Stream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        matches!(self, Self::Tcp(_) | Self::Unix(_))
+        // Under TLS what comes in pieces goes out in one record.
+        matches!(self, Self::Tcp(_) | Self::Unix(_) | Self::Tls(_))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
