@@ -34,6 +34,8 @@ static GLOBAL: ArcSwapOption<Ledger> = ArcSwapOption::const_empty();
 thread_local! {
     /// Another one, for a test that looks at its lines.
     static LOCAL: RefCell<Option<Arc<Ledger>>> = const { RefCell::new(None) };
+    /// How lines of this second begin.
+    static SECOND: RefCell<(i64, String)> = const { RefCell::new((0, String::new())) };
     /// The block of this thread, with the number of the ledger it belongs to.
     static OWN: RefCell<Option<(u64, Arc<Block>)>> = const { RefCell::new(None) };
 }
@@ -238,19 +240,29 @@ fn as_pairs(lines: &mut Vec<u8>, access: &Access<'_>) {
     let mut text = Text(lines);
     let origin = access.origin;
     // Writing to memory does not fail.
+    let _ = time(&mut text, Timestamp::now());
     let _ = write!(
         text,
-        "time={:.3} level=info target=access door={} peer={} link={} account=",
-        Timestamp::now(),
-        origin.door,
-        origin.peer,
-        origin.link
+        " level=info target=access door={} peer={} link={} account=",
+        origin.door, origin.peer, origin.link
     );
     let _ = word(&mut text, access.account);
     let _ = text.write_str(" verb=").and_then(|()| word(&mut text, access.verb));
     let _ = text.write_str(" path=").and_then(|()| word(&mut text, access.path));
     let _ = write!(text, " bytes={} result=", access.bytes).and_then(|()| word(&mut text, access.result));
     let _ = writeln!(text, " micros={}", micros(access));
+}
+
+/// `time=2026-11-22T20:52:11.123Z`; all but the milliseconds is the same for a second.
+fn time(text: &mut Text<'_>, now: Timestamp) -> std::fmt::Result {
+    SECOND.with_borrow_mut(|(of, begin)| {
+        if *of != now.as_second() || begin.is_empty() {
+            let whole = format!("time={now:.0}");
+            whole.trim_end_matches('Z').clone_into(begin);
+            *of = now.as_second();
+        }
+        write!(text, "{begin}.{:03}Z", now.subsec_millisecond())
+    })
 }
 
 fn as_json(lines: &mut Vec<u8>, access: &Access<'_>) {
@@ -329,6 +341,15 @@ impl<'a> MakeWriter<'a> for Others {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_lines_time_is_that_of_its_own_moment() {
+        for millis in [1_794_000_000_000, 1_794_000_000_007, 1_794_000_001_999, 1_794_000_000_500] {
+            let (now, mut line) = (Timestamp::from_millisecond(millis).unwrap(), Vec::new());
+            time(&mut Text(&mut line), now).unwrap();
+            assert_eq!(String::from_utf8(line).unwrap(), format!("time={now:.3}"));
+        }
+    }
     use crate::telemetry::log::Rotate;
     use crate::telemetry::roll::{Plan, Signals};
 
