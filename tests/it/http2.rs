@@ -22,6 +22,9 @@ fn daemon(folder: &Path) -> (Daemon, SocketAddr) {
 protocol = "http"
 address = "127.0.0.1:0"
 tls = "implicit"
+[[listen]]
+protocol = "admin"
+address = "127.0.0.1:0"
 [[user]]
 name = "alice"
 password_file = "{}"
@@ -86,4 +89,59 @@ fn h2load_and_curl_are_served() {
     let output = Command::new("curl").args(arguments).arg(&got).arg(url("/pub/big")).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "2 200");
     until("the file is whole", || fs::metadata(&got).is_ok_and(|there| there.len() == 300_000));
+}
+
+/// Status, headers without the date, and body by one of curl's requests.
+fn curl(words: &[&str], url: &str) -> (String, Vec<String>, Vec<u8>) {
+    let output = Command::new("curl").args(["-sSki", "--max-time", "20"]).args(words).arg(url).output().unwrap();
+    assert!(output.status.success(), "{words:?} {url}: {}", String::from_utf8_lossy(&output.stderr));
+    let end = output.stdout.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8_lossy(&output.stdout[..end]).to_ascii_lowercase();
+    let mut lines = head.lines().map(str::to_owned);
+    let status = lines.next().unwrap().split(' ').nth(1).unwrap().to_owned();
+    let mut lines: Vec<String> = lines.filter(|line| !line.starts_with("date: ")).collect();
+    lines.sort_unstable();
+    (status, lines, output.stdout[end + 4..].to_vec())
+}
+
+fn hits(daemon: &Daemon) -> u64 {
+    let (_, _, text) = curl(&[], &format!("http://{}/metrics", daemon.admin));
+    let text = String::from_utf8(text).unwrap();
+    text.lines().find_map(|line| line.strip_prefix("stoa_http_cache_hits_total ")).unwrap().parse().unwrap()
+}
+
+#[test]
+fn what_is_kept_is_the_same_by_http2_and_never_older_than_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (daemon, secure) = daemon(folder.path());
+    let content: Vec<u8> = (0..200_000_u32).map(|n| (n % 241) as u8).collect();
+    fs::write(daemon.on_disk("/pub/middle.bin"), &content).unwrap();
+    let url = format!("https://{secure}/pub/middle.bin");
+    let first = curl(&["--http2"], &url);
+    assert!(first.0 == "200" && first.2 == content);
+    until("the response is kept", || {
+        let before = hits(&daemon);
+        assert_eq!(curl(&["--http2"], &url).0, "200");
+        hits(&daemon) > before
+    });
+    let tag = first.1.iter().find_map(|line| line.strip_prefix("etag: ")).unwrap().to_owned();
+    let same = format!("If-None-Match: {tag}");
+    for words in [&[][..], &["-I"], &["-r", "5-104"], &["-H", &same]] {
+        until("both answers are kept ones", || {
+            let before = hits(&daemon);
+            let second = curl(&[&["--http2"], words].concat(), &url);
+            let kept = hits(&daemon) - before;
+            // HTTP/1 says the same of the same kept bytes.
+            let one = curl(&[&["--http1.1"], words].concat(), &url);
+            assert_eq!(second, one, "{words:?}");
+            let asked = curl(&[&["--http2", "-H", "Want-Repr-Digest: sha-256=0"], words].concat(), &url);
+            assert_eq!(second, asked, "{words:?}: what is kept is what is made anew");
+            kept == 1
+        });
+    }
+    assert_eq!(curl(&["--http2", "-H", &same], &url).0, "304");
+    assert!(curl(&["--http2", "-r", "5-104"], &url).2 == content[5..105]);
+    fs::write(daemon.on_disk("/pub/middle.bin"), "new").unwrap();
+    let (status, _, body) = curl(&["--http2"], &url);
+    assert_eq!((status.as_str(), body.as_slice()), ("200", &b"new"[..]));
 }

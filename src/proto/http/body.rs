@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::StatusCode;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -43,7 +43,35 @@ pub struct Outgoing {
     content: Content,
     /// Bytes still to come, where that is known.
     left: Option<u64>,
-    note: Option<Note>,
+    note: Option<Box<Note>>,
+}
+
+/// Bytes on their way to the wire; with the last of a body goes its note, which is written when they have gone.
+pub struct Piece {
+    bytes: Bytes,
+    note: Option<Box<Note>>,
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.remaining()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        self.bytes.chunk()
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        if let Some(note) = &mut self.note {
+            note.sent = note.sent.saturating_sub(self.bytes.len() as u64);
+        }
+    }
 }
 
 /// What the access line will say, once the last byte has gone.
@@ -113,7 +141,7 @@ impl Outgoing {
     /// The same body, which writes the access line when it ends.
     #[must_use]
     pub fn noted(mut self, note: Note) -> Self {
-        self.note = Some(note);
+        self.note = Some(Box::new(note));
         self
     }
 
@@ -131,21 +159,22 @@ impl Outgoing {
         self.left
     }
 
-    fn passed(&mut self, bytes: Bytes) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn passed(&mut self, bytes: Bytes) -> Poll<Option<io::Result<Frame<Piece>>>> {
         let count = bytes.len() as u64;
         self.left = self.left.map(|left| left.saturating_sub(count));
         if let Some(note) = &mut self.note {
             note.sent += count;
         }
-        Poll::Ready(Some(Ok(Frame::data(bytes))))
+        let note = if self.left == Some(0) { self.note.take() } else { None };
+        Poll::Ready(Some(Ok(Frame::data(Piece { bytes, note }))))
     }
 }
 
 impl Body for Outgoing {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = io::Error;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Piece>>>> {
         let this = self.get_mut();
         loop {
             match std::mem::replace(&mut this.content, Content::Empty) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use hyper::Response;
-use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, ETAG, HeaderValue, LAST_MODIFIED};
+use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED};
 use parking_lot::RwLock;
 
 use crate::hub::{Caller, Held};
@@ -16,7 +16,7 @@ use crate::proto::http::date;
 /// The status line.
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
 /// What an entry takes beside its bytes, roughly.
-const OVERHEAD: usize = 512;
+const OVERHEAD: usize = 2 << 10;
 /// What an open file counts for: descriptors are scarcer than memory.
 const OPEN_FILE: usize = 64 << 10;
 
@@ -76,6 +76,8 @@ pub struct Entry {
     pub lines: Bytes,
     /// The same for a 304.
     pub unmodified: Bytes,
+    /// The headers as HTTP/2 takes them, without `Date` and `Content-Length`.
+    pub headers: HeaderMap,
     /// The entity tag, as the header has it.
     pub tag: String,
     /// When it was changed, in seconds.
@@ -116,13 +118,14 @@ impl Entry {
         let mut unmodified = BytesMut::with_capacity(256);
         head.extend_from_slice(OK);
         unmodified.extend_from_slice(b"HTTP/1.1 304 Not Modified\r\n");
-        for (name, value) in response.headers().iter().filter(|(name, _)| *name != CONTENT_LENGTH) {
+        let mut headers = response.headers().clone();
+        headers.remove(CONTENT_LENGTH);
+        for (name, value) in &headers {
             let line = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
             for part in &line {
                 head.extend_from_slice(part);
             }
-            // RFC 9110 §15.4.5: what describes the content stays away.
-            if !name.as_str().starts_with("content-") && *name != ACCEPT_RANGES {
+            if !is_of_content(name) {
                 for part in &line {
                     unmodified.extend_from_slice(part);
                 }
@@ -132,7 +135,13 @@ impl Entry {
         head.extend_from_slice(format!("content-length: {}\r\n", content.len()).as_bytes());
         let head = head.freeze();
         let (lines, unmodified) = (head.slice(lines), unmodified.freeze());
-        Some((audience, Self { held, varies, head, lines, unmodified, tag, modified, content, path }))
+        Some((audience, Self { held, varies, head, lines, unmodified, headers, tag, modified, content, path }))
+    }
+
+    /// Those of a 304.
+    pub fn unmodified_headers(&self) -> HeaderMap {
+        let headers = self.headers.iter().filter(|(name, _)| !is_of_content(name));
+        headers.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// What it says of itself.
@@ -143,6 +152,11 @@ impl Entry {
     fn weight(&self) -> usize {
         self.head.len() + self.unmodified.len() + self.path.len() * 2 + self.content.weight() + OVERHEAD
     }
+}
+
+/// RFC 9110 §15.4.5: what describes the content stays away from a 304.
+fn is_of_content(name: &HeaderName) -> bool {
+    name.as_str().starts_with("content-") || *name == ACCEPT_RANGES
 }
 
 /// For whom a response was made: headers, coding, even the file differ.

@@ -27,8 +27,10 @@ use crate::proto::http::settings::Rules;
 use crate::proto::http::visit::Visit;
 use crate::proto::http::{date, mime, target};
 
-/// Files up to this size are read in one piece.
+/// Files up to this size are read in one piece where the kernel could send them,
 const SMALL: u64 = 64 << 10;
+/// and up to this one where it cannot: no more than a frame of a larger one holds.
+const MEDIUM: u64 = FRAME;
 /// Larger ones in frames of this size (measured: smaller frames cost more calls, larger ones no less time).
 const FRAME: u64 = LONGEST as u64;
 
@@ -241,7 +243,8 @@ async fn partial(visit: &Visit<'_>, form: &Form<'_>, parts: &[Range<u64>]) -> An
 /// The bytes of one range: read now when they are few, else frame by frame as the wire takes them.
 async fn content(visit: &Visit<'_>, download: Download, range: Range<u64>) -> Result<Outgoing, Refusal> {
     let length = range.end.saturating_sub(range.start);
-    if length > SMALL || !visit.is_get() {
+    let at_once = if is_lendable(visit) { SMALL } else { MEDIUM };
+    if length > at_once || !visit.is_get() {
         return Ok(Outgoing::flow(Stretch::new(visit, download, range), Some(length)));
     }
     let bytes = match usize::try_from(length) {
@@ -326,6 +329,12 @@ fn wants_sha256(list: &str) -> bool {
     list.split(',').filter_map(named).any(|(known, wanted)| known && wanted)
 }
 
+/// The kernel can send files to this peer.
+fn is_lendable(visit: &Visit<'_>) -> bool {
+    // HTTP/2 puts heads of its own between the bytes.
+    visit.connection.lent.is_able() && visit.parts.version != Version::HTTP_2
+}
+
 /// A stretch of a file.
 struct Stretch {
     download: Download,
@@ -336,9 +345,7 @@ struct Stretch {
 
 impl Stretch {
     fn new(visit: &Visit<'_>, download: Download, range: Range<u64>) -> Self {
-        // HTTP/2 puts heads of its own between the bytes.
-        let able = visit.connection.lent.is_able() && visit.parts.version != Version::HTTP_2;
-        Self { download, range, lender: able.then(|| visit.connection.clone()) }
+        Self { download, range, lender: is_lendable(visit).then(|| visit.connection.clone()) }
     }
 }
 

@@ -4,28 +4,38 @@
 //! copy is still good. Everything else is for the site.
 
 use std::cell::RefCell;
+use std::fs::File;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::io::AsyncWrite;
+use hyper::header::{self, HeaderValue};
+use hyper::{Response, StatusCode};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::hub::{Caller, Hub};
 use crate::net::{Stream, pour};
+use crate::proto::http::body::{Note, Outgoing};
 use crate::proto::http::cache::{Audience, Cache, Content, Entry};
 use crate::proto::http::head::Plain;
+use crate::proto::http::pulse::Sending;
 use crate::proto::http::range::{self, Asked};
-use crate::proto::http::sendfile::LONGEST;
 use crate::proto::http::serve::Connection;
 use crate::proto::http::settings::Rules;
 use crate::proto::http::{coding, condition, date, signin};
 use crate::telemetry::{Access, metric};
 
+/// A body up to this size is copied behind its head: one piece costs the kernel less than two.
+const JOINED: usize = 4 << 10;
+
 thread_local! {
+    /// Where heads are put together: one for all connections of a thread.
+    static HEAD: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     /// The `Date` line with the head's end, of this second.
     static DATE: RefCell<(i64, Bytes)> = const { RefCell::new((i64::MIN, Bytes::new())) };
 }
@@ -61,8 +71,8 @@ enum Part {
 }
 
 impl Express {
-    /// A response that is exact for whoever asks.
-    pub fn ready(&self, seen: &Plain<'_>, connection: &Connection, guest: &Caller) -> Option<Reply> {
+    /// A response that is exact for whoever asks; `files`: also one whose body is in a file.
+    pub fn ready(&self, seen: &Plain<'_>, connection: &Connection, guest: &Caller, files: bool) -> Option<Reply> {
         let started = Instant::now();
         let target = self.rules.base.inside(seen.target)?;
         let caller = signin::known(&self.hub, connection, seen.authorization, seen.cookie, &self.rules.base)?;
@@ -73,7 +83,7 @@ impl Express {
             codings: seen.codings.map_or(Some(0), coding::plain)?,
         };
         let entry = self.cache.find(audience, target)?;
-        if matches!(entry.content, Content::File(..)) && !connection.lent.is_able() {
+        if matches!(entry.content, Content::File(..)) && !files {
             return None;
         }
         if !entry.held().is_for(caller.as_ref().unwrap_or(guest)) {
@@ -131,66 +141,211 @@ impl Part {
     }
 }
 
+/// What came of writing a reply at once.
+pub enum Sent {
+    /// All of it has gone.
+    Gone,
+    /// The socket took a part.
+    Rest(Box<Rest>),
+    /// The connection is broken.
+    Failed,
+}
+
+/// A reply of which something is still to be sent.
+pub struct Rest {
+    reply: Reply,
+    /// The head's end, as it was begun.
+    end: Bytes,
+    /// Bytes that went, of head and body.
+    gone: usize,
+    sending: Sending,
+}
+
 impl Reply {
-    /// Sends it and writes the access line.
-    ///
-    /// # Errors
-    /// The socket's or the disk's.
-    pub async fn send(&self, connection: &Arc<Connection>, stream: &mut Stream) -> io::Result<()> {
-        let _sending = connection.pulse.answer();
-        let mut bytes = 0;
-        let result = self.write(connection, stream, &mut bytes).await;
+    /// Writes what the socket takes at once; with the last byte goes the access line.
+    pub fn begin(self, cx: &mut Context<'_>, connection: &Connection, stream: &mut Stream) -> Sent {
+        let end = end_of_head();
+        let body = self.body();
+        let written = HEAD.with_borrow_mut(|head| {
+            let joined = if body.len() <= JOINED { body } else { &[] };
+            head.clear();
+            for piece in self.head(&end).into_iter().chain([joined]) {
+                head.extend_from_slice(piece);
+            }
+            match stream.as_tcp().filter(|_| self.has_file()) {
+                Some(tcp) => pour::poll_write_before(tcp, cx, &[IoSlice::new(head)]),
+                None if body.len() <= JOINED => Pin::new(&mut *stream).poll_write(cx, head),
+                None => Pin::new(&mut *stream).poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)]),
+            }
+        });
+        let gone = match written {
+            Poll::Ready(Ok(gone)) => gone,
+            Poll::Pending => 0,
+            Poll::Ready(Err(_)) => {
+                self.note(connection, 0);
+                return Sent::Failed;
+            }
+        };
+        connection.pulse.said(gone);
+        let all = self.head_len(&end) + body.len();
+        if gone < all || self.has_file() || Pin::new(stream).poll_flush(cx).is_pending() {
+            let sending = connection.pulse.answer();
+            return Sent::Rest(Box::new(Rest { reply: self, end, gone, sending }));
+        }
+        connection.pulse.answered();
+        self.note(connection, body.len() as u64);
+        Sent::Gone
+    }
+
+    /// Writes the access line.
+    fn note(&self, connection: &Connection, bytes: u64) {
         let access = Access {
             origin: &connection.origin,
             account: self.caller.as_ref().map_or("", Caller::name),
-            verb: if self.head { "HEAD" } else { "GET" },
+            verb: self.verb(),
             path: &self.entry.path,
             bytes,
             result: self.part.result(),
             took: self.started.elapsed(),
         };
         access.note();
-        result
     }
 
-    /// The head's beginning and end, and the bytes of the body.
-    fn lines(&self) -> (&'static [u8], &[u8], &[u8], Range<u64>) {
+    fn verb(&self) -> &'static str {
+        if self.head { "HEAD" } else { "GET" }
+    }
+
+    /// The pieces of the head.
+    fn head<'a>(&'a self, end: &'a [u8]) -> [&'a [u8]; 5] {
+        let close: &[u8] = if self.close { b"connection: close\r\n" } else { b"" };
+        let (status, lines, about): (&[u8], &[u8], &[u8]) = match &self.part {
+            Part::Whole => (b"", &self.entry.head, b""),
+            Part::Nothing => (b"", &self.entry.unmodified, b""),
+            Part::Some(_, about) => (b"HTTP/1.1 206 Partial Content\r\n", &self.entry.lines, about),
+        };
+        [status, lines, about, close, end]
+    }
+
+    fn head_len(&self, end: &[u8]) -> usize {
+        self.head(end).iter().map(|piece| piece.len()).sum()
+    }
+
+    /// Bytes of the content that are sent.
+    fn range(&self) -> Range<u64> {
         match &self.part {
-            Part::Whole => (b"", &self.entry.head, b"", 0..self.entry.content.len()),
-            Part::Nothing => (b"", &self.entry.unmodified, b"", 0..0),
-            Part::Some(range, lines) => (b"HTTP/1.1 206 Partial Content\r\n", &self.entry.lines, lines, range.clone()),
+            Part::Whole if !self.head => 0..self.entry.content.len(),
+            Part::Some(range, _) => range.clone(),
+            Part::Whole | Part::Nothing => 0..0,
         }
     }
 
-    async fn write(&self, connection: &Connection, stream: &mut Stream, bytes: &mut u64) -> io::Result<()> {
-        let close: &[u8] = if self.close { b"connection: close\r\n" } else { b"" };
-        let end = end_of_head();
-        let (status, head, about, range) = self.lines();
-        let range = if self.head { 0..0 } else { range };
-        let body = match &self.entry.content {
-            Content::Whole(body) => within(body, &range),
+    /// Those of them that are in memory.
+    fn body(&self) -> &[u8] {
+        match &self.entry.content {
+            Content::Whole(body) => within(body, &self.range()),
             Content::File(..) => &[],
-        };
-        let mut slices = [status, head, about, close, &end, body].map(IoSlice::new);
+        }
+    }
+
+    /// Some come from a file.
+    fn has_file(&self) -> bool {
+        matches!(self.entry.content, Content::File(..)) && !self.range().is_empty()
+    }
+
+    /// Writes what is in memory and has not gone.
+    async fn write(
+        &self,
+        end: &[u8],
+        gone: &mut usize,
+        connection: &Connection,
+        stream: &mut Stream,
+    ) -> io::Result<()> {
+        let [status, lines, about, close, end] = self.head(end);
+        let mut slices = [status, lines, about, close, end, self.body()].map(IoSlice::new);
         let mut left = &mut slices[..];
-        let more = !range.is_empty() && matches!(self.entry.content, Content::File(..));
+        IoSlice::advance_slices(&mut left, *gone);
         while !left.is_empty() {
-            let sent = poll_fn(|cx| match (more, stream.as_tcp()) {
-                (true, Some(tcp)) => pour::poll_write_before(tcp, cx, left),
-                _ => Pin::new(&mut *stream).poll_write_vectored(cx, left),
+            let sent = poll_fn(|cx| match stream.as_tcp().filter(|_| self.has_file()) {
+                Some(tcp) => pour::poll_write_before(tcp, cx, left),
+                None => Pin::new(&mut *stream).poll_write_vectored(cx, left),
             })
             .await?;
             if sent == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
             connection.pulse.said(sent);
+            *gone += sent;
             IoSlice::advance_slices(&mut left, sent);
         }
-        *bytes = body.len() as u64;
-        match &self.entry.content {
-            Content::File(file, _) if more => pour_file(connection, stream, file, range, bytes).await,
-            Content::Whole(_) | Content::File(..) => poll_fn(|cx| Pin::new(&mut *stream).poll_flush(cx)).await,
+        Ok(())
+    }
+
+    /// The same as a response of HTTP/2, which writes the access line when it has gone; `None` where the body is in a file.
+    pub fn response(self, connection: &Arc<Connection>) -> Option<Response<Outgoing>> {
+        let entry = &self.entry;
+        let Content::Whole(content) = &entry.content else { return None };
+        let (status, headers) = match &self.part {
+            Part::Nothing => (StatusCode::NOT_MODIFIED, entry.unmodified_headers()),
+            Part::Whole => {
+                let mut headers = entry.headers.clone();
+                headers.insert(header::CONTENT_LENGTH, content.len().into());
+                (StatusCode::OK, headers)
+            }
+            Part::Some(range, _) => {
+                let mut headers = entry.headers.clone();
+                let place = range::content_range(range, entry.content.len());
+                headers.insert(header::CONTENT_RANGE, HeaderValue::from_str(&place).ok()?);
+                headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
+                (StatusCode::PARTIAL_CONTENT, headers)
+            }
+        };
+        let mut note = Note::new(connection, self.verb(), entry.path.clone(), self.started);
+        note.status = status;
+        if let Some(caller) = &self.caller {
+            caller.name().clone_into(&mut note.account);
         }
+        let mut response = Response::new(Outgoing::whole(content.slice_ref(self.body())).noted(note));
+        *response.headers_mut() = headers;
+        *response.status_mut() = status;
+        Some(response)
+    }
+}
+
+impl Rest {
+    /// The connection ends after it.
+    pub fn is_last(&self) -> bool {
+        self.reply.close
+    }
+
+    /// Sends it and writes the access line.
+    ///
+    /// # Errors
+    /// The socket's or the disk's.
+    pub async fn send(self, connection: &Connection, stream: &mut Stream) -> io::Result<()> {
+        let Self { reply, end, gone, sending: _sending } = self;
+        let mut line = Line { gone, head: reply.head_len(&end), reply: &reply, connection };
+        reply.write(&end, &mut line.gone, connection, stream).await?;
+        match &reply.entry.content {
+            Content::File(file, _) if reply.has_file() => {
+                pour_file(connection, stream, file.clone(), reply.range(), &mut line.gone).await
+            }
+            Content::Whole(_) | Content::File(..) => stream.flush().await,
+        }
+    }
+}
+
+/// Writes the access line when it is dropped, also where the connection is cut.
+struct Line<'a> {
+    reply: &'a Reply,
+    connection: &'a Connection,
+    /// Bytes of the head, and of all that went.
+    head: usize,
+    gone: usize,
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        self.reply.note(self.connection, self.gone.saturating_sub(self.head) as u64);
     }
 }
 
@@ -199,29 +354,20 @@ fn within<'a>(body: &'a [u8], range: &Range<u64>) -> &'a [u8] {
     body.get(place(range.start)..place(range.end)).unwrap_or_default()
 }
 
-/// Sends a stretch of a file by the kernel.
+/// Sends a stretch of a file.
 async fn pour_file(
     connection: &Connection,
-    stream: &Stream,
-    file: &Arc<std::fs::File>,
+    stream: &mut Stream,
+    file: Arc<File>,
     range: Range<u64>,
-    sent: &mut u64,
+    gone: &mut usize,
 ) -> io::Result<()> {
-    let tcp = stream.as_tcp().ok_or(io::ErrorKind::Unsupported)?;
-    let mut at = range.start;
-    while at < range.end {
-        let turn = usize::try_from(range.end - at).unwrap_or(LONGEST).min(LONGEST);
-        pour::warm(file, at, turn).await?;
-        let moved = poll_fn(|cx| pour::poll_send_file(tcp, cx, file, at, turn)).await? as u64;
-        connection.pulse.said(usize::try_from(moved).unwrap_or(usize::MAX));
-        *sent += moved;
-        at += moved;
-        if at < range.end {
-            // A fast reader never makes the socket full: others must have their turn even so.
-            tokio::task::yield_now().await;
-        }
-    }
-    Ok(())
+    let mut progress = |moved: u64| {
+        let moved = usize::try_from(moved).unwrap_or(usize::MAX);
+        connection.pulse.said(moved);
+        *gone = gone.saturating_add(moved);
+    };
+    pour::send_file(stream, file, range.start, range.end - range.start, &mut progress).await
 }
 
 /// The `Date` line and the empty one.

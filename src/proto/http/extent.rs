@@ -30,8 +30,6 @@ pub struct Extent {
 enum Body {
     Length(u64),
     Chunked(Chunks),
-    /// Not bounded: HTTP/2.
-    Endless,
 }
 
 /// Follows a chunked body.
@@ -71,18 +69,12 @@ impl Extent {
         Self { head, body }
     }
 
-    /// Everything that comes.
-    pub fn endless() -> Self {
-        Self { head: 0, body: Body::Endless }
-    }
-
     /// Has all of it passed?
     pub fn is_over(&self) -> bool {
         self.head == 0
             && match &self.body {
                 Body::Length(left) => *left == 0,
                 Body::Chunked(chunks) => chunks.at == Place::Over,
-                Body::Endless => false,
             }
     }
 
@@ -95,7 +87,6 @@ impl Extent {
         self.head -= head;
         let rest = bytes.get(head..).unwrap_or_default();
         let body = match &mut self.body {
-            Body::Endless => rest.len(),
             Body::Length(left) => {
                 let count = usize::try_from(*left).unwrap_or(usize::MAX).min(rest.len());
                 *left -= count as u64;

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::Caller;
 use crate::net::Stream;
-use crate::proto::http::express::{Express, Reply};
+use crate::proto::http::express::{Express, Reply, Rest, Sent};
 use crate::proto::http::extent::Extent;
 use crate::proto::http::head::{self, Head, Look, Wrong};
 use crate::proto::http::pulse::Window;
@@ -44,6 +44,10 @@ pub enum Outcome {
 /// What is to be done next.
 enum Step {
     Reply(Reply),
+    /// A reply that the socket did not take at once.
+    Rest(Box<Rest>),
+    /// The last reply has gone.
+    Part,
     Refuse(Wrong),
     Leave(Outcome),
 }
@@ -66,7 +70,7 @@ pub async fn run(
     express: Option<&Express>,
     connection: &Arc<Connection>,
     stream: &mut Stream,
-    mut begun: Begun,
+    begun: &mut Begun,
     stop: &CancellationToken,
 ) -> Outcome {
     let guest = express.map(|express| express.hub.guest(connection.origin.clone()));
@@ -76,8 +80,10 @@ pub async fn run(
     let mut over = pin!(over(connection));
     loop {
         let step = poll_fn(|cx| {
-            if let Poll::Ready(step) = front.poll_step(cx, stream, &mut begun) {
-                return Poll::Ready(step);
+            while let Poll::Ready(step) = front.poll_step(cx, stream, begun) {
+                if let Some(step) = front.reply(step, cx, stream, parting) {
+                    return Poll::Ready(step);
+                }
             }
             if !parting && stopped.as_mut().poll(cx).is_ready() {
                 // The first request of a connection may be on its way: it is waited for, answered, and then we part.
@@ -91,21 +97,26 @@ pub async fn run(
                 false => Poll::Pending,
             }
         });
+        // What is seldom is boxed, so that a connection that waits for its next request does not keep the room for it.
         match step.await {
-            Step::Reply(mut reply) => {
-                reply.close |= parting;
+            Step::Rest(rest) => {
+                let last = rest.is_last();
+                let sending = Box::pin(rest.send(connection, stream));
                 let sent = tokio::select! {
                     biased;
-                    sent = reply.send(connection, stream) => sent.is_ok(),
+                    sent = sending => sent.is_ok(),
                     () = &mut over => false,
                 };
-                if sent && reply.close {
-                    // Says goodbye under TLS; what a peer that is gone makes of it is no matter.
-                    let _ = stream.shutdown().await;
+                if sent && last {
+                    goodbye(stream).await;
                 }
-                if !sent || reply.close {
+                if !sent || last {
                     return Outcome::Closed;
                 }
+            }
+            Step::Reply(_) | Step::Part => {
+                goodbye(stream).await;
+                return Outcome::Closed;
             }
             Step::Refuse(wrong) => {
                 Box::pin(refuse(&wrong, connection, stream)).await;
@@ -114,6 +125,11 @@ pub async fn run(
             Step::Leave(outcome) => return outcome,
         }
     }
+}
+
+/// Says goodbye under TLS; what a peer that is gone makes of it is no matter.
+async fn goodbye(stream: &mut Stream) {
+    let _ = stream.shutdown().await;
 }
 
 /// Ends when the peer was idle or slow for longer than it may.
@@ -195,6 +211,19 @@ impl Front<'_> {
         }
     }
 
+    /// Sends a reply; what is to be done when it did not go at once, or was the last.
+    fn reply(&self, step: Step, cx: &mut Context<'_>, stream: &mut Stream, parting: bool) -> Option<Step> {
+        let Step::Reply(mut reply) = step else { return Some(step) };
+        reply.close |= parting;
+        let last = reply.close;
+        match reply.begin(cx, self.connection, stream) {
+            Sent::Gone if last => Some(Step::Part),
+            Sent::Gone => None,
+            Sent::Rest(rest) => Some(Step::Rest(rest)),
+            Sent::Failed => Some(Step::Leave(Outcome::Closed)),
+        }
+    }
+
     /// Bytes came. Only what is not needed for the next step is copied.
     fn came(&self, bytes: &[u8], begun: &mut Begun) -> Option<Step> {
         if !begun.bytes.is_empty() {
@@ -232,7 +261,7 @@ impl Front<'_> {
 
     fn ready(&self, head: &Head<'_>) -> Option<Reply> {
         let ((express, guest), plain) = self.ready.zip(head.plain.as_ref())?;
-        express.ready(plain, self.connection, guest)
+        express.ready(plain, self.connection, guest, true)
     }
 
     /// From a verdict to the step; `rest` gives the bytes from some place on.

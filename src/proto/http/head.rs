@@ -162,6 +162,24 @@ fn read(text: &[u8], blank: usize) -> Result<Head<'_>, Wrong> {
     Ok(Head { length: blank + text.len(), target, framing, plain })
 }
 
+/// The same of a request that HTTP/2 brought; its lines are names in lower case and values.
+pub fn plain<'a>(
+    method: &str,
+    target: &'a str,
+    host: &'a [u8],
+    lines: impl Iterator<Item = (&'a str, &'a [u8])>,
+) -> Option<Plain<'a>> {
+    let mut said = Said::default();
+    // RFC 9113 §8.2.2: `te` can only say that trailers are welcome.
+    for (name, value) in lines.filter(|(name, _)| *name != "te") {
+        if let Some(place) = said.place(name) {
+            place.put(value);
+        }
+    }
+    let plain = said.plain(method, target)?;
+    Some(Plain { host, ..plain })
+}
+
 /// Is the target one at all? Those that something is kept for are.
 pub fn proper(target: &str) -> Result<(), Wrong> {
     let uri: Uri = target.parse().map_err(|_| bad("the URL has characters that no URL has"))?;

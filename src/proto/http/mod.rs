@@ -32,6 +32,7 @@ mod range;
 mod receipt;
 mod reply;
 mod route;
+mod second;
 mod sendfile;
 mod serve;
 mod settings;
@@ -44,9 +45,8 @@ mod visit;
 mod wire;
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
-
-use async_trait::async_trait;
 
 use super::{Protocol, Section, Tools};
 use crate::error::Result;
@@ -82,13 +82,17 @@ struct Door<S> {
     site: Arc<S>,
 }
 
-#[async_trait]
 impl<S: serve::Site> Handler for Door<S> {
     fn alpn(&self) -> &'static [&'static [u8]] {
         serve::ALPN
     }
 
-    async fn serve(&self, link: Link) -> io::Result<()> {
-        serve::serve(self.site.clone(), link).await
+    /// As `async_trait` would write it, but that the link is not kept beside what is made of it.
+    fn serve<'a, 'b>(&'a self, link: Link) -> Pin<Box<dyn Future<Output = io::Result<()>> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(serve::serve(self.site.clone(), link))
     }
 }

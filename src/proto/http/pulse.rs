@@ -103,6 +103,13 @@ impl Pulse {
         self.send()
     }
 
+    /// The same, and the response has gone already.
+    pub fn answered(&self) {
+        self.head.store(0, Relaxed);
+        self.served.store(true, Relaxed);
+        self.last.store(self.millis(), Relaxed);
+    }
+
     /// A request's body was left unread: the connection must not be closed under the peer's reply.
     pub fn leave_unread(&self) {
         self.unread.store(true, Relaxed);

@@ -1,18 +1,20 @@
 //! One connection: HTTP/1 request by request, HTTP/2 as a whole, bounds, deadlines, drain. Shared by the tree and the admin listener.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
@@ -26,6 +28,7 @@ use crate::proto::http::extent::Extent;
 use crate::proto::http::front::{self, Begun, Outcome};
 use crate::proto::http::head;
 use crate::proto::http::pulse::{Pulse, Window};
+use crate::proto::http::second::{self, Gathered};
 use crate::proto::http::sendfile::Lent;
 use crate::proto::http::signin::Proven;
 use crate::proto::http::wire::{Left, Shelf, Wire};
@@ -35,15 +38,6 @@ pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// hyper's read and write buffers stay below this.
 const BUFFER: usize = 128 << 10;
-/// Requests at once on one HTTP/2 connection.
-const STREAMS: u32 = 100;
-/// HTTP/2 streams the peer reset before we took them (CVE-2023-44487).
-const RESETS: usize = 20;
-/// What one HTTP/2 connection may hold unsent in a stream.
-const SEND_BUFFER: usize = 256 << 10;
-/// What one HTTP/2 stream, and all of them together, may send us before we took it.
-const STREAM_WINDOW: u32 = 256 << 10;
-const CONNECTION_WINDOW: u32 = 1 << 20;
 /// How long, and over how many bytes, a refused upload is read so that its sender sees the refusal.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
@@ -57,7 +51,7 @@ pub struct Connection {
     /// What it is doing.
     pub pulse: Arc<Pulse>,
     /// The last Basic header that was right.
-    pub proven: Mutex<Option<Proven>>,
+    pub proven: Mutex<Option<Box<Proven>>>,
     /// Stretches of files its wire sends by the kernel.
     pub lent: Lent,
     /// Its place among the counted connections, and the account it counts for.
@@ -78,10 +72,21 @@ pub trait Site: Send + Sync + 'static {
     }
 }
 
-/// Serves a connection to its end. While it is idle, only its socket is kept.
-pub async fn serve<S: Site>(site: Arc<S>, link: Link) -> io::Result<()> {
-    let Link { mut stream, origin, stop, limits, permit, trusted, .. } = link;
-    let connection = Arc::new(Connection {
+/// Serves a connection to its end. While it is idle, only its socket is kept. Not an `async fn`: what the link brings would stay in the
+/// task beside the places it was moved to.
+pub fn serve<S: Site>(site: Arc<S>, link: Link) -> impl Future<Output = io::Result<()>> + Send {
+    let (connection, stream, stop) = connect(link);
+    let talk = Talk { site, connection, stop };
+    async move {
+        talk.hold(stream).await;
+        Ok(())
+    }
+}
+
+/// What a connection's requests share, and what they come by.
+fn connect(link: Link) -> (Arc<Connection>, Stream, CancellationToken) {
+    let Link { stream, origin, stop, limits, permit, trusted, .. } = link;
+    let connection = Connection {
         origin,
         limits,
         pulse: Pulse::new(),
@@ -89,31 +94,8 @@ pub async fn serve<S: Site>(site: Arc<S>, link: Link) -> io::Result<()> {
         lent: Lent::new(&stream),
         permit: Mutex::new(permit),
         trusted,
-    });
-    let talk = Talk { site, connection, stop };
-    if stream.alpn() == Some(b"h2") {
-        Box::pin(talk.second(stream, BytesMut::new())).await;
-        return Ok(());
-    }
-    let mut begun = Begun::default();
-    loop {
-        let Talk { site, connection, stop } = &talk;
-        // Boxed, so that an idle connection's task does not keep the room for what hyper needs.
-        match front::run(site.express(connection), connection, &mut stream, begun, stop).await {
-            Outcome::Closed => return Ok(()),
-            Outcome::Second(came) => {
-                Box::pin(talk.second(stream, came)).await;
-                return Ok(());
-            }
-            Outcome::Odd(came, extent) => match Box::pin(talk.first(stream, came, extent)).await {
-                None => return Ok(()),
-                Some(left) => {
-                    stream = left.stream;
-                    begun = left.rest.into();
-                }
-            },
-        }
-    }
+    };
+    (Arc::new(connection), stream, stop)
 }
 
 /// One connection of one site.
@@ -124,13 +106,37 @@ struct Talk<S> {
 }
 
 impl<S: Site> Talk<S> {
+    /// The whole conversation.
+    async fn hold(&self, mut stream: Stream) {
+        if stream.alpn() == Some(b"h2") {
+            return Box::pin(self.second(stream, BytesMut::new())).await;
+        }
+        let mut begun = Begun::default();
+        loop {
+            // Boxed, so that an idle connection's task does not keep the room for what hyper needs.
+            match front::run(self.site.express(&self.connection), &self.connection, &mut stream, &mut begun, &self.stop)
+                .await
+            {
+                Outcome::Closed => return,
+                Outcome::Second(came) => return Box::pin(self.second(stream, came)).await,
+                Outcome::Odd(came, extent) => match Box::pin(self.first(stream, came, extent)).await {
+                    None => return,
+                    Some(left) => {
+                        stream = left.stream;
+                        begun = left.rest.into();
+                    }
+                },
+            }
+        }
+    }
+
     /// One request of HTTP/1 and its response; what is left, unless the connection is over.
     async fn first(&self, stream: Stream, came: BytesMut, extent: Extent) -> Option<Left> {
         let shelf = Shelf::default();
         let wire = Wire::new(stream, came, extent, &self.connection, &shelf);
         let site = (self.site.clone(), self.connection.clone());
         let service = service_fn(move |request| answer(site.clone(), request, false));
-        let result = self.drive(first().serve_connection(TokioIo::new(wire), service)).await;
+        let result = self.drive(first().serve_connection(TokioIo::new(wire), service), |_| Poll::Ready(Ok(()))).await;
         if let Some(Err(error)) = &result {
             tracing::debug!(%error, "connection ended");
         }
@@ -146,16 +152,36 @@ impl<S: Site> Talk<S> {
 
     /// All of an HTTP/2 connection.
     async fn second(&self, stream: Stream, came: BytesMut) {
-        let wire = Wire::new(stream, came, Extent::endless(), &self.connection, &Shelf::default());
-        let site = (self.site.clone(), self.connection.clone());
-        let service = service_fn(move |request| answer(site.clone(), request, true));
-        if let Some(Err(error)) = self.drive(second().serve_connection(TokioIo::new(wire), service)).await {
+        let gathered = Gathered::new(stream, came, &self.connection);
+        let guest =
+            self.site.express(&self.connection).map(|express| express.hub.guest(self.connection.origin.clone()));
+        let (site, connection) = (self.site.clone(), self.connection.clone());
+        let service = service_fn(move |request| {
+            let ready = guest.as_ref().zip(site.express(&connection));
+            let ready = ready.and_then(|(guest, express)| second::at_once(express, guest, &request, &connection));
+            let later = match ready {
+                Some(response) => Err(response),
+                None => Ok(answer((site.clone(), connection.clone()), request, true)),
+            };
+            async move {
+                match later {
+                    Ok(later) => later.await,
+                    Err(response) => Ok(response),
+                }
+            }
+        });
+        let running = second::builder().serve_connection(TokioIo::new(gathered.wire()), service);
+        if let Some(Err(error)) = self.drive(running, |cx| gathered.poll_push(cx)).await {
             tracing::debug!(%error, "connection ended");
         }
     }
 
-    /// Runs hyper under the deadlines and until the drain; `None` when the peer was too slow.
-    async fn drive<C: GracefulConnection>(&self, running: C) -> Option<Result<(), C::Error>> {
+    /// Runs hyper under the deadlines and until the drain, and `push` after each of its turns; `None` when the peer was too slow, or left.
+    async fn drive<C: GracefulConnection>(
+        &self,
+        running: C,
+        push: impl Fn(&mut Context<'_>) -> Poll<io::Result<()>>,
+    ) -> Option<Result<(), C::Error>> {
         let (pulse, limits) = (&self.connection.pulse, &self.connection.limits);
         let mut running = pin!(running);
         let mut window = Window::default();
@@ -163,7 +189,11 @@ impl<S: Site> Talk<S> {
         loop {
             tokio::select! {
                 biased;
-                result = running.as_mut() => return Some(result),
+                result = poll_fn(|cx| match (running.as_mut().poll(cx), push(cx)) {
+                    (Poll::Ready(result), _) => Poll::Ready(Some(result)),
+                    (Poll::Pending, Poll::Ready(Err(_))) => Poll::Ready(None),
+                    (Poll::Pending, _) => Poll::Pending,
+                }) => return result,
                 () = self.stop.cancelled(), if !parting => {
                     parting = true;
                     running.as_mut().graceful_shutdown();
@@ -206,21 +236,6 @@ fn first() -> http1::Builder {
     builder
 }
 
-fn second() -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
-    builder
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .max_pending_accept_reset_streams(RESETS)
-        .max_header_list_size(u32::try_from(head::LONGEST).unwrap_or(u32::MAX))
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_send_buf_size(SEND_BUFFER)
-        .keep_alive_interval(Duration::from_secs(30))
-        .keep_alive_timeout(Duration::from_secs(20));
-    builder
-}
-
 /// A refused upload is still being sent: closing now would reset the connection, and the refusal might never be read.
 pub async fn linger(stream: &mut Stream) {
     let read = async {
@@ -234,4 +249,51 @@ pub async fn linger(stream: &mut Stream) {
         }
     };
     let _ = tokio::time::timeout(LINGER, read).await;
+}
+
+#[cfg(test)]
+impl Link {
+    /// One over nothing.
+    fn nowhere() -> Self {
+        Self {
+            stream: Stream::Closed,
+            origin: Origin::inside("http"),
+            stop: CancellationToken::new(),
+            limits: Arc::default(),
+            tls: None,
+            permit: Permit::uncounted(),
+            trusted: None,
+        }
+    }
+}
+
+#[cfg(test)]
+impl Connection {
+    /// One over nothing.
+    pub fn nowhere() -> Arc<Self> {
+        connect(Link::nowhere()).0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nowhere;
+
+    #[async_trait]
+    impl Site for Nowhere {
+        async fn answer(&self, _request: Request<Incoming>, _connection: &Arc<Connection>) -> Response<Outgoing> {
+            Response::new(Outgoing::empty())
+        }
+    }
+
+    /// An idle connection keeps all of it: what only a request needs must be boxed, and gone by then.
+    #[tokio::test]
+    async fn what_an_idle_connection_keeps_is_small() {
+        let conversation = serve(Arc::new(Nowhere), Link::nowhere());
+        let sizes = (size_of_val(&conversation), size_of::<Connection>(), size_of::<Pulse>());
+        assert!(sizes.0 <= 1024 && sizes.1 <= 256 && sizes.2 <= 96, "{sizes:?}");
+        conversation.await.unwrap();
+    }
 }

@@ -156,7 +156,7 @@ async fn basic(hub: &Hub, connection: &Connection, origin: &Origin, encoded: &st
         return Err(Refusal::bad("the Basic credentials cannot be read"));
     };
     let caller = hub.login(origin, name, password).await?;
-    *connection.proven.lock() = Some(Proven { digest, caller: caller.clone(), since: Instant::now() });
+    *connection.proven.lock() = Some(Box::new(Proven { digest, caller: caller.clone(), since: Instant::now() }));
     Ok(caller)
 }
 

@@ -64,7 +64,8 @@ impl Visit<'_> {
 
     /// For whom the answer may be kept: for a `GET` of a whole file in the form that the express lane knows.
     pub fn audience(&self) -> Option<Audience> {
-        let plain = self.is_get() && self.parts.version == Version::HTTP_11 && self.parts.uri.query().is_none();
+        let usual = matches!(self.parts.version, Version::HTTP_11 | Version::HTTP_2);
+        let plain = usual && self.is_get() && self.parts.uri.query().is_none();
         let particular = PARTICULAR.iter().any(|name| self.headers().contains_key(*name));
         let codings = coding::plain_of(self.headers()).filter(|_| plain && !particular)?;
         Some(Audience {

@@ -1,4 +1,4 @@
-//! The stream as hyper sees it: one HTTP/1 request and then the end, or all of an HTTP/2 connection.
+//! The stream as hyper sees it: one HTTP/1 request, and then the end.
 //!
 //! Between two requests hyper is gone: whoever reads the next head ([`front`](super::front)) has the socket, and an idle connection keeps
 //! none of hyper's buffers. What the peer sent beyond the request is kept for the next.
