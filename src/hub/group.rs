@@ -25,7 +25,7 @@ use crate::store::{After, Batch, Change, Node, On, Synced};
 const QUEUES: usize = 64;
 
 /// So few changes are put in place by whoever committed them; for more the volume is asked, while the next group is committed.
-const HERE: usize = 10;
+const HERE: usize = 4;
 
 /// Acts committed together by one leader.
 const TOGETHER: usize = 512;
