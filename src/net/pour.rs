@@ -247,6 +247,10 @@ async fn read_at(file: &Arc<File>, mut buffer: Vec<u8>, wanted: usize, offset: u
     let target = buffer.get_mut(..wanted).unwrap_or_default();
     match rustix::io::preadv2(file, &mut [io::IoSliceMut::new(target)], offset, ReadWriteFlags::NOWAIT) {
         Ok(read) => return Ok((buffer, read)),
+        Err(Errno::OPNOTSUPP) if is_memory(file) => {
+            let read = file.read_at(target, offset)?;
+            return Ok((buffer, read));
+        }
         Err(Errno::AGAIN | Errno::INTR | Errno::OPNOTSUPP | Errno::NOSYS) => {}
         Err(error) => return Err(error.into()),
     }
@@ -257,6 +261,13 @@ async fn read_at(file: &Arc<File>, mut buffer: Vec<u8>, wanted: usize, offset: u
         read.map(|read| (buffer, read))
     });
     reading.await.map_err(io::Error::other)?
+}
+
+/// The file system is memory (tmpfs): nobody waits there, and it does not know the question.
+fn is_memory(file: &File) -> bool {
+    /// statfs(2)
+    const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == TMPFS)
 }
 
 /// True when it was the file that failed, not the peer: it became shorter, or its disk is broken.
