@@ -51,7 +51,6 @@ struct Queue {
 /// One act that waits for its commit.
 struct Waiting {
     batch: Batch,
-    synced: Synced,
     settling: Settling,
 }
 
@@ -89,7 +88,7 @@ impl Hub {
         let (reply, answer) = oneshot::channel();
         let settling = Settling { promised, held, reply, span: Span::current() };
         match synced {
-            Synced::First => self.join_queue(Waiting { batch, synced, settling }),
+            Synced::First => self.join_queue(Waiting { batch, settling }),
             // There is no sync to share.
             Synced::Soon => {
                 let then = self.finisher(vec![settling]);
@@ -202,7 +201,7 @@ impl Leader {
                 return;
             }
             let (batches, settling): (Vec<_>, Vec<_>) =
-                group.into_iter().map(|waiting| ((waiting.batch, waiting.synced), waiting.settling)).unzip();
+                group.into_iter().map(|waiting| ((waiting.batch, Synced::First), waiting.settling)).unzip();
             let then = self.hub.finisher(settling);
             self.hub.catalog().commit_then(batches, then).await;
         }
