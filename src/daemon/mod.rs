@@ -3,6 +3,7 @@
 //! Connections are served by the workers' own runtimes; what happens here (keepers, signals, reload, watchdog) runs on a
 //! small runtime of its own, so that neither can starve the other.
 
+mod copies;
 pub mod data;
 pub mod first;
 mod notify;
@@ -73,6 +74,7 @@ impl StartError {
 /// # Errors
 /// Why it could not start.
 pub fn run(file: Option<&Path>) -> Result<(), StartError> {
+    copies::choose();
     let config = config::load(file)?.config;
     let _log = log::init(&config.log)?;
     let has_files = !config.log.folder.is_empty();
