@@ -70,26 +70,36 @@ async fn by_kernel(
         }
         let turn = usize::try_from(warm_until - offset).unwrap_or(TURN);
         tcp.writable().await?;
-        let mut from = offset;
-        let sent = tcp.try_io(Interest::WRITABLE, || {
-            rustix::fs::sendfile(&*tcp, &**file, Some(&mut from), turn).map_err(io::Error::from)
-        });
-        match sent {
-            Ok(0) => return Err(shortened()),
-            Ok(sent) => {
-                offset += sent as u64;
-                left = left.saturating_sub(sent as u64);
-                on_progress(sent as u64);
-                // A fast reader never makes the socket full: others must have their turn even so.
-                if left > 0 {
-                    tokio::task::yield_now().await;
-                }
-            }
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-            Err(error) => return Err(error),
+        let sent = send_turn(tcp, file, offset, turn)?;
+        offset += sent as u64;
+        left = left.saturating_sub(sent as u64);
+        if sent > 0 {
+            on_progress(sent as u64);
+        }
+        // A fast reader never makes the socket full: others must have their turn even so.
+        if sent == turn && left > 0 {
+            tokio::task::yield_now().await;
         }
     }
     Ok(())
+}
+
+/// What the socket takes of one turn. It is full when that is less than all: the runtime is told so at once, instead of by one more
+/// try, which would only squeeze in the little that was freed meanwhile.
+fn send_turn(tcp: &TcpStream, file: &File, offset: u64, turn: usize) -> io::Result<usize> {
+    let (mut from, mut sent) = (offset, 0);
+    let tried = tcp.try_io(Interest::WRITABLE, || {
+        sent = rustix::fs::sendfile(tcp, file, Some(&mut from), turn)?;
+        match sent {
+            0 => Err(shortened()),
+            some if some < turn => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(()),
+        }
+    });
+    match tried {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Err(error),
+        _ => Ok(sent),
+    }
 }
 
 /// A socket that sends full packets only, until this is dropped: the pieces of a file do not end where packets do.
@@ -181,8 +191,7 @@ fn poll_turn(
 /// The disk's.
 pub async fn warm(file: &Arc<File>, offset: u64, len: usize) -> io::Result<()> {
     let last = offset + (len as u64).saturating_sub(1);
-    let mut probes = (offset..=last).step_by(PROBE);
-    if probes.all(|at| resident(file, at)) && (len <= PAGE || resident(file, last)) {
+    if is_warm(file, offset, last, len) {
         return Ok(());
     }
     let file = Arc::clone(file);
@@ -204,11 +213,17 @@ pub async fn warm(file: &Arc<File>, offset: u64, len: usize) -> io::Result<()> {
     read.await.map_err(io::Error::other)?
 }
 
-/// A byte of the file can be had without waiting. File systems that cannot tell are taken at their word.
-fn resident(file: &File, offset: u64) -> bool {
-    let mut byte = [0_u8; 1];
-    let mut into = [io::IoSliceMut::new(&mut byte)];
-    rustix::io::preadv2(file, &mut into, offset, ReadWriteFlags::NOWAIT) != Err(Errno::AGAIN)
+/// As far as probes tell, all of a stretch can be had without waiting. File systems that cannot tell are taken at their word.
+fn is_warm(file: &File, first: u64, last: u64, len: usize) -> bool {
+    let probes = (first..=last).step_by(PROBE).chain((len > PAGE).then_some(last));
+    for at in probes {
+        match rustix::io::preadv2(file, &mut [io::IoSliceMut::new(&mut [0; 1])], at, ReadWriteFlags::NOWAIT) {
+            Err(Errno::AGAIN) => return false,
+            Err(Errno::OPNOTSUPP) => return true,
+            _ => {}
+        }
+    }
+    true
 }
 
 async fn by_copy(
