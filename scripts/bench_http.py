@@ -222,7 +222,7 @@ def h2load(url, count):
 
 def whole(server, path):
     with socket.create_connection(("127.0.0.1", server.plain)) as sock:
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{server.plain}\r\nConnection: close\r\n\r\n".encode())
         if bench.drain(sock) < GIB:
             raise SystemExit("bench: the large file was cut")
     return 1
@@ -294,7 +294,7 @@ def idle(servers):
 
 def ask(server):
     sock = socket.create_connection(("127.0.0.1", server.plain))
-    sock.sendall(b"GET /pub/1k HTTP/1.1\r\nHost: bench\r\n\r\n")
+    sock.sendall(f"GET /pub/1k HTTP/1.1\r\nHost: 127.0.0.1:{server.plain}\r\n\r\n".encode())
     got = b""
     while len(got) < 1024 or b"\r\n\r\n" not in got or len(got.split(b"\r\n\r\n", 1)[1]) < 1024:
         piece = sock.recv(65536)
