@@ -77,28 +77,22 @@ async fn by_kernel(
             on_progress(sent as u64);
         }
         // A fast reader never makes the socket full: others must have their turn even so.
-        if sent == turn && left > 0 {
+        if sent > 0 && left > 0 {
             tokio::task::yield_now().await;
         }
     }
     Ok(())
 }
 
-/// What the socket takes of one turn. It is full when that is less than all: the runtime is told so at once, instead of by one more
-/// try, which would only squeeze in the little that was freed meanwhile.
+/// What the socket takes of one turn. Less than all: it is full, or the file ended early; only one more try tells.
 fn send_turn(tcp: &TcpStream, file: &File, offset: u64, turn: usize) -> io::Result<usize> {
-    let (mut from, mut sent) = (offset, 0);
-    let tried = tcp.try_io(Interest::WRITABLE, || {
-        sent = rustix::fs::sendfile(tcp, file, Some(&mut from), turn)?;
-        match sent {
-            0 => Err(shortened()),
-            some if some < turn => Err(io::ErrorKind::WouldBlock.into()),
-            _ => Ok(()),
-        }
-    });
-    match tried {
-        Err(error) if !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Err(error),
-        _ => Ok(sent),
+    let mut from = offset;
+    let sent = tcp
+        .try_io(Interest::WRITABLE, || rustix::fs::sendfile(tcp, file, Some(&mut from), turn).map_err(io::Error::from));
+    match sent {
+        Ok(0) => Err(shortened()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
+        sent => sent,
     }
 }
 

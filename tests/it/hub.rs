@@ -296,7 +296,7 @@ async fn folders_are_made_renamed_listed_and_removed_with_their_usage() {
 
     let mut listing = alice.list(&TreePath::root()).await.unwrap();
     let names: Vec<_> = listing.next_page().await.unwrap().into_iter().map(|entry| entry.node.name).collect();
-    assert_eq!(names, ["both", "few", "free", "home", "mail", "once", "small"]);
+    assert_eq!(names, ["both", "few", "free", "home", "lax", "mail", "once", "small"]);
 
     let remove = |all| RemoveFolder { path: at("/free/two"), all, tokens: Vec::new() };
     assert_eq!(alice.perform(remove(false)).await.unwrap_err().kind(), Kind::NotEmpty);
