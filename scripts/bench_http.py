@@ -409,13 +409,17 @@ def beside_sink(server, alone, before):
     port = bench.free_port()
     with subprocess.Popen(["taskset", "-c", "1", "python3", "-c", SINK, str(port)]) as sink:
         bench.wait_port(port, sink)
-        words = SLOW["1,000 slow heads (-H)"][1]
-        command = ["taskset", "-c", "1", "slowhttptest", "-c", "1000", "-r", "500", "-l", "40", "-u", f"http://127.0.0.1:{port}/", *words]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as attack:
-            time.sleep(4)
-            shown("1,000 slow heads to another", server, latency(server), alone, before)
-            attack.terminate()
+        beside_attack("1,000 slow heads to another", f"http://127.0.0.1:{port}/", SLOW["1,000 slow heads (-H)"][1], server, alone, before)
         sink.terminate()
+
+
+def beside_attack(name, url, words, server, alone, before):
+    command = ["taskset", "-c", "1", "slowhttptest", "-c", "1000", "-r", "500", "-l", "40", "-u", url, *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as attack:
+        # all of them are connected after two seconds; an attack that is answered at once (-R) is over soon
+        time.sleep(4)
+        shown(name, server, latency(server), alone, before)
+        attack.terminate()
 
 
 def run_slow(folder):
@@ -444,12 +448,7 @@ def slow_peers(server):
     for name, (path, words) in SLOW.items():
         if path.startswith("/drop") and not isinstance(server, Stoa):
             continue
-        command = ["taskset", "-c", "1", "slowhttptest", "-c", "1000", "-r", "500", "-l", "40", "-u", server.url(path), *words]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as attack:
-            # all of them are connected after two seconds; an attack that is answered at once (-R) is over soon
-            time.sleep(4)
-            shown(name, server, latency(server), alone, before)
-            attack.terminate()
+        beside_attack(name, server.url(path), words, server, alone, before)
     held = [ask(server) for _ in range(IDLE)]
     time.sleep(2)
     shown(f"{IDLE:,} idle connections", server, latency(server), alone, before)

@@ -1,9 +1,9 @@
 //! How the C library copies memory, where it chooses badly.
 //!
-//! glibc before 2.39 leaves copies of more than 2 KiB to the processor's `rep movsb`. On AMD's Zen 3 and later that is up to ten times slower
-//! than its own loop when source and target begin at nearly the same place of their pages (glibc bug 30994), as TLS records and what they
-//! are made of do. A program cannot change that choice once it runs: it reads `GLIBC_TUNABLES` before `main`. So the daemon begins anew,
-//! once, as the same process.
+//! glibc (2.36, of Debian 12) leaves copies of more than 2 KiB to the processor's `rep movsb`. On AMD's Zen 3 that is several times slower than
+//! its own loop when the target begins a few bytes behind the source within their pages, as TLS records do behind what they are made of. A
+//! program cannot change that choice once it runs: it is made from `GLIBC_TUNABLES` before `main`. So the daemon begins anew, once, as the
+//! same process. See `docs/decisions/0004-copies.md`.
 
 use std::env;
 use std::ffi::{OsStr, OsString};

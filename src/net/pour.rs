@@ -4,6 +4,7 @@
 //! first read by a thread that may wait.
 
 use std::fs::File;
+use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ const PROBE: usize = 256 << 10;
 /// A file of this size goes out by one write.
 pub(super) const SMALL: usize = 8 << 10;
 /// The kernel keeps a file in memory by pieces no smaller than this.
-const PAGE: usize = 4096;
+const PAGE: u64 = 4096;
 /// Bytes read at once where the kernel cannot send by itself.
 const COPY: usize = 256 << 10;
 
@@ -69,31 +70,16 @@ async fn by_kernel(
             warm_until = offset + stretch as u64;
         }
         let turn = usize::try_from(warm_until - offset).unwrap_or(TURN);
-        tcp.writable().await?;
-        let sent = send_turn(tcp, file, offset, turn)?;
+        let sent = poll_fn(|cx| poll_send_file(tcp, cx, file, offset, turn)).await?;
         offset += sent as u64;
         left = left.saturating_sub(sent as u64);
-        if sent > 0 {
-            on_progress(sent as u64);
-        }
+        on_progress(sent as u64);
         // A fast reader never makes the socket full: others must have their turn even so.
-        if sent > 0 && left > 0 {
+        if left > 0 {
             tokio::task::yield_now().await;
         }
     }
     Ok(())
-}
-
-/// What the socket takes of one turn. Less than all: it is full, or the file ended early; only one more try tells.
-fn send_turn(tcp: &TcpStream, file: &File, offset: u64, turn: usize) -> io::Result<usize> {
-    let mut from = offset;
-    let sent = tcp
-        .try_io(Interest::WRITABLE, || rustix::fs::sendfile(tcp, file, Some(&mut from), turn).map_err(io::Error::from));
-    match sent {
-        Ok(0) => Err(shortened()),
-        Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(0),
-        sent => sent,
-    }
 }
 
 /// A socket that sends full packets only, until this is dropped: the pieces of a file do not end where packets do.
@@ -124,11 +110,11 @@ fn at_once(tcp: &TcpStream, file: &File, offset: u64, len: u64) -> io::Result<us
     }
 }
 
-/// A stretch of a file that fits the buffer and can be had without waiting. File systems that cannot tell are taken at their word.
+/// A stretch of a file that fits the buffer and can be had without waiting.
 pub(super) fn in_memory<'a>(file: &File, offset: u64, len: u64, buffer: &'a mut [u8]) -> Option<&'a [u8]> {
     let target = buffer.get_mut(..usize::try_from(len).ok()?)?;
     let read = match rustix::io::preadv2(file, &mut [io::IoSliceMut::new(target)], offset, ReadWriteFlags::NOWAIT) {
-        Err(Errno::OPNOTSUPP) => file.read_at(target, offset).ok()?,
+        Err(Errno::OPNOTSUPP) if is_memory(file) => file.read_at(target, offset).ok()?,
         read => read.ok()?,
     };
     (read == target.len()).then_some(target)
@@ -185,7 +171,7 @@ fn poll_turn(
 /// The disk's.
 pub async fn warm(file: &Arc<File>, offset: u64, len: usize) -> io::Result<()> {
     let last = offset + (len as u64).saturating_sub(1);
-    if is_warm(file, offset, last, len) {
+    if is_warm(file, offset, last) {
         return Ok(());
     }
     let file = Arc::clone(file);
@@ -207,14 +193,14 @@ pub async fn warm(file: &Arc<File>, offset: u64, len: usize) -> io::Result<()> {
     read.await.map_err(io::Error::other)?
 }
 
-/// As far as probes tell, all of a stretch can be had without waiting. File systems that cannot tell are taken at their word.
-fn is_warm(file: &File, first: u64, last: u64, len: usize) -> bool {
-    let probes = (first..=last).step_by(PROBE).chain((len > PAGE).then_some(last));
+/// As far as probes tell, all of a stretch can be had without waiting.
+fn is_warm(file: &File, first: u64, last: u64) -> bool {
+    let probes = (first..=last).step_by(PROBE).chain((last - first >= PAGE).then_some(last));
     for at in probes {
         match rustix::io::preadv2(file, &mut [io::IoSliceMut::new(&mut [0; 1])], at, ReadWriteFlags::NOWAIT) {
-            Err(Errno::AGAIN) => return false,
-            Err(Errno::OPNOTSUPP) => return true,
-            _ => {}
+            Ok(_) => {}
+            Err(Errno::OPNOTSUPP) => return is_memory(file),
+            Err(_) => return false,
         }
     }
     true
@@ -272,7 +258,8 @@ async fn read_at(file: &Arc<File>, mut buffer: Vec<u8>, wanted: usize, offset: u
     reading.await.map_err(io::Error::other)?
 }
 
-/// The file system is memory (tmpfs): nobody waits there, and it does not know the question.
+/// The file system is memory (tmpfs): nobody waits there. Others that do not know the question whether one would (NFS, FUSE) are read by
+/// a thread that may wait.
 fn is_memory(file: &File) -> bool {
     /// statfs(2)
     const TMPFS: rustix::fs::FsWord = 0x0102_1994;
@@ -288,4 +275,28 @@ pub fn is_of_file(error: &io::Error) -> bool {
 
 fn shortened() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_cannot_tell_is_not_waited_for() {
+        // procfs knows no answer to the question, as little as a share does
+        let file = File::open("/proc/version").expect("procfs");
+        assert!(!is_warm(&file, 0, 0));
+        assert_eq!(in_memory(&file, 0, 5, &mut [0; 16]), None);
+    }
+
+    #[test]
+    fn what_is_in_memory_is_had_at_once() {
+        let mut file = tempfile::tempfile_in("/dev/shm").expect("a file in memory");
+        file.write_all(b"hello").expect("room");
+        assert!(is_warm(&file, 0, 4));
+        assert_eq!(in_memory(&file, 1, 4, &mut [0; 16]), Some(&b"ello"[..]));
+        assert_eq!(in_memory(&file, 1, 5, &mut [0; 16]), None, "it ends before");
+    }
 }

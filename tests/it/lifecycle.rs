@@ -366,3 +366,30 @@ fn spaces_made_by_command_are_served() {
     let history = daemon.must(&["history", "--path", "/inbox", "--json"], "");
     assert!(history.lines().any(|line| line.contains("\"http\"") && line.contains("/inbox/a.txt")), "{history}");
 }
+
+/// Where the processor makes glibc copy badly the daemon begins anew, as the same process and never twice.
+#[test]
+fn copies_are_chosen_once_and_by_the_administrator_first() {
+    const THRESHOLD: &str = "GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=";
+    let processor = fs::read_to_string("/proc/cpuinfo").unwrap();
+    let copies_badly = cfg!(target_env = "gnu")
+        && processor.contains("AuthenticAMD")
+        && processor.split_whitespace().any(|flag| flag == "fsrm");
+    let environment = |pid: u32| fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+    let daemon = Daemon::start("");
+    assert_eq!(environment(daemon.pid()).contains(THRESHOLD), copies_badly);
+    let place = daemon.stop();
+    // The administrator's choice, and a C library that dropped ours: neither is tried again.
+    for (name, value) in [("GLIBC_TUNABLES", "glibc.cpu.x86_rep_movsb_threshold=2112"), ("STOA_BEGUN", "1")] {
+        let mut command = Command::new(STOA);
+        command.arg("--config").arg(place.config()).arg("serve").env(name, value).stderr(Stdio::null());
+        let _ = fs::remove_file(place.data().join("listeners"));
+        let mut child = command.spawn().unwrap();
+        until("the daemon listens", || place.data().join("listeners").exists());
+        let said = environment(child.id());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(said.contains(&format!("{name}={value}")), "{said}");
+        assert!(!said.contains("threshold=4294967295"), "{said}");
+    }
+}
