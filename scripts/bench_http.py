@@ -343,19 +343,22 @@ def run(folder):
     names = {part.removeprefix("tls").removeprefix("h2-") for part in parts} & set(SIZES) | {"1k", "10k"}
     for name in sorted(names):
         bench.make_file(f"{folder}/{name}", SIZES[name])
-    for server in servers:
-        os.makedirs(f"{server.folder}/pub")
-        for name in names:
-            # no links: Stoa keeps no response of a file that could be changed by another name
-            shutil.copy(f"{folder}/{name}", f"{server.folder}/pub/{name}")
+    # the same files for all, not copies: how a file lies in memory decides what sending it costs. Nor links, for Stoa keeps no
+    # response of a file that could be changed by another name.
+    os.makedirs(f"{folder}/stoa/pub")
+    for name in names:
+        os.rename(f"{folder}/{name}", f"{folder}/stoa/pub/{name}")
+    for server in servers[1:]:
+        os.makedirs(server.folder, exist_ok=True)
+        os.symlink(f"{folder}/stoa/pub", f"{server.folder}/pub")
     os.makedirs(f"{folder}/stoa/own")
-    shutil.copy(f"{folder}/10k", f"{folder}/stoa/own/10k")
+    shutil.copy(f"{folder}/stoa/pub/10k", f"{folder}/stoa/own/10k")
     subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
     try:
         for server in servers:
             server.begin()
         for name in sorted(names):
-            same_bodies(servers, name, f"{folder}/{name}")
+            same_bodies(servers, name, f"{folder}/stoa/pub/{name}")
         for part in parts:
             measure(part, servers)
     finally:

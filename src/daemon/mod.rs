@@ -6,6 +6,7 @@
 mod copies;
 pub mod data;
 pub mod first;
+mod memory;
 mod notify;
 pub mod probe;
 mod reload;
@@ -74,6 +75,7 @@ impl StartError {
 /// # Errors
 /// Why it could not start.
 pub fn run(file: Option<&Path>) -> Result<(), StartError> {
+    memory::choose();
     copies::choose();
     let config = config::load(file)?.config;
     let _log = log::init(&config.log)?;

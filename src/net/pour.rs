@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use rustix::io::{Errno, ReadWriteFlags};
 use rustix::net::{SendAncillaryBuffer, SendFlags};
@@ -19,6 +20,10 @@ use super::Stream;
 
 /// Bytes of one turn: large enough to be cheap, small enough to be fair to the links of the same thread, which then have theirs.
 const TURN: usize = 2 << 20;
+/// A turn while no other link wants one: some 15 ms where reader and server are one machine. Elsewhere the socket is full long before.
+const LONE_TURN: usize = 64 << 20;
+/// Who lets others have their turn and waits no longer than this was alone.
+const ALONE: Duration = Duration::from_micros(50);
 /// Of each stretch of this size it is asked whether it is in memory.
 const PROBE: usize = 256 << 10;
 /// A file of this size goes out by one write.
@@ -62,24 +67,45 @@ async fn by_kernel(
         left = left.saturating_sub(sent as u64);
     }
     let _corked = (left > TURN as u64).then(|| Corked::new(tcp));
+    let mut turn = TURN;
     let mut warm_until = offset;
     while left > 0 {
         if offset >= warm_until {
-            let stretch = usize::try_from(left).unwrap_or(TURN).min(TURN);
-            warm(file, offset, stretch).await?;
-            warm_until = offset + stretch as u64;
+            warm_until = offset + warm_turn(file, offset, left, turn).await?;
         }
-        let turn = usize::try_from(warm_until - offset).unwrap_or(TURN);
-        let sent = poll_fn(|cx| poll_send_file(tcp, cx, file, offset, turn)).await?;
+        let whole = usize::try_from(warm_until - offset).unwrap_or(TURN);
+        let sent = poll_fn(|cx| poll_send_file(tcp, cx, file, offset, whole)).await?;
         offset += sent as u64;
         left = left.saturating_sub(sent as u64);
         on_progress(sent as u64);
-        // A fast reader never makes the socket full: others must have their turn even so.
-        if left > 0 {
-            tokio::task::yield_now().await;
+        if left == 0 {
+            break;
         }
+        // A fast reader never makes the socket full: others must have their turn even so.
+        let alone = yielded_to_nobody().await;
+        turn = if alone && sent == whole { LONE_TURN.min(turn * 2) } else { TURN };
+        // What a slow reader gets much later may no longer be in memory then.
+        warm_until = warm_until.min(offset + TURN as u64);
     }
     Ok(())
+}
+
+/// How much of a turn is in memory, after a wait for the disk if need be; a wait is for a short turn.
+async fn warm_turn(file: &Arc<File>, offset: u64, left: u64, turn: usize) -> io::Result<u64> {
+    let long = left.min(turn as u64);
+    if long > TURN as u64 && is_warm(file, offset, offset + long - 1) {
+        return Ok(long);
+    }
+    let short = left.min(TURN as u64);
+    warm(file, offset, usize::try_from(short).unwrap_or(TURN)).await?;
+    Ok(short)
+}
+
+/// Lets the other links of the thread have their turn; true when there were none that wanted one.
+async fn yielded_to_nobody() -> bool {
+    let before = Instant::now();
+    tokio::task::yield_now().await;
+    before.elapsed() < ALONE
 }
 
 /// A socket that sends full packets only, until this is dropped: the pieces of a file do not end where packets do.
@@ -298,5 +324,25 @@ mod tests {
         assert!(is_warm(&file, 0, 4));
         assert_eq!(in_memory(&file, 1, 4, &mut [0; 16]), Some(&b"ello"[..]));
         assert_eq!(in_memory(&file, 1, 5, &mut [0; 16]), None, "it ends before");
+    }
+
+    #[tokio::test]
+    async fn a_long_turn_is_for_what_is_in_memory() {
+        let file = tempfile::tempfile_in("/dev/shm").expect("a file in memory");
+        file.set_len(3 * TURN as u64).expect("room");
+        let file = Arc::new(file);
+        let long = warm_turn(&file, TURN as u64, 2 * TURN as u64, LONE_TURN).await.expect("read");
+        assert_eq!(long, 2 * TURN as u64);
+        // Of procfs nobody knows: a thread that may wait reads no more than a short turn.
+        let unknown = Arc::new(File::open("/proc/version").expect("procfs"));
+        let short = warm_turn(&unknown, 0, 2 * TURN as u64, LONE_TURN).await.expect("read");
+        assert_eq!(short, TURN as u64);
+    }
+
+    #[tokio::test]
+    async fn who_let_others_work_was_not_alone() {
+        let other = tokio::spawn(async { std::thread::sleep(ALONE * 2) });
+        assert!(!yielded_to_nobody().await);
+        other.await.expect("the other's turn");
     }
 }

@@ -378,6 +378,9 @@ fn copies_are_chosen_once_and_by_the_administrator_first() {
     let environment = |pid: u32| fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
     let daemon = Daemon::start("");
     assert_eq!(environment(daemon.pid()).contains(THRESHOLD), copies_badly);
+    // What was chosen before outlives the new beginning.
+    let status = fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+    assert!(!status.contains("THP_enabled:\t1"), "{status}");
     let place = daemon.stop();
     // The administrator's choice, and a C library that dropped ours: neither is tried again.
     for (name, value) in [("GLIBC_TUNABLES", "glibc.cpu.x86_rep_movsb_threshold=2112"), ("STOA_BEGUN", "1")] {
