@@ -20,9 +20,10 @@ use super::Stream;
 
 /// Bytes of one turn: large enough to be cheap, small enough to be fair to the links of the same thread, which then have theirs.
 const TURN: usize = 2 << 20;
-/// A turn while no other link wants one: some 15 ms where reader and server are one machine. Elsewhere the socket is full long before.
+/// A turn while the other links have next to nothing to do: some 15 ms where reader and server are one machine. Elsewhere the socket is
+/// full long before.
 const LONE_TURN: usize = 64 << 20;
-/// Who lets others have their turn and waits no longer than this was alone.
+/// Who lets others have their turn and waits no longer than this counts as alone.
 const ALONE: Duration = Duration::from_micros(50);
 /// Of each stretch of this size it is asked whether it is in memory.
 const PROBE: usize = 256 << 10;
@@ -101,7 +102,7 @@ async fn warm_turn(file: &Arc<File>, offset: u64, left: u64, turn: usize) -> io:
     Ok(short)
 }
 
-/// Lets the other links of the thread have their turn; true when there were none that wanted one.
+/// Lets the other links of the thread have their turn; true when none wanted one, or not for long.
 async fn yielded_to_nobody() -> bool {
     let before = Instant::now();
     tokio::task::yield_now().await;
