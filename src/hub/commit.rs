@@ -442,8 +442,7 @@ impl Hub {
 
     /// Is this intent in the catalog?
     pub(crate) async fn was_committed(&self, id: i64) -> Result<bool> {
-        let found = self.catalog().intents(id.saturating_sub(1), 1).await?;
-        Ok(found.first().is_some_and(|row| row.id == id))
+        self.catalog().has_intent(id).await
     }
 
     /// Tries again what the volume refused, each with its paths to itself.

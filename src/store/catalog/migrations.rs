@@ -16,6 +16,7 @@ pub(super) const STEPS: &[Step] = &[
     Step { sqlite: include_str!("migrations/002.sqlite.sql"), postgres: include_str!("migrations/002.postgres.sql") },
     Step { sqlite: include_str!("migrations/003.sqlite.sql"), postgres: include_str!("migrations/003.postgres.sql") },
     Step { sqlite: include_str!("migrations/004.sqlite.sql"), postgres: include_str!("migrations/004.postgres.sql") },
+    Step { sqlite: include_str!("migrations/005.sqlite.sql"), postgres: include_str!("migrations/005.postgres.sql") },
 ];
 
 /// Keeps the format a catalog has arrived at.

@@ -168,6 +168,11 @@ pub trait Engine: Send + Sync + 'static {
         then(self.commit(transactions).await, On::Runtime);
     }
 
+    /// Lets reads see the bodies of intents, should they be kept elsewhere.
+    async fn show_bodies(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// True when several daemons may write to it at the same time.
     fn is_shared(&self) -> bool {
         false

@@ -24,6 +24,7 @@ const SUM_BELOW: &str = "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT), COUNT(*)
 const SUM_SPACE: &str = "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT), COUNT(*) FROM files WHERE space = ?1";
 const USAGE: &str = "SELECT bytes, files FROM usage WHERE space = ?1";
 const INTENTS: &str = "SELECT id, space, change, body FROM intents WHERE node = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
+const HAS_INTENT: &str = "SELECT id FROM intents WHERE node = ?1 AND id = ?2";
 const HISTORY: &str = "SELECT node, seq, at, door, account, address, verb, path, bytes, result, detail, prev, hash \
      FROM history WHERE (CAST(?1 AS TEXT) = '' OR path = ?1 OR (path >= ?2 AND path < ?3)) \
      AND (CAST(?4 AS TEXT) IS NULL OR account = ?4) AND (CAST(?5 AS TEXT) IS NULL OR door = ?5) \
@@ -107,9 +108,16 @@ impl Catalog {
 
     /// Intents of this node not yet cleared, in order of their id, after `after`.
     pub async fn intents(&self, after: i64, limit: usize) -> Result<Vec<IntentRow>> {
+        self.engine.show_bodies().await?;
         let params = vec![Value::text(self.engine.node()), Value::Int(after), count(limit)];
         let rows = self.ask(INTENTS, params).await?;
         rows.into_iter().map(intent).collect()
+    }
+
+    /// Is this node's intent there?
+    pub async fn has_intent(&self, id: i64) -> Result<bool> {
+        let rows = self.ask(HAS_INTENT, vec![Value::text(self.engine.node()), Value::Int(id)]).await?;
+        Ok(!rows.is_empty())
     }
 
     /// Lines of history, oldest first.
@@ -329,6 +337,7 @@ mod tests {
             (SPACE_FILES_FROM, "(space=? AND path>?)"),
             (USAGE, "(space=?)"),
             (INTENTS, "(node=? AND id>?)"),
+            (HAS_INTENT, "(node=? AND id=?)"),
             (CHAIN, "(node=? AND seq>?)"),
             (NEXT_NODE, "(node>?)"),
             (SESSION, "(token=?)"),

@@ -40,8 +40,8 @@ const USAGE: &str = "INSERT INTO usage (space, bytes, files) \
 const SET_USAGE: &str = "INSERT INTO usage (space, bytes, files) VALUES (?1, ?2, ?3) \
      ON CONFLICT (space) DO UPDATE SET bytes = excluded.bytes, files = excluded.files";
 
-const INTENT: &str = "INSERT INTO intents (node, id, space, change, body) VALUES (?1, ?2, ?3, ?4, ?5)";
-const CLEAR_INTENTS: &str = "DELETE FROM intents WHERE node = ?1 AND id >= ?2 AND id <= ?3";
+pub(super) const INTENT: &str = "INSERT INTO intents (node, id, space, change, body) VALUES (?1, ?2, ?3, ?4, ?5)";
+pub(super) const CLEAR_INTENTS: &str = "DELETE FROM intents WHERE node = ?1 AND id >= ?2 AND id <= ?3";
 
 const PUT_ACCOUNT: &str = "INSERT INTO accounts \
      (name, kind, password_hash, groups, root, networks, protocols, folder, disabled) \

@@ -1,10 +1,15 @@
-//! SQLite: WAL, synchronous=FULL, one writer thread doing group commit, readers on threads of their own.
+//! SQLite behind a redo log: one writer thread doing group commit, readers on threads of their own.
+//!
+//! `writer` applies transactions in order, `redo` is the file that makes them durable before SQLite commits, `trail` decides when which of
+//! the two happens and what is applied again after a failure or a kill.
 //!
 //! The file stays an ordinary SQLite database: `sqlite3`, a backup tool and our own command line may open it beside
 //! the daemon. Nothing here runs on a runtime's thread; callers only wait for an answer.
 
 mod reader;
+mod redo;
 mod trail;
+mod turn;
 mod writer;
 
 use std::fs::OpenOptions;
@@ -60,7 +65,9 @@ impl Sqlite {
         let ahead = Arc::new(AtomicBool::new(false));
         let writer = writer::Writer::open(file, node, ahead.clone())?;
         let (writes, jobs) = mpsc::channel(QUEUE);
-        let writer = thread("catalog-write", move || writer.run(jobs, group))?;
+        let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let clock = clock.map_err(|error| Error::new(Kind::Unavailable, "the catalog has no clock").with(error))?;
+        let writer = thread("catalog-write", move || writer.run(jobs, group, &clock))?;
         let mut readers = Vec::new();
         let (reads, questions) = mpsc::channel(QUEUE);
         let questions = std::sync::Arc::new(parking_lot::Mutex::new(questions));
@@ -109,8 +116,8 @@ impl Engine for Sqlite {
     }
 
     async fn read(&self, statement: Statement) -> Result<Vec<Row>> {
-        if self.ahead.load(Ordering::Acquire) {
-            self.write(writer::Job::Settle).await?;
+        if self.ahead.load(Ordering::Acquire) && self.write(writer::Job::Settle).await?.is_err() {
+            return self.write(|reply| writer::Job::Ask(reader::Question { statement, reply })).await?;
         }
         let (reply, answer) = oneshot::channel();
         let reads = self.reads.as_ref().ok_or_else(closed)?;
@@ -148,6 +155,10 @@ impl Engine for Sqlite {
         {
             then((0..count).map(|_| Err(copy(&error))).collect(), On::Runtime);
         }
+    }
+
+    async fn show_bodies(&self) -> Result<()> {
+        self.write(writer::Job::Bodies).await?
     }
 
     async fn version(&self) -> Result<i64> {

@@ -122,6 +122,10 @@ impl Engine for FaultyEngine {
         outcomes
     }
 
+    async fn show_bodies(&self) -> Result<()> {
+        self.inner.show_bodies().await
+    }
+
     fn is_shared(&self) -> bool {
         self.inner.is_shared()
     }

@@ -1,85 +1,121 @@
 //! Ahead of the commit: transactions that were verified, applied and answered, and are committed together a little later.
 //!
-//! Only those that need not be synced first (a space with `durable = false`). Each is applied in the one transaction that is open, so its guards
-//! see all that came before it and balances stay exact; what is spared is a commit of its own: pages written to the log, and a sync.
-//! The commit comes with the next transaction that must be synced, with the next read, when many wait, or when the first has waited long enough.
+//! Each is applied in the one transaction that is open, so its guards see all that came before it and balances stay exact. What must be on the
+//! disk before it is answered is there in the redo log ([`super::redo`]); what need not (a space with `durable = false`) is noted in it too, so that
+//! all can be done again in order. The commit comes with the next read, when many wait, or when the first has waited long enough.
+//!
+//! A transaction that fails undoes those that were answered, and they are applied again from here: guards hardly ever fail, and a savepoint
+//! each would cost a copy of every page they touch.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rusqlite::OptionalExtension;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
-use super::writer::{Job, Writer};
+use super::redo::{Mark, Record, Redo};
+use super::word;
+use super::writer::{Job, Writer, lost};
 use crate::error::{Error, Kind, Result};
-use crate::store::catalog::Transaction;
+use crate::store::catalog::sql::{CLEAR_INTENTS, INTENT};
+use crate::store::catalog::{Statement, Synced, Transaction, Value, copy, migrations};
 
 /// The first one waits no longer for its commit.
 const LONGEST: Duration = Duration::from_millis(100);
 
-/// More do not wait.
+/// When a commit that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// More do not wait, nor do more bytes of parameters.
 const MOST: usize = 1024;
+const HEAVIEST: usize = 8 << 20;
 
 /// Other processes (the command line) get a turn to write between two long transactions.
 const BREATH: Duration = Duration::from_millis(1);
+
+/// How far the catalog has taken the redo log in.
+const MARK: &str = "SELECT value FROM meta WHERE key = 'redo'";
+const SET_MARK: &str =
+    "INSERT INTO meta (key, value) VALUES ('redo', ?1) ON CONFLICT (key) DO UPDATE SET value = excluded.value";
+
+const PUT_BODY: &str = "UPDATE intents SET body = ?3 WHERE node = ?1 AND id = ?2 AND body IS NULL";
 
 /// What was answered and is not committed yet.
 pub(super) struct Trail {
     /// Kept to be applied again, should somebody else's failure undo them.
     transactions: Vec<Transaction>,
+    /// Bytes of their parameters, about.
+    weight: usize,
     until: Option<Instant>,
     /// Tells readers that there is something they cannot see.
     ahead: Arc<AtomicBool>,
-    clock: Runtime,
 }
 
 impl Trail {
-    pub(super) fn new(ahead: Arc<AtomicBool>) -> Result<Self> {
-        let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
-        let clock = clock.map_err(|error| Error::new(Kind::Unavailable, "the catalog has no clock").with(error))?;
-        Ok(Self { transactions: Vec::new(), until: None, ahead, clock })
+    pub(super) fn new(ahead: Arc<AtomicBool>) -> Self {
+        Self { transactions: Vec::new(), weight: 0, until: None, ahead }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.transactions.is_empty()
     }
 
-    /// They are committed.
-    pub(super) fn clear(&mut self) {
-        if !self.is_empty() {
-            self.take();
-        }
+    fn is_long(&self) -> bool {
+        self.transactions.len() >= MOST || self.weight >= HEAVIEST
     }
 
     fn push(&mut self, transaction: Transaction) {
+        self.weight += weight(&transaction);
         self.transactions.push(transaction);
         self.until.get_or_insert_with(|| Instant::now() + LONGEST);
         self.ahead.store(true, Ordering::Release);
     }
 
-    fn take(&mut self) -> Vec<Transaction> {
-        self.until = None;
-        self.ahead.store(false, Ordering::Release);
-        std::mem::take(&mut self.transactions)
+    /// They are committed, or taken back.
+    fn keep(&mut self, count: usize) {
+        self.transactions.truncate(count);
+        self.weight = self.transactions.iter().map(weight).sum();
+        if self.is_empty() {
+            self.until = None;
+            self.ahead.store(false, Ordering::Release);
+        }
     }
+
+    fn due(&mut self, when: Instant) {
+        self.until = Some(when);
+    }
+}
+
+fn weight(transaction: &Transaction) -> usize {
+    let values = transaction.statements.iter().flat_map(|statement| &statement.params);
+    values.map(|value| if let Value::Blob(bytes) = value { bytes.len() } else { 0 }).sum()
 }
 
 impl Writer {
     /// The next job; what was answered ahead is committed when its time comes, and at the end.
-    pub(super) fn next_job(&mut self, jobs: &mut mpsc::Receiver<Job>) -> Option<Job> {
+    pub(super) fn next_job(&mut self, jobs: &mut mpsc::Receiver<Job>, clock: &Runtime) -> Option<Job> {
         loop {
             let Some(until) = self.trail.until else { return jobs.blocking_recv() };
             let heard = match jobs.try_recv() {
                 Ok(job) if Instant::now() < until => return Some(job),
                 Ok(job) => Some(job),
-                Err(_) => match self.trail.clock.block_on(async { timeout_at(until, jobs.recv()).await }) {
+                Err(_) => match clock.block_on(async { timeout_at(until, jobs.recv()).await }) {
                     Ok(Some(job)) => return Some(job),
                     Ok(None) | Err(_) => None,
                 },
             };
-            self.settle();
+            // Whoever must see it asks again.
+            let _ = self.settle();
+            if heard.is_none() {
+                self.rest();
+                if jobs.is_closed() && jobs.is_empty() {
+                    return None;
+                }
+            }
             std::thread::sleep(BREATH);
             if heard.is_some() {
                 return heard;
@@ -87,18 +123,54 @@ impl Writer {
         }
     }
 
-    /// Applies and answers, and leaves the commit for later. One outcome a transaction.
-    pub(super) fn ahead_of_commit(&mut self, transactions: Vec<Transaction>) -> Vec<Result<()>> {
-        let outcomes = transactions.into_iter().map(|one| self.go_ahead(one)).collect();
-        if self.trail.transactions.len() >= MOST {
-            self.settle();
+    /// One outcome a transaction; those that are `Ok` are on the disk, unless they need not be.
+    pub(super) fn write(&mut self, transactions: Vec<Transaction>) -> Vec<Result<()>> {
+        let count = transactions.len();
+        if let Err(error) = self.make_way() {
+            return (0..count).map(|_| Err(copy(&error))).collect();
+        }
+        let answered = self.trail.transactions.len();
+        let wait = transactions.iter().any(|one| one.synced == Synced::First);
+        let mut outcomes: Vec<_> = transactions.into_iter().map(|one| self.go_ahead(one)).collect();
+        if wait && let Err(error) = self.make_durable() {
+            self.trail.keep(answered);
+            self.undo();
+            outcomes.iter_mut().filter(|outcome| outcome.is_ok()).for_each(|outcome| *outcome = Err(copy(&error)));
+        }
+        if self.trail.is_long() {
+            // The next group says so if it cannot.
+            let _ = self.settle();
         }
         outcomes
     }
 
+    /// Before anything new is taken on: everything answered is applied, neither trail nor log has become too long.
+    fn make_way(&mut self) -> Result<()> {
+        if self.redo.is_none() && self.trail.is_empty() {
+            self.take_log()?;
+        }
+        if self.trail.is_long() || self.redo.as_ref().is_some_and(Redo::is_over) {
+            self.settle()?;
+            self.renew_log()?;
+        }
+        self.applied()
+    }
+
+    /// All of the trail is in the transaction that is open; none is where there is none.
+    fn applied(&mut self) -> Result<()> {
+        match self.connection.is_autocommit() && !self.trail.is_empty() {
+            true => self.retrace(),
+            false => Ok(()),
+        }
+    }
+
     fn go_ahead(&mut self, transaction: Transaction) -> Result<()> {
-        match self.begin().and_then(|()| self.apply(&transaction)) {
+        match self.applied().and_then(|()| self.begin()).and_then(|()| self.apply(&transaction)) {
             Ok(()) => {
+                if let Some(redo) = &mut self.redo {
+                    redo.note(&self.node, &transaction);
+                    self.note_bodies(&transaction);
+                }
                 self.trail.push(transaction);
                 Ok(())
             }
@@ -109,27 +181,227 @@ impl Writer {
         }
     }
 
-    /// Commits what was answered ahead.
-    pub(super) fn settle(&mut self) {
-        if !self.trail.is_empty() && self.commit().is_err() {
-            self.undo();
+    /// Everything applied so far is on the disk.
+    fn make_durable(&mut self) -> Result<()> {
+        match &mut self.redo {
+            Some(redo) => redo.sync(),
+            None => self.commit(),
         }
     }
 
-    /// Does again and commits what was answered already and then undone with somebody else's failure: the guards that held hold again.
-    pub(super) fn retrace(&mut self) {
-        let answered = self.trail.take();
-        if answered.is_empty() {
-            return;
+    /// Commits what was answered ahead, so that readers see it.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        if self.trail.is_empty() {
+            return Ok(());
         }
-        if let Err(error) = self.at_once(&answered) {
-            self.roll_back();
-            tracing::error!(
-                changes = answered.len(),
+        let committed = self.applied().and_then(|()| self.commit());
+        if committed.is_err() {
+            self.undo();
+            self.trail.due(Instant::now() + AGAIN);
+        }
+        committed
+    }
+
+    /// Commits what is open. With a redo log it is on the disk already and SQLite need not wait for it.
+    fn commit(&mut self) -> Result<()> {
+        if self.connection.is_autocommit() {
+            return Ok(());
+        }
+        if let Some(redo) = &self.redo {
+            self.set_mark(redo.mark())?;
+        }
+        self.run_words("COMMIT").map_err(lost)?;
+        self.trail.keep(0);
+        self.end_turn();
+        Ok(())
+    }
+
+    /// Undoes what is not committed, except what was answered already. That is committed soon, so that those who fail again and again
+    /// cannot have it applied again and again.
+    fn undo(&mut self) {
+        self.roll_back();
+        if let Err(error) = self.applied() {
+            tracing::warn!(
                 error = error.detail(),
-                "the records of changes in spaces with `durable = false` are lost; their files are in place and will be counted again"
+                "the catalog cannot be written; what was acknowledged is in the redo log"
             );
         }
+    }
+
+    /// Applies again what was answered already and then undone with somebody else's failure: the guards that held hold again.
+    fn retrace(&mut self) -> Result<()> {
+        self.begin()?;
+        let answered = std::mem::take(&mut self.trail.transactions);
+        let applied = answered.iter().try_for_each(|transaction| self.apply(transaction));
+        self.trail.transactions = answered;
+        self.trail.due(Instant::now());
+        if applied.is_err() {
+            self.roll_back();
+            self.trail.due(Instant::now() + AGAIN);
+        }
+        applied
+    }
+
+    fn read_mark(&self) -> Result<Option<Mark>> {
+        let text = self.connection.query_row(MARK, [], |row| row.get::<_, String>(0)).optional().map_err(word)?;
+        let parse = |text: String| {
+            Mark::parse(&text).ok_or_else(|| Error::new(Kind::Corrupt, "the catalog's `redo` mark is damaged"))
+        };
+        text.map(parse).transpose()
+    }
+
+    fn set_mark(&self, mark: Mark) -> Result<()> {
+        self.touch(&Statement { sql: SET_MARK, params: vec![Value::Text(mark.text())], must: None }).map(drop)
+    }
+
+    /// Takes the redo log, where no other process has it, and does what it holds.
+    pub(super) fn take_log(&mut self) -> Result<()> {
+        self.redo = Redo::take(&self.log)?;
+        if self.redo.is_some()
+            && let Err(error) = self.recover().and_then(|()| self.renew_log())
+        {
+            self.redo = None;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Does what the log holds and the catalog does not: acknowledged by a daemon that was killed.
+    fn recover(&mut self) -> Result<()> {
+        let Some(redo) = self.redo.take() else { return Ok(()) };
+        let done = self.begin().and_then(|()| self.repeat(&redo));
+        self.redo = Some(redo);
+        let done = done.and_then(|()| self.run_words("COMMIT").map_err(lost));
+        // Nothing but what `done` says is left to be undone.
+        self.roll_back();
+        done.map_err(|error| {
+            let text = format!(
+                "{} holds acknowledged changes that cannot be applied to the catalog ({error}): restore both from one backup, \
+                 or move this file away to go on without them",
+                self.log.display()
+            );
+            Error::new(error.kind(), text).with(error)
+        })
+    }
+
+    fn repeat(&mut self, redo: &Redo) -> Result<()> {
+        let Some(mark) = self.is_catalog()?.then(|| self.read_mark()).transpose()?.flatten() else { return Ok(()) };
+        let (node, mut last) = (self.node.clone(), mark.number);
+        let repeated = redo.read(mark.log, |record| {
+            if record.number <= mark.number {
+                return self.put_bodies(&record, |_| true);
+            }
+            if self.node != record.node {
+                self.node.clone_from(&record.node);
+                self.head = None;
+            }
+            last = record.number;
+            self.apply(&record.transaction)
+        });
+        (self.node, self.head) = (node, None);
+        repeated?;
+        if last > mark.number {
+            tracing::info!(
+                changes = last - mark.number,
+                "acknowledged changes of an earlier run were taken in from the redo log"
+            );
+        }
+        self.set_mark(Mark { number: last, ..mark })
+    }
+
+    /// Remembers whose bodies are in the log alone.
+    fn note_bodies(&mut self, transaction: &Transaction) {
+        let Some(bodies) = &mut self.bodies else { return };
+        for statement in &transaction.statements {
+            match &statement.params[..] {
+                [_, Value::Int(id), .., Value::Blob(_)] if statement.sql == INTENT => {
+                    bodies.insert(*id);
+                }
+                [_, Value::Int(first), Value::Int(last)] if statement.sql == CLEAR_INTENTS => {
+                    bodies.retain(|id| !(first..=last).contains(&id));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Puts the bodies of a record's intents into the catalog, where they are not cleared yet.
+    fn put_bodies(&self, record: &Record, such: impl Fn(i64) -> bool) -> Result<()> {
+        for statement in &record.transaction.statements {
+            if let [node, Value::Int(id), .., body @ Value::Blob(_)] = &statement.params[..]
+                && statement.sql == INTENT
+                && such(*id)
+            {
+                let params = vec![node.clone(), Value::Int(*id), body.clone()];
+                self.touch(&Statement { sql: PUT_BODY, params, must: None })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Is it a catalog yet, and ours? Else `migrate` has the word.
+    fn is_catalog(&self) -> Result<bool> {
+        match self.connection.query_row(migrations::FORMAT, [], |_| Ok(())).optional() {
+            Ok(format) => Ok(format.is_some()),
+            // No such table or column.
+            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => Ok(false),
+            Err(error) => Err(word(error)),
+        }
+    }
+
+    /// Begins the redo log anew, once SQLite's own files hold all of it.
+    pub(super) fn renew_log(&mut self) -> Result<()> {
+        let Some(redo) = self.redo.as_mut().filter(|redo| redo.is_used()) else { return Ok(()) };
+        if !self.connection.is_autocommit() || !self.trail.is_empty() {
+            return Ok(());
+        }
+        // Should it fail, nobody knows which log the catalog names.
+        redo.close();
+        if !self.is_catalog()? {
+            return Ok(());
+        }
+        let log = Redo::next_log()?;
+        self.synchronous("full")?;
+        self.begin()?;
+        let handed = self.hand_over(Mark { log, number: 0 }).and_then(|()| self.run_words("COMMIT").map_err(lost));
+        self.roll_back();
+        handed?;
+        if let Some(redo) = &mut self.redo {
+            redo.begin(log);
+            self.bodies = Some(BTreeSet::new());
+        }
+        self.synchronous("normal")
+    }
+
+    /// The catalog names the next log, and needs nothing of the last.
+    fn hand_over(&self, next: Mark) -> Result<()> {
+        self.take_bodies_in()?;
+        self.set_mark(next)
+    }
+
+    /// Puts the bodies that are in the log alone into the catalog.
+    fn take_bodies_in(&self) -> Result<()> {
+        match (&self.redo, self.bodies.as_ref().filter(|bodies| !bodies.is_empty())) {
+            (Some(redo), Some(bodies)) => {
+                redo.read(redo.mark().log, |record| self.put_bodies(&record, |id| bodies.contains(&id)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets readers see them.
+    pub(super) fn show_bodies(&mut self) -> Result<()> {
+        self.settle()?;
+        self.begin()?;
+        let shown = self.take_bodies_in().and_then(|()| self.run_words("COMMIT").map_err(lost));
+        self.roll_back();
+        shown?;
+        self.bodies.iter_mut().for_each(BTreeSet::clear);
+        Ok(())
+    }
+
+    fn synchronous(&self, level: &str) -> Result<()> {
+        self.connection.pragma_update(None, "synchronous", level).map_err(word)
     }
 }
 
@@ -141,7 +413,7 @@ mod tests {
     use crate::store::catalog::sql::transaction;
     use crate::store::catalog::sqlite::Sqlite;
     use crate::store::catalog::{Batch, Edit, Engine, Statement, Synced, Value};
-    use crate::store::{Expect, FileRow, HistoryLine};
+    use crate::store::{Expect, FileRow, HistoryLine, IntentRow};
 
     fn put(path: &str, synced: Synced) -> Transaction {
         let row = FileRow { space: "/s".into(), path: path.into(), ..FileRow::default() };
@@ -166,15 +438,122 @@ mod tests {
         paths.collect::<rusqlite::Result<_>>().expect("paths")
     }
 
+    fn first(path: &str) -> Vec<Transaction> {
+        vec![put(path, Synced::First)]
+    }
+
+    fn body(id: i64) -> Transaction {
+        let row = IntentRow { id, space: "/s".into(), change: "{}".into(), body: Some(vec![7; 5000].into()) };
+        transaction(Batch { edits: vec![Edit::Intent(row)] }, "one")
+    }
+
+    /// The files as they are now, in another folder: what a daemon finds that starts after this one was killed.
+    fn killed(folder: &tempfile::TempDir) -> tempfile::TempDir {
+        let other = tempfile::tempdir().expect("a folder");
+        for name in ["catalog.db", "catalog.db-wal", "catalog.redo"] {
+            std::fs::copy(folder.path().join(name), other.path().join(name)).expect("a copy");
+        }
+        other
+    }
+
+    fn bodies(writer: &Writer) -> Vec<(i64, Option<i64>)> {
+        let mut listed =
+            writer.connection.prepare("SELECT id, length(body) FROM intents ORDER BY id").expect("a query");
+        let rows = listed.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("rows");
+        rows.collect::<rusqlite::Result<_>>().expect("intents")
+    }
+
     #[test]
-    fn the_next_synced_transaction_commits_them_too() {
+    fn what_was_acknowledged_is_there_after_a_kill_and_not_twice() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut writer = writer(&folder);
-        assert!(writer.write(soon("a")).iter().chain(&writer.write(soon("b"))).all(Result::is_ok));
+        assert!(writer.write(soon("a")).iter().chain(&writer.write(first("b"))).all(Result::is_ok));
+        assert!(writer.write(soon("c")).iter().all(Result::is_ok));
         assert!(paths(&folder).is_empty(), "nothing is committed yet");
-        assert!(writer.write(vec![put("c", Synced::First)]).iter().all(Result::is_ok));
+        let other = killed(&folder);
+        for _ in 0..2 {
+            let again = self::writer(&other);
+            assert_eq!(paths(&other), ["a", "b"], "the last one need not be on the disk yet");
+            assert_eq!(again.read_mark().expect("a mark").map(|mark| mark.number), Some(0), "the log is begun anew");
+        }
+        writer.settle().expect("a commit");
         assert_eq!(paths(&folder), ["a", "b", "c"]);
-        assert!(writer.trail.is_empty());
+        assert!(writer.write(first("d")).iter().all(Result::is_ok));
+        let other = killed(&folder);
+        drop(self::writer(&other));
+        assert_eq!(paths(&other), ["a", "b", "c", "d"], "only what was not committed is applied");
+    }
+
+    #[test]
+    fn a_power_cut_that_takes_commits_of_sqlites_own_loses_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut writer = writer(&folder);
+        assert!(writer.write(first("a")).iter().all(Result::is_ok));
+        let before = killed(&folder);
+        writer.settle().expect("a commit that is not synced");
+        assert!(writer.write(first("b")).iter().all(Result::is_ok));
+        std::fs::copy(folder.path().join("catalog.redo"), before.path().join("catalog.redo")).expect("a copy");
+        drop(self::writer(&before));
+        assert_eq!(paths(&before), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_body_is_in_the_log_and_comes_back_where_it_is_still_needed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut writer = writer(&folder);
+        assert!(writer.write(vec![body(1), body(2), body(3)]).iter().all(Result::is_ok));
+        writer.settle().expect("a commit");
+        let clear = transaction(Batch { edits: vec![Edit::ClearIntents(vec![2])] }, "one");
+        assert!(writer.write(vec![body(4), clear]).iter().all(Result::is_ok));
+        assert_eq!(bodies(&writer), [(1, None), (3, None), (4, None)]);
+        let whole = [(1, Some(5000)), (3, Some(5000)), (4, Some(5000))];
+        assert_eq!(bodies(&self::writer(&killed(&folder))), whole, "after a kill");
+        writer.settle().and_then(|()| writer.renew_log()).expect("a log begun anew");
+        assert_eq!(bodies(&writer), whole, "before its log goes");
+        assert!(writer.bodies.as_ref().is_some_and(BTreeSet::is_empty));
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_acknowledges_nothing_and_is_begun_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut writer = writer(&folder);
+        assert!(writer.write(first("a")).iter().all(Result::is_ok));
+        let real = writer.redo.replace(Redo::take(std::path::Path::new("/dev/full")).expect("a device").expect("free"));
+        writer.redo.as_mut().expect("a log").begin(1);
+        let outcomes = writer.write(first("b"));
+        assert_eq!(outcomes.first().and_then(|one| one.as_ref().err()).map(Error::kind), Some(Kind::Full));
+        writer.redo = real;
+        writer.redo.as_mut().expect("a log").close();
+        assert!(writer.write(first("c")).iter().all(Result::is_ok));
+        writer.settle().expect("a commit");
+        assert_eq!(paths(&folder), ["a", "c"]);
+    }
+
+    #[test]
+    fn beside_another_process_each_group_is_committed_before_it_is_answered() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let daemon = writer(&folder);
+        let mut beside = writer(&folder);
+        assert!(beside.redo.is_none());
+        assert!(beside.write(first("a")).iter().all(Result::is_ok));
+        assert_eq!(paths(&folder), ["a"]);
+        drop(daemon);
+        assert!(beside.write(first("b")).iter().all(Result::is_ok));
+        assert!(beside.redo.is_some(), "nobody has the log any more");
+    }
+
+    #[test]
+    fn a_log_that_does_not_fit_is_named_and_nothing_of_it_is_applied() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut writer = writer(&folder);
+        assert!(writer.write(first("a")).iter().chain(&writer.write(first("b"))).all(Result::is_ok));
+        let other = killed(&folder);
+        let meddler = Connection::open(other.path().join("catalog.db")).expect("another program");
+        let taken = "INSERT INTO files (space, path, size, modified, version, owner) VALUES ('/s', 'b', 0, 0, 1, '')";
+        meddler.execute_batch(taken).expect("a row of its own");
+        let refused = Writer::open(&other.path().join("catalog.db"), "one", Arc::default()).err().expect("refused");
+        assert!(refused.public().contains("catalog.redo") && refused.public().contains("restore both"), "{refused}");
+        assert!(paths(&other).is_empty());
     }
 
     #[test]
@@ -187,7 +566,24 @@ mod tests {
         assert!(writer.write(soon("d")).iter().all(Result::is_ok));
         let outcomes = writer.write(vec![put("d", Synced::First), put("e", Synced::First)]);
         assert_eq!(outcomes.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, true]);
+        writer.settle().expect("a commit");
         assert_eq!(paths(&folder), ["a", "b", "c", "d", "e"], "one chain, in order");
+    }
+
+    #[test]
+    fn nobody_else_writes_while_something_answered_is_not_committed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut writer = writer(&folder);
+        let other = std::fs::File::open(folder.path().join("catalog.turn")).expect("a file");
+        let free = || other.try_lock().is_ok_and(|()| other.unlock().is_ok());
+        assert!(free());
+        assert!(writer.write(soon("a")).iter().all(Result::is_ok));
+        assert!(writer.write(soon("a")).iter().all(Result::is_err), "undoes both, and the first is applied again");
+        writer.roll_back();
+        assert!(!free(), "not even between the two");
+        writer.settle().expect("a commit");
+        assert!(free());
+        assert_eq!(paths(&folder), ["a"]);
     }
 
     #[test]
@@ -195,7 +591,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let mut writer = writer(&folder);
         assert!(writer.write(soon("a")).iter().all(Result::is_ok));
-        writer.settle();
+        writer.settle().expect("a commit");
         let limit = |writer: &Writer, pages: u32| {
             let set = format!("PRAGMA max_page_count = {pages}");
             writer.connection.query_row(&set, [], |_| Ok(())).expect("a limit");
@@ -205,7 +601,7 @@ mod tests {
         assert!(writer.write(soon(&long)).iter().all(Result::is_err));
         limit(&writer, 10_000);
         assert!(writer.write(soon("b")).iter().all(Result::is_ok));
-        writer.settle();
+        writer.settle().expect("a commit");
         assert_eq!(paths(&folder), ["a", "b"]);
     }
 

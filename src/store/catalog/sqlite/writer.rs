@@ -1,23 +1,27 @@
-//! The one writing connection: takes every waiting transaction, commits once, answers all.
+//! The one writing connection: takes every waiting transaction, applies them in order, makes all durable at once and answers.
 //!
-//! A caller is answered only after the commit that holds its transaction was synced. When a guard fails the group is
-//! done again with a savepoint each, so that one caller's failure undoes its own work and nobody else's; a commit that fails (disk full) fails the whole group and leaves the
-//! connection ready for the next. What need not be synced first is answered ahead of its commit: see [`super::trail`].
+//! How they become durable, and what becomes of the others when one of them fails: see [`super::trail`].
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, TransactionBehavior};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
+use super::reader::Question;
+use super::redo::Redo;
 use super::trail::Trail;
+use super::turn::Turn;
 use super::{prepare, rows, word};
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::chain::{HEAD, Head};
 use crate::store::catalog::rows::HistoryLine;
-use crate::store::catalog::{Gathered, Sent, Statement, Synced, Transaction, Value, copy, migrations};
+use crate::store::catalog::sql::INTENT;
+use crate::store::catalog::{Gathered, Sent, Statement, Transaction, Value, migrations};
 
 /// Pages of the log after which SQLite itself copies them back into the database file (128 MiB): of a page that was written many times, as
 /// those are that bodies ride in until they are in their place, only the last is copied.
@@ -37,18 +41,29 @@ const CACHE: i64 = -8 * 1024;
 pub(super) enum Job {
     Commit(Sent),
     /// Let readers see everything that was answered.
-    Settle(oneshot::Sender<()>),
+    Settle(oneshot::Sender<Result<()>>),
+    /// Put every body of an intent where readers see it.
+    Bodies(oneshot::Sender<Result<()>>),
+    /// A read that must see it although it cannot be committed.
+    Ask(Question),
     Version(oneshot::Sender<Result<i64>>),
 }
 
 /// The writing connection and the head of this node's history.
 pub(super) struct Writer {
     pub(super) connection: Connection,
-    node: String,
+    pub(super) node: String,
     pub(super) head: Option<Head>,
     pub(super) trail: Trail,
+    pub(super) turn: Turn,
+    /// Where the redo log is.
+    pub(super) log: PathBuf,
+    /// `None` while another process has it: then each group is committed before it is answered.
+    pub(super) redo: Option<Redo>,
+    /// Intents whose bodies are in the log alone; `None`: bodies go into the catalog.
+    pub(super) bodies: Option<BTreeSet<i64>>,
     /// When something was written that no idle moment has copied back yet.
-    written: Option<Instant>,
+    pub(super) written: Option<Instant>,
 }
 
 impl Writer {
@@ -58,7 +73,7 @@ impl Writer {
             let error = word(error);
             Error::new(error.kind(), format!("cannot open the catalog {}: {error}", file.display())).with(error)
         };
-        let mut connection = Connection::open(file).map_err(named)?;
+        let connection = Connection::open(file).map_err(named)?;
         prepare(&connection).map_err(named)?;
         let mode = durable(&connection).map_err(named)?;
         if mode != "wal" {
@@ -68,28 +83,35 @@ impl Writer {
             );
             return Err(Error::new(Kind::Unavailable, text));
         }
-        migrate(&mut connection, &file.display().to_string())?;
-        let trail = Trail::new(ahead)?;
-        Ok(Self { connection, node: node.to_owned(), head: None, trail, written: None })
+        let (turn, log) = (Turn::open(&file.with_extension("turn"))?, file.with_extension("redo"));
+        let (node, trail) = (node.to_owned(), Trail::new(ahead));
+        let mut writer =
+            Self { connection, node, head: None, trail, turn, log, redo: None, bodies: None, written: None };
+        // What an earlier daemon did comes before the schema moves on.
+        writer.take_log()?;
+        writer.turn.take()?;
+        migrate(&mut writer.connection, &file.display().to_string())?;
+        writer.turn.give_back();
+        Ok(writer)
     }
 
     /// Serves until nobody can ask any more.
-    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>, largest: usize) {
-        while let Some(job) = self.next_job(&mut jobs) {
+    pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>, largest: usize, clock: &Runtime) {
+        while let Some(job) = self.next_job(&mut jobs, clock) {
             let mut gathered = Gathered::default();
             let mut next = Some(job);
             while let Some(job) = next {
                 match job {
                     Job::Commit(sent) => gathered.add(sent),
-                    Job::Settle(reply) => {
-                        self.settle();
-                        let _ = reply.send(());
-                    }
+                    Job::Settle(reply) => drop(reply.send(self.settle())),
+                    Job::Bodies(reply) => drop(reply.send(self.show_bodies())),
+                    Job::Ask(Question { statement, reply }) => drop(reply.send(rows(&self.connection, &statement))),
                     Job::Version(reply) => drop(reply.send(self.version())),
                 }
                 next = if gathered.transactions.len() < largest { jobs.try_recv().ok() } else { None };
             }
             if !gathered.transactions.is_empty() {
+                self.written.get_or_insert_with(Instant::now);
                 let outcomes = self.write(std::mem::take(&mut gathered.transactions));
                 gathered.answer(outcomes);
             }
@@ -97,39 +119,8 @@ impl Writer {
                 self.rest();
             }
         }
-    }
-
-    pub(super) fn write(&mut self, transactions: Vec<Transaction>) -> Vec<Result<()>> {
-        match transactions.iter().all(|one| one.synced == Synced::Soon) {
-            true => self.ahead_of_commit(transactions),
-            false => self.together(&transactions),
-        }
-    }
-
-    /// One outcome a transaction; those that are `Ok` are on the disk.
-    fn together(&mut self, transactions: &[Transaction]) -> Vec<Result<()>> {
-        self.written.get_or_insert_with(Instant::now);
-        match self.at_once(transactions) {
-            Ok(()) => return transactions.iter().map(|_| Ok(())).collect(),
-            Err(error) if transactions.len() == 1 => {
-                self.undo();
-                return vec![Err(error)];
-            }
-            Err(_) => self.undo(),
-        }
-        match self.with_savepoints(transactions) {
-            Ok(outcomes) => outcomes,
-            Err(error) => {
-                self.undo();
-                transactions.iter().map(|_| Err(copy(&error))).collect()
-            }
-        }
-    }
-
-    /// Undoes what is not committed, except what was answered already.
-    pub(super) fn undo(&mut self) {
-        self.roll_back();
-        self.retrace();
+        // A clean end leaves everything in the catalog itself.
+        let _ = self.settle().and_then(|()| self.renew_log());
     }
 
     pub(super) fn roll_back(&mut self) {
@@ -138,63 +129,35 @@ impl Writer {
             // Should even this fail, the next BEGIN says so and its group fails too.
             let _ = self.connection.execute_batch("ROLLBACK");
         }
+        self.end_turn();
     }
 
-    /// Everybody's or nobody's: guards hardly ever fail, and a savepoint each costs a copy of every page they touch.
-    pub(super) fn at_once(&mut self, transactions: &[Transaction]) -> Result<()> {
-        self.begin()?;
-        transactions.iter().try_for_each(|transaction| self.apply(transaction))?;
-        self.commit()
+    /// Others may write, unless something answered is still to be applied again.
+    pub(super) fn end_turn(&mut self) {
+        if self.trail.is_empty() {
+            self.turn.give_back();
+        }
     }
 
     /// Opens a transaction, or goes on in the one that is open ahead of its commit.
-    pub(super) fn begin(&self) -> Result<()> {
+    pub(super) fn begin(&mut self) -> Result<()> {
         if !self.connection.is_autocommit() {
             return Ok(());
         }
-        self.run_words("BEGIN IMMEDIATE").map_err(lost)
-    }
-
-    /// Commits what is open, and with it whatever was answered ahead.
-    pub(super) fn commit(&mut self) -> Result<()> {
-        self.run_words("COMMIT").map_err(lost)?;
-        self.trail.clear();
-        Ok(())
-    }
-
-    /// The same once more after one of them failed, each in a savepoint of its own.
-    fn with_savepoints(&mut self, transactions: &[Transaction]) -> Result<Vec<Result<()>>> {
-        self.begin()?;
-        let mut outcomes = Vec::with_capacity(transactions.len());
-        for transaction in transactions {
-            outcomes.push(self.apart(transaction)?);
+        self.turn.take()?;
+        let begun = self.run_words("BEGIN IMMEDIATE").map_err(lost);
+        if begun.is_err() {
+            self.end_turn();
         }
-        self.commit()?;
-        Ok(outcomes)
-    }
-
-    /// Applies one transaction inside its savepoint. The outer error means that the whole group is lost.
-    fn apart(&mut self, transaction: &Transaction) -> Result<Result<()>> {
-        self.run_words("SAVEPOINT one").map_err(lost)?;
-        let head = self.head;
-        let outcome = self.apply(transaction);
-        if let Err(error) = outcome {
-            if self.connection.is_autocommit() {
-                // SQLite undid everything by itself, the neighbours too (disk full, I/O error).
-                return Err(error);
-            }
-            self.head = head;
-            self.run_words("ROLLBACK TO one").map_err(lost)?;
-            self.run_words("RELEASE one").map_err(lost)?;
-            return Ok(Err(error));
-        }
-        self.run_words("RELEASE one").map_err(lost)?;
-        Ok(Ok(()))
+        begun
     }
 
     pub(super) fn apply(&mut self, transaction: &Transaction) -> Result<()> {
         for statement in &transaction.statements {
-            let touched = self.touch(statement)?;
+            let touched = match self.bodies.is_some() && statement.sql == INTENT {
+                true => self.touch(&without_body(statement))?,
+                false => self.touch(statement)?,
+            };
             if let Some(must) = statement.must
                 && touched != 1
             {
@@ -226,7 +189,7 @@ impl Writer {
         Head::from_rows(&rows(&self.connection, &statement)?)
     }
 
-    fn touch(&self, statement: &Statement) -> Result<usize> {
+    pub(super) fn touch(&self, statement: &Statement) -> Result<usize> {
         let mut prepared = self.connection.prepare_cached(statement.sql).map_err(word)?;
         let params = rusqlite::params_from_iter(&statement.params);
         if prepared.column_count() == 0 {
@@ -236,7 +199,7 @@ impl Writer {
         prepared.exists(params).map(usize::from).map_err(word)
     }
 
-    fn run_words(&self, words: &'static str) -> rusqlite::Result<()> {
+    pub(super) fn run_words(&self, words: &'static str) -> rusqlite::Result<()> {
         self.connection.prepare_cached(words)?.execute([]).map(drop)
     }
 
@@ -246,16 +209,26 @@ impl Writer {
     }
 
     /// Copies the log back while nobody waits; PASSIVE never blocks a reader, and a failure only postpones it.
-    fn rest(&mut self) {
+    pub(super) fn rest(&mut self) {
         if self.trail.is_empty() && self.written.is_some_and(|since| since.elapsed() >= IDLE_CHECKPOINT) {
             self.written = None;
+            // So that the catalog's own files are whole by themselves soon after.
+            let _ = self.renew_log();
             let _ = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
         }
     }
 }
 
+/// The body is in the redo log and hardly ever needed again: it is spared the way through the catalog's pages.
+fn without_body(statement: &Statement) -> Statement {
+    let is_body = |value: &Value| matches!(value, Value::Blob(_));
+    let params = statement.params.iter().filter(|value| !is_body(value)).cloned();
+    let body = statement.params.iter().filter(|value| is_body(value)).map(|_| Value::Null);
+    Statement { params: params.chain(body).collect(), ..*statement }
+}
+
 /// A group that could not begin or commit is nobody's fault: whatever it was, it may work later.
-fn lost(error: rusqlite::Error) -> Error {
+pub(super) fn lost(error: rusqlite::Error) -> Error {
     let error = word(error);
     match error.kind() {
         Kind::Corrupt | Kind::Full | Kind::Unavailable => error,
@@ -312,8 +285,7 @@ mod tests {
     }
 
     fn large(id: i64) -> Transaction {
-        let body = Some(bytes::Bytes::from(vec![7; 256 * 1024]));
-        let row = IntentRow { id, space: "/s".into(), change: "{}".into(), body };
+        let row = IntentRow { id, space: "/s".into(), change: "x".repeat(256 * 1024), body: None };
         transaction(Batch { edits: vec![Edit::Intent(row)] }, "one")
     }
 
@@ -326,13 +298,14 @@ mod tests {
     fn a_full_disk_fails_what_it_must_and_the_next_group_works() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut writer = writer(&folder);
-        assert!(writer.together(&[put("a"), put("b")]).iter().all(Result::is_ok));
+        assert!(writer.write(vec![put("a"), put("b")]).iter().all(Result::is_ok));
         limit_pages(&writer, 1);
-        let outcomes = writer.together(&[put("c"), large(1), put("d")]);
+        let outcomes = writer.write(vec![put("c"), large(1), put("d")]);
         let refused = outcomes.get(1).and_then(|outcome| outcome.as_ref().err()).expect("no room");
         assert_eq!(refused.kind(), Kind::Full);
         limit_pages(&writer, 1_000_000);
-        assert!(writer.together(&[large(1), put("e")]).iter().all(Result::is_ok));
+        assert!(writer.write(vec![large(1), put("e")]).iter().all(Result::is_ok));
+        writer.settle().expect("a commit");
         let head = writer.read_head().expect("a head");
         assert_eq!(writer.head, Some(head), "the remembered head is the one on the disk");
         // What was acknowledged is there, and nothing else.
@@ -365,11 +338,11 @@ mod tests {
         let other = Connection::open(folder.path().join("catalog.db")).expect("another process");
         writer.connection.busy_timeout(std::time::Duration::ZERO).expect("no waiting");
         other.execute_batch("BEGIN IMMEDIATE").expect("the other writes");
-        for outcome in writer.together(&[put("a"), put("b")]) {
+        for outcome in writer.write(vec![put("a"), put("b")]) {
             assert_eq!(outcome.expect_err("busy").kind(), Kind::Unavailable);
         }
         other.execute_batch("ROLLBACK").expect("the other ends");
-        assert!(writer.together(&[put("a"), put("b")]).iter().all(Result::is_ok));
+        assert!(writer.write(vec![put("a"), put("b")]).iter().all(Result::is_ok));
     }
 
     #[test]
