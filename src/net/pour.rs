@@ -67,7 +67,10 @@ async fn by_kernel(
         offset += sent as u64;
         left = left.saturating_sub(sent as u64);
     }
-    let _corked = (left > TURN as u64).then(|| Corked::new(tcp));
+    let _corked = (left > TURN as u64).then(|| {
+        unpace(tcp);
+        Corked::new(tcp)
+    });
     let mut turn = TURN;
     let mut warm_until = offset;
     while left > 0 {
@@ -107,6 +110,15 @@ async fn yielded_to_nobody() -> bool {
     let before = Instant::now();
     tokio::task::yield_now().await;
     before.elapsed() < ALONE
+}
+
+/// To a peer on this machine (a reverse proxy, say) there is no way that could be congested. Where the system estimates one by default and
+/// paces what it sends (BBR), that halves the rate.
+fn unpace(tcp: &TcpStream) {
+    if tcp.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()) {
+        // Where it cannot be, the system's choice stays.
+        let _ = rustix::net::sockopt::set_tcp_congestion(tcp, "reno");
+    }
 }
 
 /// A socket that sends full packets only, until this is dropped: the pieces of a file do not end where packets do.
@@ -338,6 +350,25 @@ mod tests {
         let unknown = Arc::new(File::open("/proc/version").expect("procfs"));
         let short = warm_turn(&unknown, 0, 2 * TURN as u64, LONE_TURN).await.expect("read");
         assert_eq!(short, TURN as u64);
+    }
+
+    #[tokio::test]
+    async fn a_large_file_to_a_peer_on_this_machine_is_not_paced() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let peer = TcpStream::connect(listener.local_addr().expect("a port")).await.expect("a way");
+        let mut ours = Stream::Tcp(listener.accept().await.expect("a peer").0);
+        let reader = tokio::spawn(async move { tokio::io::copy(&mut { peer }, &mut tokio::io::sink()).await });
+        let file = tempfile::tempfile_in("/dev/shm").expect("a file in memory");
+        file.set_len(3 * TURN as u64).expect("room");
+        let file = Arc::new(file);
+        let chosen = |stream: &Stream| rustix::net::sockopt::tcp_congestion(stream.as_tcp()?).ok();
+        let before = chosen(&ours);
+        send_file(&mut ours, file.clone(), 0, TURN as u64, &mut |_| ()).await.expect("sent");
+        assert_eq!(chosen(&ours), before, "what is small is left to the system");
+        send_file(&mut ours, file, 0, 3 * TURN as u64, &mut |_| ()).await.expect("sent");
+        assert_eq!(chosen(&ours).as_deref(), Some("reno"));
+        drop(ours);
+        assert_eq!(reader.await.expect("a reader").expect("read"), 4 * TURN as u64);
     }
 
     #[tokio::test]

@@ -26,6 +26,11 @@ pub(super) const SET_FORMAT: &str =
 /// Reads the format a catalog has.
 pub(super) const FORMAT: &str = "SELECT value FROM meta WHERE key = 'format'";
 
+/// Is there nothing to be done to a catalog of this format?
+pub(super) fn is_newest(format: Option<&str>) -> bool {
+    format.and_then(|text| text.parse().ok()) == Some(STEPS.len())
+}
+
 /// The steps still to be taken from `format` (`None`: an empty database), each with its number.
 ///
 /// # Errors

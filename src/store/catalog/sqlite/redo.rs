@@ -91,6 +91,10 @@ impl Redo {
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
         let laid = file.metadata().map_err(failed)?.len();
+        if laid == 0 {
+            // A record in a file that has no name after a power cut would be none.
+            path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all()).map_err(failed)?;
+        }
         let (mark, known, unwritten) = (Mark::default(), HashMap::new(), Vec::new());
         Ok(Some(Self { file, mark, at: 0, laid, known, unwritten, broken: true }))
     }
@@ -180,6 +184,8 @@ impl Redo {
         self.file.write_all_at(&self.unwritten, self.at)?;
         self.at = end;
         self.unwritten.clear();
+        // One large group does not set the measure for all that follow.
+        self.unwritten.shrink_to(2 * KEPT);
         Ok(())
     }
 

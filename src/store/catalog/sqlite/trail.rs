@@ -22,7 +22,7 @@ use super::word;
 use super::writer::{Job, Writer, lost};
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::sql::{CLEAR_INTENTS, INTENT};
-use crate::store::catalog::{Statement, Synced, Transaction, Value, copy, migrations};
+use crate::store::catalog::{Statement, Synced, Transaction, Value, copy};
 
 /// The first one waits no longer for its commit.
 const LONGEST: Duration = Duration::from_millis(100);
@@ -99,7 +99,7 @@ impl Writer {
     /// The next job; what was answered ahead is committed when its time comes, and at the end.
     pub(super) fn next_job(&mut self, jobs: &mut mpsc::Receiver<Job>, clock: &Runtime) -> Option<Job> {
         loop {
-            let Some(until) = self.trail.until else { return jobs.blocking_recv() };
+            let Some(until) = self.trail.until.or_else(|| self.rest_at()) else { return jobs.blocking_recv() };
             let heard = match jobs.try_recv() {
                 Ok(job) if Instant::now() < until => return Some(job),
                 Ok(job) => Some(job),
@@ -108,17 +108,17 @@ impl Writer {
                     Ok(None) | Err(_) => None,
                 },
             };
-            // Whoever must see it asks again.
-            let _ = self.settle();
-            if heard.is_none() {
-                self.rest();
-                if jobs.is_closed() && jobs.is_empty() {
-                    return None;
-                }
+            if !self.trail.is_empty() {
+                // Whoever must see it asks again.
+                let _ = self.settle();
+                std::thread::sleep(BREATH);
             }
-            std::thread::sleep(BREATH);
             if heard.is_some() {
                 return heard;
+            }
+            self.rest();
+            if jobs.is_closed() && jobs.is_empty() {
+                return None;
             }
         }
     }
@@ -274,18 +274,21 @@ impl Writer {
         let done = done.and_then(|()| self.run_words("COMMIT").map_err(lost));
         // Nothing but what `done` says is left to be undone.
         self.roll_back();
-        done.map_err(|error| {
-            let text = format!(
-                "{} holds acknowledged changes that cannot be applied to the catalog ({error}): restore both from one backup, \
-                 or move this file away to go on without them",
-                self.log.display()
-            );
-            Error::new(error.kind(), text).with(error)
+        done.map_err(|error| match error.kind() {
+            Kind::Unavailable | Kind::Full => error,
+            kind => {
+                let text = format!(
+                    "{} holds acknowledged changes that do not fit the catalog ({error}): restore both from one backup, \
+                     or move this file away to go on without them",
+                    self.log.display()
+                );
+                Error::new(kind, text).with(error)
+            }
         })
     }
 
     fn repeat(&mut self, redo: &Redo) -> Result<()> {
-        let Some(mark) = self.is_catalog()?.then(|| self.read_mark()).transpose()?.flatten() else { return Ok(()) };
+        let Some(mark) = self.format()?.map(|_| self.read_mark()).transpose()?.flatten() else { return Ok(()) };
         let (node, mut last) = (self.node.clone(), mark.number);
         let repeated = redo.read(mark.log, |record| {
             if record.number <= mark.number {
@@ -339,16 +342,6 @@ impl Writer {
         Ok(())
     }
 
-    /// Is it a catalog yet, and ours? Else `migrate` has the word.
-    fn is_catalog(&self) -> Result<bool> {
-        match self.connection.query_row(migrations::FORMAT, [], |_| Ok(())).optional() {
-            Ok(format) => Ok(format.is_some()),
-            // No such table or column.
-            Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::Unknown) => Ok(false),
-            Err(error) => Err(word(error)),
-        }
-    }
-
     /// Begins the redo log anew, once SQLite's own files hold all of it.
     pub(super) fn renew_log(&mut self) -> Result<()> {
         let Some(redo) = self.redo.as_mut().filter(|redo| redo.is_used()) else { return Ok(()) };
@@ -357,7 +350,7 @@ impl Writer {
         }
         // Should it fail, nobody knows which log the catalog names.
         redo.close();
-        if !self.is_catalog()? {
+        if self.format()?.is_none() {
             return Ok(());
         }
         let log = Redo::next_log()?;

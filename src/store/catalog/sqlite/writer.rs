@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
@@ -89,10 +89,23 @@ impl Writer {
             Self { connection, node, head: None, trail, turn, log, redo: None, bodies: None, written: None };
         // What an earlier daemon did comes before the schema moves on.
         writer.take_log()?;
-        writer.turn.take()?;
-        migrate(&mut writer.connection, &file.display().to_string())?;
+        // What another process answered lately is committed first. If it cannot be (a full disk), the rest can be read all the same.
+        let turn = writer.turn.take();
+        if !migrations::is_newest(writer.format()?.as_deref()) {
+            turn?;
+            migrate(&mut writer.connection, &file.display().to_string())?;
+        }
         writer.turn.give_back();
         Ok(writer)
+    }
+
+    /// The format of the schema; `None` where there is no catalog yet, or none of ours.
+    pub(super) fn format(&self) -> Result<Option<String>> {
+        match self.connection.query_row(migrations::FORMAT, [], |row| row.get(0)).optional() {
+            // No such table or column.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => Ok(None),
+            format => format.map_err(word),
+        }
     }
 
     /// Serves until nobody can ask any more.
@@ -206,6 +219,11 @@ impl Writer {
     /// On the writing connection this number changes only by what other connections commit.
     fn version(&self) -> Result<i64> {
         self.connection.pragma_query_value(None, "data_version", |row| row.get(0)).map_err(word)
+    }
+
+    /// When it should have been idle for long enough.
+    pub(super) fn rest_at(&self) -> Option<tokio::time::Instant> {
+        self.written.map(|since| tokio::time::Instant::from_std(since + IDLE_CHECKPOINT))
     }
 
     /// Copies the log back while nobody waits; PASSIVE never blocks a reader, and a failure only postpones it.
