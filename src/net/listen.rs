@@ -16,7 +16,6 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use serde::{Deserialize, Serialize};
 
 use super::local::{self, Socket};
-use super::unpaced::unpace;
 use crate::error::{Error, Kind, Result};
 
 /// How a listener speaks TLS.
@@ -326,13 +325,11 @@ fn socket(address: SocketAddr) -> std::result::Result<OwnedFd, Errno> {
     rustix::net::bind(&socket, &address)?;
     rustix::net::listen(&socket, BACKLOG)?;
     tune_descriptor(&socket)?;
-    unpace(&socket, address.ip());
     Ok(socket)
 }
 
 fn tune(listener: &TcpListener) -> io::Result<()> {
     listener.set_nonblocking(true)?;
-    unpace(listener, listener.local_addr()?.ip());
     Ok(tune_descriptor(listener)?)
 }
 
@@ -397,7 +394,6 @@ mod tests {
         let (accepted, _) = listener.accept().unwrap();
         assert!(sockopt::socket_keepalive(&accepted).unwrap());
         assert_eq!(sockopt::tcp_keepidle(&accepted).unwrap(), KEEPALIVE);
-        assert_eq!(sockopt::tcp_congestion(&accepted).unwrap(), "reno", "nothing is congested on one machine");
     }
 
     #[test]

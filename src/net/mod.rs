@@ -23,7 +23,6 @@ pub mod stream;
 mod table;
 pub mod tls;
 mod trusted;
-mod unpaced;
 pub mod workers;
 
 use std::sync::Arc;

@@ -17,7 +17,6 @@ use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 
 use super::Stream;
-use super::unpaced::unpace;
 
 /// Bytes of one turn: large enough to be cheap, small enough to be fair to the links of the same thread, which then have theirs.
 const TURN: usize = 2 << 20;
@@ -69,9 +68,7 @@ async fn by_kernel(
         left = left.saturating_sub(sent as u64);
     }
     let _corked = (left > TURN as u64).then(|| {
-        if let Ok(peer) = tcp.peer_addr() {
-            unpace(&*tcp, peer.ip());
-        }
+        unpace(tcp);
         Corked::new(tcp)
     });
     let mut turn = TURN;
@@ -113,6 +110,15 @@ async fn yielded_to_nobody() -> bool {
     let before = Instant::now();
     tokio::task::yield_now().await;
     before.elapsed() < ALONE
+}
+
+/// To a peer on this machine (a reverse proxy, say) there is no way that could be congested. Where the system estimates one by default and
+/// paces what it sends (BBR), that halves the rate.
+fn unpace(tcp: &TcpStream) {
+    if tcp.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback()) {
+        // Where it cannot be, the system's choice stays.
+        let _ = rustix::net::sockopt::set_tcp_congestion(tcp, "reno");
+    }
 }
 
 /// A socket that sends full packets only, until this is dropped: the pieces of a file do not end where packets do.
