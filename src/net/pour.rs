@@ -137,8 +137,8 @@ impl Drop for Bulk<'_> {
 /// Between two programs of one machine nothing can be congested. A system that estimates capacity by default and paces what it sends (BBR)
 /// spends a few per cent of the processor on that, and where a transfer begins, half of the rate. The congestion control to go back to.
 fn unpace(tcp: &TcpStream) -> Option<String> {
-    let near = tcp.peer_addr().is_ok_and(|peer| peer.ip().to_canonical().is_loopback());
-    let paced = sockopt::tcp_congestion(tcp).ok().filter(|_| near)?;
+    tcp.peer_addr().ok().filter(|peer| peer.ip().to_canonical().is_loopback())?;
+    let paced = sockopt::tcp_congestion(tcp).ok()?;
     sockopt::set_tcp_congestion(tcp, "reno").ok().map(|()| paced)
 }
 

@@ -1,12 +1,13 @@
 //! SQLite behind a redo log: one writer thread doing group commit, readers on threads of their own.
 //!
 //! `writer` applies transactions in order, `redo` is the file that makes them durable before SQLite commits, `trail` decides when which of
-//! the two happens and what is applied again after a failure or a kill.
+//! the two happens and what is applied again after a failure, `recovery` what after a kill.
 //!
 //! The file stays an ordinary SQLite database: `sqlite3`, a backup tool and our own command line may open it beside
 //! the daemon. Nothing here runs on a runtime's thread; callers only wait for an answer.
 
 mod reader;
+mod recovery;
 mod redo;
 mod trail;
 mod turn;

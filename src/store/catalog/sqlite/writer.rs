@@ -23,8 +23,8 @@ use crate::store::catalog::rows::HistoryLine;
 use crate::store::catalog::sql::INTENT;
 use crate::store::catalog::{Gathered, Sent, Statement, Transaction, Value, migrations};
 
-/// Pages of the log after which SQLite itself copies them back into the database file (128 MiB): of a page that was written many times, as
-/// those are that bodies ride in until they are in their place, only the last is copied.
+/// Pages of the log after which SQLite itself copies them back into the database file (128 MiB): of a page that was written many times
+/// only the last is copied.
 const CHECKPOINT_PAGES: i64 = 32 << 10;
 
 /// The log file is cut back to this once its pages are copied; smaller than a log becomes, it would have to grow anew each time.
@@ -118,7 +118,9 @@ impl Writer {
                     Job::Commit(sent) => gathered.add(sent),
                     Job::Settle(reply) => drop(reply.send(self.settle())),
                     Job::Bodies(reply) => drop(reply.send(self.show_bodies())),
-                    Job::Ask(Question { statement, reply }) => drop(reply.send(rows(&self.connection, &statement))),
+                    Job::Ask(Question { statement, reply }) => {
+                        drop(reply.send(self.applied().and_then(|()| rows(&self.connection, &statement))));
+                    }
                     Job::Version(reply) => drop(reply.send(self.version())),
                 }
                 next = if gathered.transactions.len() < largest { jobs.try_recv().ok() } else { None };
@@ -168,7 +170,8 @@ impl Writer {
     pub(super) fn apply(&mut self, transaction: &Transaction) -> Result<()> {
         for statement in &transaction.statements {
             let touched = match self.bodies.is_some() && statement.sql == INTENT {
-                true => self.touch(&without_body(statement))?,
+                // It is in the redo log and hardly ever needed again: it is spared the way through the catalog's pages.
+                true => self.touch_with(statement.sql, statement.params.iter().map(but_body))?,
                 false => self.touch(statement)?,
             };
             if let Some(must) = statement.must
@@ -203,8 +206,12 @@ impl Writer {
     }
 
     pub(super) fn touch(&self, statement: &Statement) -> Result<usize> {
-        let mut prepared = self.connection.prepare_cached(statement.sql).map_err(word)?;
-        let params = rusqlite::params_from_iter(&statement.params);
+        self.touch_with(statement.sql, statement.params.iter())
+    }
+
+    fn touch_with<'a>(&self, sql: &str, params: impl Iterator<Item = &'a Value>) -> Result<usize> {
+        let mut prepared = self.connection.prepare_cached(sql).map_err(word)?;
+        let params = rusqlite::params_from_iter(params);
         if prepared.column_count() == 0 {
             return prepared.execute(params).map_err(word);
         }
@@ -237,12 +244,10 @@ impl Writer {
     }
 }
 
-/// The body is in the redo log and hardly ever needed again: it is spared the way through the catalog's pages.
-fn without_body(statement: &Statement) -> Statement {
-    let is_body = |value: &Value| matches!(value, Value::Blob(_));
-    let params = statement.params.iter().filter(|value| !is_body(value)).cloned();
-    let body = statement.params.iter().filter(|value| is_body(value)).map(|_| Value::Null);
-    Statement { params: params.chain(body).collect(), ..*statement }
+/// A parameter of an intent's statement, whose only bytes are the body.
+fn but_body(value: &Value) -> &Value {
+    static NONE: Value = Value::Null;
+    if let Value::Blob(_) = value { &NONE } else { value }
 }
 
 /// A group that could not begin or commit is nobody's fault: whatever it was, it may work later.
