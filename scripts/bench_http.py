@@ -326,6 +326,8 @@ def digest(command):
 
 def versions(peers):
     names = [one for peer in peers for one in PACKAGES[peer][:1]]
+    if not names:
+        return
     shown = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}, ", *names], capture_output=True, text=True).stdout
     bench.say("peers:", shown.rstrip(", "))
 

@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -184,13 +185,66 @@ pub fn poll_send_file(
     })
 }
 
+/// When all of a file was last found in memory.
+pub struct Warm {
+    known: Instant,
+    /// Nanoseconds since then; 0: never.
+    found: AtomicU64,
+}
+
+impl Default for Warm {
+    fn default() -> Self {
+        Self { known: Instant::now(), found: AtomicU64::new(0) }
+    }
+}
+
+impl Warm {
+    /// What was found in memory is believed to be there for so long: under pressure memory gives up first what nobody asked for lately.
+    const BELIEVED: Duration = Duration::from_millis(250);
+
+    /// All of a file of `len` bytes can be had without waiting, or could a moment ago.
+    fn is(&self, file: &File, len: u64, now: Instant) -> bool {
+        let age = now.saturating_duration_since(self.known);
+        let found = Duration::from_nanos(self.found.load(Ordering::Relaxed));
+        if !found.is_zero() && age.saturating_sub(found) < Self::BELIEVED {
+            return true;
+        }
+        let warm = is_warm(file, 0, len.saturating_sub(1));
+        if warm {
+            self.found.store(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
+        }
+        warm
+    }
+}
+
+/// Sends a file of medium size that is sent often, as far as the socket takes it at once; 0 where it must be waited for, or is large.
+///
+/// # Errors
+/// The socket's or the disk's; `UnexpectedEof` when the file became shorter.
+pub fn poll_send_often(
+    tcp: &TcpStream,
+    cx: &mut Context<'_>,
+    file: &File,
+    len: u64,
+    warm: &Warm,
+    now: Instant,
+) -> Poll<io::Result<usize>> {
+    match usize::try_from(len) {
+        Ok(whole) if whole <= PROBE && warm.is(file, len, now) => poll_send_file(tcp, cx, file, 0, whole),
+        _ => Poll::Ready(Ok(0)),
+    }
+}
+
 /// Writes what a file is about to follow: the kernel waits for that before it sends a packet that is not full.
 ///
 /// # Errors
 /// The socket's.
 pub fn poll_write_before(tcp: &TcpStream, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
     let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
-    poll_turn(tcp, cx, || rustix::net::sendmsg(tcp, slices, &mut SendAncillaryBuffer::default(), flags))
+    poll_turn(tcp, cx, || match slices {
+        [only] => rustix::net::send(tcp, only, flags),
+        _ => rustix::net::sendmsg(tcp, slices, &mut SendAncillaryBuffer::default(), flags),
+    })
 }
 
 /// Tries until it is done or the socket is full.
@@ -341,6 +395,19 @@ mod tests {
         assert!(is_warm(&file, 0, 4));
         assert_eq!(in_memory(&file, 1, 4, &mut [0; 16]), Some(&b"ello"[..]));
         assert_eq!(in_memory(&file, 1, 5, &mut [0; 16]), None, "it ends before");
+    }
+
+    #[test]
+    fn what_was_found_in_memory_is_not_asked_for_again_at_once() {
+        let mut file = tempfile::tempfile_in("/dev/shm").expect("a file in memory");
+        file.write_all(b"hello").expect("room");
+        // Of this one nobody ever knows.
+        let other = File::open("/proc/version").expect("procfs");
+        let (warm, now) = (Warm::default(), Instant::now());
+        assert!(!warm.is(&other, 5, now));
+        assert!(warm.is(&file, 5, now));
+        assert!(warm.is(&other, 5, now + Warm::BELIEVED / 2), "it is believed");
+        assert!(!warm.is(&other, 5, now + Warm::BELIEVED * 2), "and then asked for again");
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
@@ -237,20 +238,31 @@ impl Ledger {
 
 /// The same pairs that every other line has.
 fn as_pairs(lines: &mut Vec<u8>, access: &Access<'_>) {
-    let mut text = Text(lines);
-    let origin = access.origin;
     // Writing to memory does not fail.
-    let _ = time(&mut text, Timestamp::now());
-    let _ = write!(
-        text,
-        " level=info target=access door={} peer={} link={} account=",
-        origin.door, origin.peer, origin.link
-    );
-    let _ = word(&mut text, access.account);
-    let _ = text.write_str(" verb=").and_then(|()| word(&mut text, access.verb));
-    let _ = text.write_str(" path=").and_then(|()| word(&mut text, access.path));
-    let _ = write!(text, " bytes={} result=", access.bytes).and_then(|()| word(&mut text, access.result));
-    let _ = writeln!(text, " micros={}", micros(access));
+    let _ = pairs(&mut Text(lines), access);
+}
+
+/// Piece by piece: templates would cost as much again as all else of a line, and there is one for each operation.
+fn pairs(text: &mut Text<'_>, access: &Access<'_>) -> std::fmt::Result {
+    let origin = access.origin;
+    time(text, Timestamp::now())?;
+    text.write_str(" level=info target=access door=")?;
+    text.write_str(origin.door)?;
+    text.write_str(" peer=")?;
+    text.address(origin.peer)?;
+    text.write_str(" link=")?;
+    text.number(origin.link)?;
+    for (key, value) in [(" account=", access.account), (" verb=", access.verb), (" path=", access.path)] {
+        text.write_str(key)?;
+        word(text, value)?;
+    }
+    text.write_str(" bytes=")?;
+    text.number(access.bytes)?;
+    text.write_str(" result=")?;
+    word(text, access.result)?;
+    text.write_str(" micros=")?;
+    text.number(micros(access))?;
+    text.write_char('\n')
 }
 
 /// `time=2026-11-22T20:52:11.123Z`; all but the milliseconds is the same for a second.
@@ -261,8 +273,15 @@ fn time(text: &mut Text<'_>, now: Timestamp) -> std::fmt::Result {
             whole.trim_end_matches('Z').clone_into(begin);
             *of = now.as_second();
         }
-        write!(text, "{begin}.{:03}Z", now.subsec_millisecond())
-    })
+        text.write_str(begin)
+    })?;
+    // A thousand more, so that its zeros are written; and the dot in its place.
+    let at = text.0.len();
+    text.number(1_000 + u64::from(now.subsec_millisecond().unsigned_abs()))?;
+    if let Some(dot) = text.0.get_mut(at) {
+        *dot = b'.';
+    }
+    text.write_char('Z')
 }
 
 fn as_json(lines: &mut Vec<u8>, access: &Access<'_>) {
@@ -295,7 +314,7 @@ struct Line<'a> {
     level: &'static str,
     target: &'static str,
     door: &'a str,
-    peer: std::net::SocketAddr,
+    peer: SocketAddr,
     link: u64,
     account: &'a str,
     verb: &'a str,
@@ -312,6 +331,21 @@ impl std::fmt::Write for Text<'_> {
     fn write_str(&mut self, text: &str) -> std::fmt::Result {
         self.0.extend_from_slice(text.as_bytes());
         Ok(())
+    }
+}
+
+impl Text<'_> {
+    fn number(&mut self, number: u64) -> std::fmt::Result {
+        self.write_str(itoa::Buffer::new().format(number))
+    }
+
+    fn address(&mut self, address: SocketAddr) -> std::fmt::Result {
+        let SocketAddr::V4(four) = address else { return write!(self, "{address}") };
+        for (octet, after) in four.ip().octets().into_iter().zip(['.', '.', '.', ':']) {
+            self.number(octet.into())?;
+            self.write_char(after)?;
+        }
+        self.number(four.port().into())
     }
 }
 
@@ -341,6 +375,8 @@ impl<'a> MakeWriter<'a> for Others {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::log::Rotate;
+    use crate::telemetry::roll::{Plan, Signals};
 
     #[test]
     fn a_lines_time_is_that_of_its_own_moment() {
@@ -350,8 +386,19 @@ mod tests {
             assert_eq!(String::from_utf8(line).unwrap(), format!("time={now:.3}"));
         }
     }
-    use crate::telemetry::log::Rotate;
-    use crate::telemetry::roll::{Plan, Signals};
+
+    #[test]
+    fn addresses_and_numbers_are_written_as_everywhere() {
+        for address in ["127.0.0.1:80", "192.0.2.255:65535", "[2001:db8::1]:1", "[::ffff:10.0.0.1]:9"] {
+            let mut line = Vec::new();
+            Text(&mut line).address(address.parse().unwrap()).unwrap();
+            assert_eq!(String::from_utf8(line).unwrap(), address);
+        }
+        let mut line = Vec::new();
+        let mut text = Text(&mut line);
+        text.number(0).and_then(|()| text.number(u64::MAX)).unwrap();
+        assert_eq!(String::from_utf8(line).unwrap(), format!("0{}", u64::MAX));
+    }
 
     #[test]
     fn lines_of_many_threads_all_arrive_in_the_order_of_each() {

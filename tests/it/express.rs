@@ -110,7 +110,9 @@ fn warm(daemon: &Daemon, path: &str, headers: &str) {
 fn what_is_kept_is_what_was_sent_the_first_time() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = daemon(folder.path());
-    for (name, size) in [("small.txt", 1_000), ("empty", 0), ("page.html", 20_000), ("large.bin", 300_000)] {
+    for (name, size) in
+        [("small.txt", 1_000), ("empty", 0), ("page.html", 20_000), ("medium.bin", 100_000), ("large.bin", 300_000)]
+    {
         let content: Vec<u8> = (0..size).map(|n: u32| (n % 251) as u8).collect();
         fs::write(daemon.on_disk(&format!("/pub/{name}")), &content).unwrap();
         let path = format!("/pub/{name}");
@@ -149,6 +151,23 @@ fn sent_again(daemon: &Daemon, path: &str, head: &str, content: &[u8]) {
         let (found, bytes) = client.hear(body);
         assert_eq!(found, head);
         assert!(!body || bytes == content, "{path}");
+    }
+}
+
+#[test]
+fn a_reader_that_is_late_gets_every_byte_of_what_it_asked_for_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = daemon(folder.path());
+    let content: Vec<u8> = (0..200_000).map(|n: u32| (n % 251) as u8).collect();
+    fs::write(daemon.on_disk("/pub/medium.bin"), &content).unwrap();
+    warm(&daemon, "/pub/medium.bin", "");
+    let mut client = Client::new(daemon.http);
+    // 60 MB, more than the sockets hold: the server has to wait in the midst of a file.
+    let request = "GET /pub/medium.bin HTTP/1.1\r\nHost: stoa\r\n\r\n".repeat(300);
+    client.0.write_all(request.as_bytes()).unwrap();
+    until("the server has begun", || client.0.peek(&mut [0]).is_ok_and(|count| count > 0));
+    for _ in 0..300 {
+        assert!(client.hear(true).1 == content);
     }
 }
 

@@ -10,6 +10,7 @@ use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, 
 use parking_lot::RwLock;
 
 use crate::hub::{Caller, Held};
+use crate::net::pour::Warm;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::date;
 
@@ -84,6 +85,8 @@ pub struct Entry {
     pub modified: i64,
     /// The body.
     pub content: Content,
+    /// When it was last seen in memory, if it is in a file.
+    pub warm: Warm,
     /// The path for the access line.
     pub path: String,
 }
@@ -135,7 +138,8 @@ impl Entry {
         head.extend_from_slice(format!("content-length: {}\r\n", content.len()).as_bytes());
         let head = head.freeze();
         let (lines, unmodified) = (head.slice(lines), unmodified.freeze());
-        Some((audience, Self { held, varies, head, lines, unmodified, headers, tag, modified, content, path }))
+        let warm = Warm::default();
+        Some((audience, Self { held, varies, head, lines, unmodified, headers, tag, modified, content, warm, path }))
     }
 
     /// Those of a 304.

@@ -165,11 +165,32 @@ impl Reply {
     /// Writes what the socket takes at once; with the last byte goes the access line.
     pub fn begin(self, cx: &mut Context<'_>, connection: &Connection, stream: &mut Stream) -> Sent {
         let end = end_of_head();
+        let head = self.head_len(&end);
+        let mut gone = 0;
+        let begun = self.begin_head(&end, cx, stream, &mut gone);
+        let begun = begun.and_then(|()| if gone == head { self.begin_file(cx, stream, &mut gone) } else { Ok(()) });
+        if begun.is_err() {
+            self.note(connection, gone.saturating_sub(head) as u64);
+            return Sent::Failed;
+        }
+        connection.pulse.said(gone);
+        let body = self.len();
+        if (gone as u64) < head as u64 + body || Pin::new(stream).poll_flush(cx).is_pending() {
+            let sending = connection.pulse.answer();
+            return Sent::Rest(Box::new(Rest { reply: self, end, gone, sending }));
+        }
+        connection.pulse.answered();
+        self.note(connection, body);
+        Sent::Gone
+    }
+
+    /// The head, and a body that is in memory.
+    fn begin_head(&self, end: &[u8], cx: &mut Context<'_>, stream: &mut Stream, gone: &mut usize) -> io::Result<()> {
         let body = self.body();
         let written = HEAD.with_borrow_mut(|head| {
             let joined = if body.len() <= JOINED { body } else { &[] };
             head.clear();
-            for piece in self.head(&end).into_iter().chain([joined]) {
+            for piece in self.head(end).into_iter().chain([joined]) {
                 head.extend_from_slice(piece);
             }
             match stream.as_tcp().filter(|_| self.has_file()) {
@@ -178,23 +199,17 @@ impl Reply {
                 None => Pin::new(&mut *stream).poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)]),
             }
         });
-        let gone = match written {
-            Poll::Ready(Ok(gone)) => gone,
-            Poll::Pending => 0,
-            Poll::Ready(Err(_)) => {
-                self.note(connection, 0);
-                return Sent::Failed;
+        add(written, gone)
+    }
+
+    /// A whole file of medium size goes with its head, where it need not be waited for.
+    fn begin_file(&self, cx: &mut Context<'_>, stream: &Stream, gone: &mut usize) -> io::Result<()> {
+        match (&self.entry.content, stream.as_tcp()) {
+            (Content::File(file, len), Some(tcp)) if self.len() == *len => {
+                add(pour::poll_send_often(tcp, cx, file, *len, &self.entry.warm, self.started), gone)
             }
-        };
-        connection.pulse.said(gone);
-        let all = self.head_len(&end) + body.len();
-        if gone < all || self.has_file() || Pin::new(stream).poll_flush(cx).is_pending() {
-            let sending = connection.pulse.answer();
-            return Sent::Rest(Box::new(Rest { reply: self, end, gone, sending }));
+            _ => Ok(()),
         }
-        connection.pulse.answered();
-        self.note(connection, body.len() as u64);
-        Sent::Gone
     }
 
     /// Writes the access line.
@@ -237,6 +252,11 @@ impl Reply {
             Part::Some(range, _) => range.clone(),
             Part::Whole | Part::Nothing => 0..0,
         }
+    }
+
+    fn len(&self) -> u64 {
+        let Range { start, end } = self.range();
+        end - start
     }
 
     /// Those of them that are in memory.
@@ -324,10 +344,14 @@ impl Rest {
     pub async fn send(self, connection: &Connection, stream: &mut Stream) -> io::Result<()> {
         let Self { reply, end, gone, sending: _sending } = self;
         let mut line = Line { gone, head: reply.head_len(&end), reply: &reply, connection };
-        reply.write(&end, &mut line.gone, connection, stream).await?;
+        if line.gone < line.head || !reply.body().is_empty() {
+            reply.write(&end, &mut line.gone, connection, stream).await?;
+        }
         match &reply.entry.content {
             Content::File(file, _) if reply.has_file() => {
-                pour_file(connection, stream, file.clone(), reply.range(), &mut line.gone).await
+                let Range { start, end } = reply.range();
+                let from = start + (line.gone - line.head) as u64;
+                pour_file(connection, stream, file.clone(), from..end, &mut line.gone).await
             }
             Content::Whole(_) | Content::File(..) => stream.flush().await,
         }
@@ -347,6 +371,14 @@ impl Drop for Line<'_> {
     fn drop(&mut self) {
         self.reply.note(self.connection, self.gone.saturating_sub(self.head) as u64);
     }
+}
+
+/// Counts what went at once; nothing is no error.
+fn add(written: Poll<io::Result<usize>>, gone: &mut usize) -> io::Result<()> {
+    if let Poll::Ready(written) = written {
+        *gone += written?;
+    }
+    Ok(())
 }
 
 fn within<'a>(body: &'a [u8], range: &Range<u64>) -> &'a [u8] {
