@@ -80,7 +80,7 @@ impl Writer {
             self.apply(&record.transaction)
         });
         (self.node, self.head) = (node, None);
-        repeated?;
+        redo.check_end(repeated?)?;
         if last > mark.number {
             tracing::info!(
                 changes = last - mark.number,
@@ -154,7 +154,7 @@ impl Writer {
     fn take_bodies_in(&self) -> Result<()> {
         match (&self.redo, self.bodies.as_ref().filter(|bodies| !bodies.is_empty())) {
             (Some(redo), Some(bodies)) => {
-                redo.read(redo.mark().log, |record| self.put_bodies(&record, |id| bodies.contains(&id)))
+                redo.read(redo.mark().log, |record| self.put_bodies(&record, |id| bodies.contains(&id))).map(drop)
             }
             _ => Ok(()),
         }

@@ -6,11 +6,12 @@
 //! wait for the file system's own journal.
 //!
 //! ```text
-//! record   length u32 · crc32 u32 · log i64 · number u64 · payload        all little-endian
+//! record   length u32 · crc32 u32 · log i64 · number u64 · synced u64 · payload        all little-endian
 //! payload  node · statements (text or its number, guarded, parameters) · history lines
 //! ```
 //! Records count when their log's number is the one in the catalog's `meta` (`redo` = `LOG:NUMBER`), in one row from the first, up to the
-//! first that is torn. Those behind NUMBER are applied when the catalog is next opened. Whoever writes holds the file's lock.
+//! first that is torn. Those behind NUMBER are applied when the catalog is next opened. Each says which was the last on the disk when it was
+//! written: where one behind the end says so of the one that is missing, the log is not torn but damaged. Whoever writes holds the file's lock.
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -31,8 +32,9 @@ const STEP: usize = 1 << 20;
 /// Records that need not be synced are written once they come to this.
 const KEPT: usize = 256 << 10;
 
-/// Bytes before the payload.
-const HEADER: usize = 24;
+/// Bytes before the payload, and before the log's number among them.
+const HEADER: usize = 32;
+const LOG_AT: usize = 8;
 
 /// A longer record is none of ours.
 const LONGEST: usize = 1 << 30;
@@ -68,6 +70,8 @@ pub(super) struct Redo {
     file: File,
     /// Which log, and its last record, written or not.
     mark: Mark,
+    /// Its last record that is on the disk.
+    synced: u64,
     /// Where the next record goes.
     at: u64,
     /// Bytes of the file that have their blocks.
@@ -96,7 +100,7 @@ impl Redo {
             path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all()).map_err(failed)?;
         }
         let (mark, known, unwritten) = (Mark::default(), HashMap::new(), Vec::new());
-        Ok(Some(Self { file, mark, at: 0, laid, known, unwritten, broken: true }))
+        Ok(Some(Self { file, mark, synced: 0, at: 0, laid, known, unwritten, broken: true }))
     }
 
     /// A number for the next log that no earlier one had.
@@ -109,6 +113,7 @@ impl Redo {
     /// Starts the next log over the last, which the catalog does not need any more and does not name any more.
     pub(super) fn begin(&mut self, log: i64) {
         self.mark = Mark { log, number: 0 };
+        self.synced = 0;
         self.at = 0;
         self.known.clear();
         self.unwritten.clear();
@@ -142,14 +147,13 @@ impl Redo {
         let mut payload = Payload { bytes: &mut self.unwritten, known: &mut self.known };
         payload.transaction(node, transaction);
         self.mark.number += 1;
-        let (log, number) = (self.mark.log.to_le_bytes(), self.mark.number.to_le_bytes());
+        let place = Place { log: self.mark.log, number: self.mark.number, synced: self.synced };
         let Some((header, payload)) =
             self.unwritten.get_mut(start..).and_then(|record| record.split_at_mut_checked(HEADER))
         else {
             return;
         };
-        let (length, sum) = (payload.len(), sum(log, number, payload));
-        let fields = [&length_word(length)[..], &sum.to_le_bytes(), &log, &number];
+        let fields = [&length_word(payload.len())[..], &place.sum(payload).to_le_bytes(), &place.bytes()];
         for (place, byte) in header.iter_mut().zip(fields.into_iter().flatten()) {
             *place = *byte;
         }
@@ -164,6 +168,9 @@ impl Redo {
             true => Err(IoError::other("an earlier write failed")),
             false => self.write().and_then(|()| self.file.sync_data()),
         };
+        if synced.is_ok() {
+            self.synced = self.mark.number;
+        }
         synced.map_err(|error| {
             self.broken = true;
             let (kind, public) = match error.kind() {
@@ -189,31 +196,90 @@ impl Redo {
         Ok(())
     }
 
-    /// Hands on the records of a log, in order.
-    pub(super) fn read(&self, log: i64, mut each: impl FnMut(Record) -> Result<()>) -> Result<()> {
-        let failed =
-            |error: IoError| Error::new(Kind::Unavailable, format!("the redo log cannot be read: {error}")).with(error);
+    /// Hands on the records of a log, in order, up to the first that is torn or damaged.
+    pub(super) fn read(&self, log: i64, mut each: impl FnMut(Record) -> Result<()>) -> Result<End> {
         let mut file = &self.file;
-        file.rewind().map_err(failed)?;
+        file.rewind().map_err(unreadable)?;
         let from = BufReader::with_capacity(STEP, file);
-        let mut records = Records { from, log, number: 0, payload: Vec::new(), known: Vec::new() };
-        while let Some(record) = records.next().map_err(failed)? {
+        let end = End { log, number: 0, at: 0 };
+        let mut records = Records { from, end, payload: Vec::new(), known: Vec::new() };
+        while let Some(record) = records.next().map_err(unreadable)? {
             each(record)?;
+        }
+        Ok(records.end)
+    }
+
+    /// What is missing at the end of a log was never acknowledged; an error where what follows says otherwise.
+    pub(super) fn check_end(&self, end: End) -> Result<()> {
+        let length = self.file.metadata().map_err(unreadable)?.len().saturating_sub(end.at);
+        let mut rest = vec![0; usize::try_from(length).unwrap_or_default()];
+        self.file.read_exact_at(&mut rest, end.at).map_err(unreadable)?;
+        let missing = end.number + 1;
+        let record = |at: usize| Place::read(rest.get(at.checked_sub(LOG_AT)?..)?);
+        let denies = |at| record(at).is_some_and(|place| place.log == end.log && place.synced >= missing);
+        if memchr::memmem::find_iter(&rest, &end.log.to_le_bytes()).any(denies) {
+            let text = format!("record {missing}, at byte {}, is damaged, and others follow it", end.at);
+            return Err(Error::new(Kind::Corrupt, text));
         }
         Ok(())
     }
 }
 
-fn length_word(length: usize) -> [u8; 4] {
-    u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes()
+fn unreadable(error: IoError) -> Error {
+    Error::new(Kind::Unavailable, format!("the redo log cannot be read: {error}")).with(error)
 }
 
-fn sum(log: [u8; 8], number: [u8; 8], payload: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    for bytes in [&log[..], &number, payload] {
-        hasher.update(bytes);
+/// Where the whole records of a log end.
+#[derive(Clone, Copy)]
+pub(super) struct End {
+    log: i64,
+    /// Of the last one.
+    number: u64,
+    /// Bytes before it.
+    at: u64,
+}
+
+/// Which record it is.
+#[derive(Clone, Copy)]
+struct Place {
+    log: i64,
+    number: u64,
+    synced: u64,
+}
+
+impl Place {
+    fn bytes(self) -> [u8; HEADER - LOG_AT] {
+        let mut bytes = [0; HEADER - LOG_AT];
+        let fields = [self.log.to_le_bytes(), self.number.to_le_bytes(), self.synced.to_le_bytes()];
+        bytes.iter_mut().zip(fields.iter().flatten()).for_each(|(place, byte)| *place = *byte);
+        bytes
     }
-    hasher.finalize()
+
+    fn sum(self, payload: &[u8]) -> u32 {
+        let mut hasher = crc32fast::Hasher::new();
+        hasher.update(&self.bytes());
+        hasher.update(payload);
+        hasher.finalize()
+    }
+
+    /// Length and sum of the payload, and the record's place; `None` where there is no header.
+    fn header(bytes: &[u8]) -> Option<(usize, u32, Self)> {
+        let mut fields = Fields(bytes);
+        let (length, sum) = (fields.count()?, u32::from_le_bytes(fields.array()?));
+        let (log, number) = (fields.number()?, u64::from_le_bytes(fields.array()?));
+        Some((length, sum, Self { log, number, synced: u64::from_le_bytes(fields.array()?) }))
+    }
+
+    /// A whole record at the start of these bytes.
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let (length, sum, place) = Self::header(bytes)?;
+        let payload = bytes.get(HEADER..)?.get(..length)?;
+        (place.sum(payload) == sum).then_some(place)
+    }
+}
+
+fn length_word(length: usize) -> [u8; 4] {
+    u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes()
 }
 
 /// Writes a payload behind what is there.
@@ -288,8 +354,7 @@ impl Payload<'_> {
 /// The records of one log, one after the other. `None` behind the last whole one.
 struct Records<R> {
     from: R,
-    log: i64,
-    number: u64,
+    end: End,
     payload: Vec<u8>,
     known: Vec<&'static str>,
 }
@@ -298,25 +363,19 @@ impl<R: Read> Records<R> {
     fn next(&mut self) -> std::io::Result<Option<Record>> {
         let mut header = Vec::with_capacity(HEADER);
         self.from.by_ref().take(HEADER as u64).read_to_end(&mut header)?;
-        let mut fields = Fields(&header);
-        let Some(((length, written), (log, number))) =
-            fields.count().zip(fields.array()).zip(fields.array().zip(fields.array()))
-        else {
-            return Ok(None);
-        };
-        let is_next = i64::from_le_bytes(log) == self.log && u64::from_le_bytes(number) == self.number + 1;
-        if !is_next || length > LONGEST {
+        let Some((length, sum, place)) = Place::header(&header) else { return Ok(None) };
+        if place.log != self.end.log || place.number != self.end.number + 1 || length > LONGEST {
             return Ok(None);
         }
         self.payload.clear();
         self.from.by_ref().take(length as u64).read_to_end(&mut self.payload)?;
-        if self.payload.len() != length || sum(log, number, &self.payload) != u32::from_le_bytes(written) {
+        if self.payload.len() != length || place.sum(&self.payload) != sum {
             return Ok(None);
         }
-        self.number += 1;
+        self.end = End { number: place.number, at: self.end.at + (HEADER + length) as u64, ..self.end };
         let mut fields = Fields(&self.payload);
         let record = fields.text().zip(fields.transaction(&mut self.known));
-        Ok(record.map(|(node, transaction)| Record { number: self.number, node, transaction }))
+        Ok(record.map(|(node, transaction)| Record { number: place.number, node, transaction }))
     }
 }
 
@@ -489,6 +548,33 @@ mod tests {
         redo.note("n", &transaction("d"));
         redo.sync().expect("a disk");
         assert_eq!((names(&redo, 8), names(&redo, 7)), (vec!["d".to_owned()], Vec::new()));
+    }
+
+    #[test]
+    fn damage_in_what_was_acknowledged_is_not_taken_for_a_torn_end() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut redo = log(&folder);
+        let mut ends = Vec::new();
+        for names in [["a", "b"], ["c", "d"]] {
+            for name in names {
+                redo.note("n", &transaction(name));
+            }
+            redo.sync().expect("a disk");
+            ends.push(usize::try_from(redo.at).expect("short"));
+        }
+        let file = folder.path().join("redo");
+        let whole = std::fs::read(&file).expect("bytes");
+        let [first, last] = ends[..] else { panic!("two groups") };
+        let end = || redo.read(7, |_| Ok(())).expect("a log");
+        redo.check_end(end()).expect("nothing is missing");
+        for at in 0..last {
+            let mut damaged = whole.clone();
+            *damaged.get_mut(at).expect("inside") ^= 1;
+            std::fs::write(&file, &damaged).expect("written");
+            let checked = redo.check_end(end()).map_err(|error| error.kind());
+            // Of the last group nobody knows whether it was on the disk: a power cut leaves it like that too.
+            assert_eq!(checked, if at < first { Err(Kind::Corrupt) } else { Ok(()) }, "{at}");
+        }
     }
 
     #[test]

@@ -387,6 +387,28 @@ mod tests {
     }
 
     #[test]
+    fn a_log_damaged_before_its_end_is_named_and_nothing_of_it_is_applied() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut writer = writer(&folder);
+        for path in ["first", "second", "third"] {
+            assert!(writer.write(first(path)).iter().all(Result::is_ok));
+        }
+        let other = killed(&folder);
+        let log = other.path().join("catalog.redo");
+        let mut bytes = std::fs::read(&log).expect("a log");
+        let at = bytes.windows(6).position(|six| six == b"second").expect("the second record");
+        *bytes.get_mut(at).expect("inside") ^= 1;
+        std::fs::write(&log, bytes).expect("written");
+        let refused = Writer::open(&other.path().join("catalog.db"), "one", Arc::default()).err().expect("refused");
+        assert_eq!(refused.kind(), Kind::Corrupt);
+        assert!(refused.public().contains("catalog.redo") && refused.public().contains("record 2"), "{refused}");
+        assert!(paths(&other).is_empty());
+        std::fs::rename(&log, other.path().join("aside")).expect("moved away");
+        drop(self::writer(&other));
+        assert!(paths(&other).is_empty(), "opened without it, as the error says");
+    }
+
+    #[test]
     fn a_guard_sees_them_and_its_failure_undoes_none_of_them() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut writer = writer(&folder);
