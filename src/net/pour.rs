@@ -235,7 +235,7 @@ pub fn poll_send_often(
     }
 }
 
-/// Writes what a file is about to follow: the kernel waits for that before it sends a packet that is not full.
+/// Writes what a file or the end of the connection is about to follow: the kernel waits for that before it sends a packet that is not full.
 ///
 /// # Errors
 /// The socket's.

@@ -193,10 +193,13 @@ impl Reply {
             for piece in self.head(end).into_iter().chain([joined]) {
                 head.extend_from_slice(piece);
             }
-            match stream.as_tcp().filter(|_| self.has_file()) {
-                Some(tcp) => pour::poll_write_before(tcp, cx, &[IoSlice::new(head)]),
-                None if body.len() <= JOINED => Pin::new(&mut *stream).poll_write(cx, head),
-                None => Pin::new(&mut *stream).poll_write_vectored(cx, &[IoSlice::new(head), IoSlice::new(body)]),
+            let both = [IoSlice::new(head), IoSlice::new(body)];
+            let slices = if body.len() <= JOINED { &both[..1] } else { &both[..] };
+            // What follows goes in the same packet: a file, or the connection's end.
+            match stream.as_tcp().filter(|_| self.has_file() || self.close) {
+                Some(tcp) => pour::poll_write_before(tcp, cx, slices),
+                None if slices.len() == 1 => Pin::new(&mut *stream).poll_write(cx, head),
+                None => Pin::new(&mut *stream).poll_write_vectored(cx, slices),
             }
         });
         add(written, gone)
