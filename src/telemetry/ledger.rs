@@ -242,7 +242,7 @@ fn as_pairs(lines: &mut Vec<u8>, access: &Access<'_>) {
     let _ = pairs(&mut Text(lines), access);
 }
 
-/// Piece by piece: templates would cost as much again as all else of a line, and there is one for each operation.
+/// Piece by piece: templates were two thirds of what a line cost, and there is one for each operation.
 fn pairs(text: &mut Text<'_>, access: &Access<'_>) -> std::fmt::Result {
     let origin = access.origin;
     time(text, Timestamp::now())?;
