@@ -7,6 +7,7 @@
 //! the daemon. Nothing here runs on a runtime's thread; callers only wait for an answer.
 
 mod reader;
+mod record;
 mod recovery;
 mod redo;
 mod trail;

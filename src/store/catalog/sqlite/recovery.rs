@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 
 use rusqlite::OptionalExtension;
 
-use super::redo::{Mark, Record, Redo};
+use super::record::Record;
+use super::redo::{Mark, Redo};
 use super::word;
 use super::writer::{Writer, lost};
 use crate::error::{Error, Kind, Result};
@@ -22,10 +23,7 @@ const PUT_BODY: &str = "UPDATE intents SET body = ?3 WHERE node = ?1 AND id = ?2
 impl Writer {
     pub(super) fn read_mark(&self) -> Result<Option<Mark>> {
         let text = self.connection.query_row(MARK, [], |row| row.get::<_, String>(0)).optional().map_err(word)?;
-        let parse = |text: String| {
-            Mark::parse(&text).ok_or_else(|| Error::new(Kind::Corrupt, "the catalog's `redo` mark is damaged"))
-        };
-        text.map(parse).transpose()
+        text.map(|text| Mark::parse(&text)).transpose()
     }
 
     pub(super) fn set_mark(&self, mark: Mark) -> Result<()> {
@@ -53,7 +51,7 @@ impl Writer {
         // Nothing but what `done` says is left to be undone.
         self.roll_back();
         done.map_err(|error| match error.kind() {
-            Kind::Unavailable | Kind::Full => error,
+            Kind::Unavailable | Kind::Full | Kind::Invalid => error,
             kind => {
                 let text = format!(
                     "{} holds acknowledged changes that do not fit the catalog ({error}): restore both from one backup, \
@@ -68,7 +66,7 @@ impl Writer {
     fn repeat(&mut self, redo: &Redo) -> Result<()> {
         let Some(mark) = self.format()?.map(|_| self.read_mark()).transpose()?.flatten() else { return Ok(()) };
         let (node, mut last) = (self.node.clone(), mark.number);
-        let repeated = redo.read(mark.log, |record| {
+        let repeated = redo.read(mark, |record| {
             if record.number <= mark.number {
                 return self.put_bodies(&record, |_| true);
             }
@@ -134,7 +132,7 @@ impl Writer {
         let log = Redo::next_log()?;
         self.synchronous("full")?;
         self.begin()?;
-        let handed = self.hand_over(Mark { log, number: 0 }).and_then(|()| self.run_words("COMMIT").map_err(lost));
+        let handed = self.hand_over(Mark::first(log)).and_then(|()| self.run_words("COMMIT").map_err(lost));
         self.roll_back();
         handed?;
         if let Some(redo) = &mut self.redo {
@@ -154,7 +152,7 @@ impl Writer {
     fn take_bodies_in(&self) -> Result<()> {
         match (&self.redo, self.bodies.as_ref().filter(|bodies| !bodies.is_empty())) {
             (Some(redo), Some(bodies)) => {
-                redo.read(redo.mark().log, |record| self.put_bodies(&record, |id| bodies.contains(&id))).map(drop)
+                redo.read(redo.mark(), |record| self.put_bodies(&record, |id| bodies.contains(&id))).map(drop)
             }
             _ => Ok(()),
         }

@@ -5,23 +5,18 @@
 //! once. The file is written from its start to `LARGEST` and then anew, over blocks that are there already, so that a sync need not
 //! wait for the file system's own journal.
 //!
-//! ```text
-//! record   length u32 · crc32 u32 · log i64 · number u64 · synced u64 · payload        all little-endian
-//! payload  node · statements (text or its number, guarded, parameters) · history lines
-//! ```
-//! Records count when their log's number is the one in the catalog's `meta` (`redo` = `LOG:NUMBER`), in one row from the first, up to the
+//! Records ([`super::record`]) count when their log's number is the one in the catalog's `meta` (`redo` = `LOG:NUMBER:FORM`), in one row from the first, up to the
 //! first that is torn. Those behind NUMBER are applied when the catalog is next opened. Each says which was the last on the disk when it was
 //! written: where one behind the end says so of the one that is missing, the log is not torn but damaged. Whoever writes holds the file's lock.
 
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufReader, Error as IoError, ErrorKind, Read, Seek};
+use std::io::{BufReader, Error as IoError, ErrorKind, Seek};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use super::record::{self, End, Form, Known, LOG_AT, Place, Record, Records};
 use crate::error::{Error, Kind, Result};
-use crate::store::catalog::rows::HistoryLine;
-use crate::store::catalog::{Must, Statement, Synced, Transaction, Value};
+use crate::store::catalog::Transaction;
 
 /// A longer log is begun anew as soon as may be.
 const LARGEST: u64 = 32 << 20;
@@ -32,37 +27,45 @@ const STEP: usize = 1 << 20;
 /// Records that need not be synced are written once they come to this.
 const KEPT: usize = 256 << 10;
 
-/// Bytes before the payload, and before the log's number among them.
-const HEADER: usize = 32;
-const LOG_AT: usize = 8;
-
-/// A longer record is none of ours.
-const LONGEST: usize = 1 << 30;
-
-/// How far a catalog has taken a log in.
+/// How far a catalog has taken a log in, and how that is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Mark {
     pub log: i64,
     pub number: u64,
+    pub form: Form,
 }
 
 impl Mark {
-    pub(super) fn parse(text: &str) -> Option<Self> {
-        let (log, number) = text.split_once(':')?;
-        Some(Self { log: log.parse().ok()?, number: number.parse().ok()? })
+    /// Before the first record of a log of today's form.
+    pub(super) fn first(log: i64) -> Self {
+        Self { log, ..Self::default() }
+    }
+
+    /// # Errors
+    /// `Invalid` where a newer program wrote the log, `Corrupt` where it is no mark.
+    pub(super) fn parse(text: &str) -> Result<Self> {
+        let damaged = || Error::new(Kind::Corrupt, "the catalog's `redo` mark is damaged");
+        let (log, rest) = text.split_once(':').ok_or_else(damaged)?;
+        let (number, form) = rest.split_once(':').unwrap_or((rest, "1"));
+        let form = match form.parse::<u32>().map_err(|_| damaged())? {
+            1 => Form::First,
+            2 => Form::Second,
+            newer => {
+                let text =
+                    format!("the redo log has form {newer}, which this program does not know: run the newer one");
+                return Err(Error::new(Kind::Invalid, text));
+            }
+        };
+        let (log, number) = (log.parse().map_err(|_| damaged())?, number.parse().map_err(|_| damaged())?);
+        Ok(Self { log, number, form })
     }
 
     pub(super) fn text(self) -> String {
-        format!("{}:{}", self.log, self.number)
+        match self.form {
+            Form::First => format!("{}:{}", self.log, self.number),
+            Form::Second => format!("{}:{}:2", self.log, self.number),
+        }
     }
-}
-
-/// One transaction as it was written down.
-pub(super) struct Record {
-    pub number: u64,
-    /// Whose history and intents.
-    pub node: String,
-    pub transaction: Transaction,
 }
 
 /// The log, held by this process.
@@ -77,7 +80,7 @@ pub(super) struct Redo {
     /// Bytes of the file that have their blocks.
     laid: u64,
     /// Statements whose text is in the log already.
-    known: HashMap<(usize, usize), u32>,
+    known: Known,
     unwritten: Vec<u8>,
     /// What is in the file is not known: it takes nothing more until it is begun anew.
     broken: bool,
@@ -99,7 +102,7 @@ impl Redo {
             // A record in a file that has no name after a power cut would be none.
             path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all()).map_err(failed)?;
         }
-        let (mark, known, unwritten) = (Mark::default(), HashMap::new(), Vec::new());
+        let (mark, known, unwritten) = (Mark::default(), Known::new(), Vec::new());
         Ok(Some(Self { file, mark, synced: 0, at: 0, laid, known, unwritten, broken: true }))
     }
 
@@ -112,7 +115,7 @@ impl Redo {
 
     /// Starts the next log over the last, which the catalog does not need any more and does not name any more.
     pub(super) fn begin(&mut self, log: i64) {
-        self.mark = Mark { log, number: 0 };
+        self.mark = Mark::first(log);
         self.synced = 0;
         self.at = 0;
         self.known.clear();
@@ -142,21 +145,9 @@ impl Redo {
 
     /// Adds a transaction that was applied. It is on the disk after the next [`Redo::sync`].
     pub(super) fn note(&mut self, node: &str, transaction: &Transaction) {
-        let start = self.unwritten.len();
-        self.unwritten.resize(start + HEADER, 0);
-        let mut payload = Payload { bytes: &mut self.unwritten, known: &mut self.known };
-        payload.transaction(node, transaction);
         self.mark.number += 1;
         let place = Place { log: self.mark.log, number: self.mark.number, synced: self.synced };
-        let Some((header, payload)) =
-            self.unwritten.get_mut(start..).and_then(|record| record.split_at_mut_checked(HEADER))
-        else {
-            return;
-        };
-        let fields = [&length_word(payload.len())[..], &place.sum(payload).to_le_bytes(), &place.bytes()];
-        for (place, byte) in header.iter_mut().zip(fields.into_iter().flatten()) {
-            *place = *byte;
-        }
+        record::write(&mut self.unwritten, &mut self.known, place, node, transaction);
         if self.unwritten.len() >= KEPT && self.write().is_err() {
             self.broken = true;
         }
@@ -197,16 +188,15 @@ impl Redo {
     }
 
     /// Hands on the records of a log, in order, up to the first that is torn or damaged.
-    pub(super) fn read(&self, log: i64, mut each: impl FnMut(Record) -> Result<()>) -> Result<End> {
+    pub(super) fn read(&self, mark: Mark, mut each: impl FnMut(Record) -> Result<()>) -> Result<End> {
         let mut file = &self.file;
         file.rewind().map_err(unreadable)?;
         let from = BufReader::with_capacity(STEP, file);
-        let end = End { log, number: 0, at: 0 };
-        let mut records = Records { from, end, payload: Vec::new(), known: Vec::new() };
+        let mut records = Records::new(from, mark.log, mark.form);
         while let Some(record) = records.next().map_err(unreadable)? {
             each(record)?;
         }
-        Ok(records.end)
+        Ok(records.end())
     }
 
     /// What is missing at the end of a log was never acknowledged; an error where what follows says otherwise.
@@ -229,236 +219,12 @@ fn unreadable(error: IoError) -> Error {
     Error::new(Kind::Unavailable, format!("the redo log cannot be read: {error}")).with(error)
 }
 
-/// Where the whole records of a log end.
-#[derive(Clone, Copy)]
-pub(super) struct End {
-    log: i64,
-    /// Of the last one.
-    number: u64,
-    /// Bytes before it.
-    at: u64,
-}
-
-/// Which record it is.
-#[derive(Clone, Copy)]
-struct Place {
-    log: i64,
-    number: u64,
-    synced: u64,
-}
-
-impl Place {
-    fn bytes(self) -> [u8; HEADER - LOG_AT] {
-        let mut bytes = [0; HEADER - LOG_AT];
-        let fields = [self.log.to_le_bytes(), self.number.to_le_bytes(), self.synced.to_le_bytes()];
-        bytes.iter_mut().zip(fields.iter().flatten()).for_each(|(place, byte)| *place = *byte);
-        bytes
-    }
-
-    fn sum(self, payload: &[u8]) -> u32 {
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&self.bytes());
-        hasher.update(payload);
-        hasher.finalize()
-    }
-
-    /// Length and sum of the payload, and the record's place; `None` where there is no header.
-    fn header(bytes: &[u8]) -> Option<(usize, u32, Self)> {
-        let mut fields = Fields(bytes);
-        let (length, sum) = (fields.count()?, u32::from_le_bytes(fields.array()?));
-        let (log, number) = (fields.number()?, u64::from_le_bytes(fields.array()?));
-        Some((length, sum, Self { log, number, synced: u64::from_le_bytes(fields.array()?) }))
-    }
-
-    /// A whole record at the start of these bytes.
-    fn read(bytes: &[u8]) -> Option<Self> {
-        let (length, sum, place) = Self::header(bytes)?;
-        let payload = bytes.get(HEADER..)?.get(..length)?;
-        (place.sum(payload) == sum).then_some(place)
-    }
-}
-
-fn length_word(length: usize) -> [u8; 4] {
-    u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes()
-}
-
-/// Writes a payload behind what is there.
-struct Payload<'a> {
-    bytes: &'a mut Vec<u8>,
-    known: &'a mut HashMap<(usize, usize), u32>,
-}
-
-impl Payload<'_> {
-    fn transaction(&mut self, node: &str, transaction: &Transaction) {
-        self.text(node);
-        self.count(transaction.statements.len());
-        for statement in &transaction.statements {
-            self.words(statement.sql);
-            self.bytes.push(statement.must.is_some().into());
-            self.count(statement.params.len());
-            statement.params.iter().for_each(|value| self.value(value));
-        }
-        self.count(transaction.history.len());
-        for line in &transaction.history {
-            self.number(line.at);
-            self.number(i64::try_from(line.bytes).unwrap_or(i64::MAX));
-            for text in [&line.door, &line.account, &line.address, &line.verb, &line.path, &line.result, &line.detail] {
-                self.text(text);
-            }
-        }
-    }
-
-    /// A statement's number in this log; its text where it comes for the first time.
-    fn words(&mut self, sql: &'static str) {
-        let next = u32::try_from(self.known.len()).unwrap_or(u32::MAX);
-        let number = *self.known.entry((sql.as_ptr().addr(), sql.len())).or_insert(next);
-        self.bytes.extend_from_slice(&number.to_le_bytes());
-        if number == next {
-            self.text(sql);
-        }
-    }
-
-    fn value(&mut self, value: &Value) {
-        match value {
-            Value::Null => self.bytes.push(0),
-            Value::Int(number) => {
-                self.bytes.push(1);
-                self.number(*number);
-            }
-            Value::Text(text) => {
-                self.bytes.push(2);
-                self.text(text);
-            }
-            Value::Blob(bytes) => {
-                self.bytes.push(3);
-                self.count(bytes.len());
-                self.bytes.extend_from_slice(bytes);
-            }
-        }
-    }
-
-    fn text(&mut self, text: &str) {
-        self.count(text.len());
-        self.bytes.extend_from_slice(text.as_bytes());
-    }
-
-    fn number(&mut self, number: i64) {
-        self.bytes.extend_from_slice(&number.to_le_bytes());
-    }
-
-    fn count(&mut self, count: usize) {
-        self.bytes.extend_from_slice(&length_word(count));
-    }
-}
-
-/// The records of one log, one after the other. `None` behind the last whole one.
-struct Records<R> {
-    from: R,
-    end: End,
-    payload: Vec<u8>,
-    known: Vec<&'static str>,
-}
-
-impl<R: Read> Records<R> {
-    fn next(&mut self) -> std::io::Result<Option<Record>> {
-        let mut header = Vec::with_capacity(HEADER);
-        self.from.by_ref().take(HEADER as u64).read_to_end(&mut header)?;
-        let Some((length, sum, place)) = Place::header(&header) else { return Ok(None) };
-        if place.log != self.end.log || place.number != self.end.number + 1 || length > LONGEST {
-            return Ok(None);
-        }
-        self.payload.clear();
-        self.from.by_ref().take(length as u64).read_to_end(&mut self.payload)?;
-        if self.payload.len() != length || place.sum(&self.payload) != sum {
-            return Ok(None);
-        }
-        self.end = End { number: place.number, at: self.end.at + (HEADER + length) as u64, ..self.end };
-        let mut fields = Fields(&self.payload);
-        let record = fields.text().zip(fields.transaction(&mut self.known));
-        Ok(record.map(|(node, transaction)| Record { number: place.number, node, transaction }))
-    }
-}
-
-/// What is left to be read. `None` where it is not as it was written.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Fields<'a> {
-    fn transaction(&mut self, known: &mut Vec<&'static str>) -> Option<Transaction> {
-        let mut transaction = Transaction { synced: Synced::First, ..Transaction::default() };
-        for _ in 0..self.count()? {
-            let sql = self.words(known)?;
-            let must = (self.byte()? == 1).then_some(UNFIT);
-            let count = self.count()?;
-            let params = (0..count).map(|_| self.value()).collect::<Option<_>>()?;
-            transaction.statements.push(Statement { sql, params, must });
-        }
-        for _ in 0..self.count()? {
-            let (at, bytes) = (self.number()?, self.number()?.unsigned_abs());
-            let (door, account, address) = (self.text()?, self.text()?, self.text()?);
-            let (verb, path, result, detail) = (self.text()?, self.text()?, self.text()?, self.text()?);
-            let line =
-                HistoryLine { at, door, account, address, verb, path, bytes, result, detail, ..HistoryLine::default() };
-            transaction.history.push(line);
-        }
-        Some(transaction)
-    }
-
-    /// Statements are static everywhere else; these few live on after the one time a log is read.
-    fn words(&mut self, known: &mut Vec<&'static str>) -> Option<&'static str> {
-        let number = usize::try_from(u32::from_le_bytes(self.array()?)).ok()?;
-        if number == known.len() {
-            known.push(self.text()?.leak());
-        }
-        known.get(number).copied()
-    }
-
-    fn value(&mut self) -> Option<Value> {
-        Some(match self.byte()? {
-            0 => Value::Null,
-            1 => Value::Int(self.number()?),
-            2 => Value::Text(self.text()?),
-            3 => {
-                let length = self.count()?;
-                Value::Blob(bytes::Bytes::copy_from_slice(self.take(length)?))
-            }
-            _ => return None,
-        })
-    }
-
-    fn text(&mut self) -> Option<String> {
-        let length = self.count()?;
-        String::from_utf8(self.take(length)?.to_vec()).ok()
-    }
-
-    fn number(&mut self) -> Option<i64> {
-        self.array().map(i64::from_le_bytes)
-    }
-
-    fn count(&mut self) -> Option<usize> {
-        usize::try_from(u32::from_le_bytes(self.array()?)).ok()
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.array().map(|[byte]| byte)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-}
-
-/// A guard that held when the record was written.
-const UNFIT: Must = Must { kind: Kind::Corrupt, public: "a record does not fit what is in the catalog" };
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::catalog::rows::HistoryLine;
+    use crate::store::catalog::sqlite::record::UNFIT;
+    use crate::store::catalog::{Statement, Synced, Value};
 
     fn log(folder: &tempfile::TempDir) -> Redo {
         let mut redo = Redo::take(&folder.path().join("redo")).expect("a file").expect("nobody has it");
@@ -484,7 +250,7 @@ mod tests {
             found.push((one.number, one.node, one.transaction));
             Ok(())
         };
-        redo.read(log, each).expect("a log");
+        redo.read(Mark::first(log), each).expect("a log");
         found
     }
 
@@ -503,7 +269,7 @@ mod tests {
         redo.note("m", &transaction("b"));
         assert!(read(&redo, 7).is_empty(), "not written yet");
         redo.sync().expect("a disk");
-        assert_eq!(redo.mark(), Mark { log: 7, number: 2 });
+        assert_eq!(redo.mark(), Mark { number: 2, ..Mark::first(7) });
         let found = read(&redo, 7);
         for ((number, node, found), (expected, name)) in found.iter().zip([(1, "a"), (2, "b")]) {
             let wanted = transaction(name);
@@ -565,7 +331,7 @@ mod tests {
         let file = folder.path().join("redo");
         let whole = std::fs::read(&file).expect("bytes");
         let [first, last] = ends[..] else { panic!("two groups") };
-        let end = || redo.read(7, |_| Ok(())).expect("a log");
+        let end = || redo.read(Mark::first(7), |_| Ok(())).expect("a log");
         redo.check_end(end()).expect("nothing is missing");
         for at in 0..last {
             let mut damaged = whole.clone();
@@ -595,8 +361,49 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_as_it_was_written() {
-        let mark = Mark { log: -5, number: 9 };
-        assert_eq!(Mark::parse(&mark.text()), Some(mark));
-        assert_eq!(["", "1", "1:-2", "x:1"].map(Mark::parse), [None; 4]);
+        for form in [Form::First, Form::Second] {
+            let mark = Mark { log: -5, number: 9, form };
+            assert_eq!(Mark::parse(&mark.text()).expect("a mark"), mark);
+        }
+        for (text, kind) in
+            [("", Kind::Corrupt), ("1", Kind::Corrupt), ("1:-2", Kind::Corrupt), ("1:2:3", Kind::Invalid)]
+        {
+            assert_eq!(Mark::parse(text).expect_err("no mark").kind(), kind, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_log_of_the_first_form_is_read() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut redo = log(&folder);
+        redo.note("n", &transaction("a"));
+        redo.note("n", &transaction("b"));
+        redo.sync().expect("a disk");
+        let file = folder.path().join("redo");
+        let whole = std::fs::read(&file).expect("bytes");
+        std::fs::write(&file, in_first_form(&whole)).expect("written");
+        let mut found = Vec::new();
+        let mark = Mark { form: Form::First, ..Mark::first(7) };
+        let each = |one: Record| {
+            found.push((one.number, one.transaction.history));
+            Ok(())
+        };
+        let end = redo.read(mark, each).expect("a log");
+        redo.check_end(end).expect("nothing says that more was there");
+        assert_eq!(found, [(1, transaction("a").history), (2, transaction("b").history)]);
+        assert!(read(&redo, 7).is_empty(), "it is none of the second form");
+    }
+
+    /// The same records without their third number, and with a sum of what is left.
+    fn in_first_form(mut bytes: &[u8]) -> Vec<u8> {
+        let mut first = Vec::new();
+        while let Some((length, rest)) = bytes.split_first_chunk().filter(|(length, _)| **length != [0; 4]) {
+            let (header, rest) = rest.split_at(28);
+            let (payload, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
+            let summed = [&header[4..20], payload].concat();
+            first.extend([&length[..], &crc32fast::hash(&summed).to_le_bytes(), &summed].concat());
+            bytes = rest;
+        }
+        first
     }
 }
