@@ -12,6 +12,7 @@ pub mod lent;
 pub mod limit;
 pub mod listen;
 pub mod local;
+pub mod often;
 pub mod outside;
 mod pair;
 pub mod pour;

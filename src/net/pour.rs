@@ -8,7 +8,6 @@ use std::future::poll_fn;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -27,7 +26,7 @@ const LONE_TURN: usize = 64 << 20;
 /// Who lets others have their turn and waits no longer than this counts as alone.
 const ALONE: Duration = Duration::from_micros(50);
 /// Of each stretch of this size it is asked whether it is in memory.
-const PROBE: usize = 256 << 10;
+pub(super) const PROBE: usize = 256 << 10;
 /// A file of this size goes out by one write.
 pub(super) const SMALL: usize = 8 << 10;
 /// The kernel keeps a file in memory by pieces no smaller than this.
@@ -185,56 +184,6 @@ pub fn poll_send_file(
     })
 }
 
-/// When all of a file was last found in memory.
-pub struct Warm {
-    known: Instant,
-    /// Nanoseconds since then; 0: never.
-    found: AtomicU64,
-}
-
-impl Default for Warm {
-    fn default() -> Self {
-        Self { known: Instant::now(), found: AtomicU64::new(0) }
-    }
-}
-
-impl Warm {
-    /// What was found in memory is believed to be there for so long: under pressure memory gives up first what nobody asked for lately.
-    const BELIEVED: Duration = Duration::from_millis(250);
-
-    /// All of a file of `len` bytes can be had without waiting, or could a moment ago.
-    fn is(&self, file: &File, len: u64, now: Instant) -> bool {
-        let age = now.saturating_duration_since(self.known);
-        let found = Duration::from_nanos(self.found.load(Ordering::Relaxed));
-        if !found.is_zero() && age.saturating_sub(found) < Self::BELIEVED {
-            return true;
-        }
-        let warm = is_warm(file, 0, len.saturating_sub(1));
-        if warm {
-            self.found.store(u64::try_from(age.as_nanos()).unwrap_or(u64::MAX).max(1), Ordering::Relaxed);
-        }
-        warm
-    }
-}
-
-/// Sends a file of medium size that is sent often, as far as the socket takes it at once; 0 where it must be waited for, or is large.
-///
-/// # Errors
-/// The socket's or the disk's; `UnexpectedEof` when the file became shorter.
-pub fn poll_send_often(
-    tcp: &TcpStream,
-    cx: &mut Context<'_>,
-    file: &File,
-    len: u64,
-    warm: &Warm,
-    now: Instant,
-) -> Poll<io::Result<usize>> {
-    match usize::try_from(len) {
-        Ok(whole) if whole <= PROBE && warm.is(file, len, now) => poll_send_file(tcp, cx, file, 0, whole),
-        _ => Poll::Ready(Ok(0)),
-    }
-}
-
 /// Writes what a file or the end of the connection is about to follow: the kernel waits for that before it sends a packet that is not full.
 ///
 /// # Errors
@@ -248,7 +197,7 @@ pub fn poll_write_before(tcp: &TcpStream, cx: &mut Context<'_>, slices: &[io::Io
 }
 
 /// Tries until it is done or the socket is full.
-fn poll_turn(
+pub(super) fn poll_turn(
     tcp: &TcpStream,
     cx: &mut Context<'_>,
     mut turn: impl FnMut() -> rustix::io::Result<usize>,
@@ -291,7 +240,7 @@ pub async fn warm(file: &Arc<File>, offset: u64, len: usize) -> io::Result<()> {
 }
 
 /// As far as probes tell, all of a stretch can be had without waiting.
-fn is_warm(file: &File, first: u64, last: u64) -> bool {
+pub(super) fn is_warm(file: &File, first: u64, last: u64) -> bool {
     let probes = (first..=last).step_by(PROBE).chain((last - first >= PAGE).then_some(last));
     for at in probes {
         match rustix::io::preadv2(file, &mut [io::IoSliceMut::new(&mut [0; 1])], at, ReadWriteFlags::NOWAIT) {
@@ -395,19 +344,6 @@ mod tests {
         assert!(is_warm(&file, 0, 4));
         assert_eq!(in_memory(&file, 1, 4, &mut [0; 16]), Some(&b"ello"[..]));
         assert_eq!(in_memory(&file, 1, 5, &mut [0; 16]), None, "it ends before");
-    }
-
-    #[test]
-    fn what_was_found_in_memory_is_not_asked_for_again_at_once() {
-        let mut file = tempfile::tempfile_in("/dev/shm").expect("a file in memory");
-        file.write_all(b"hello").expect("room");
-        // Of this one nobody ever knows.
-        let other = File::open("/proc/version").expect("procfs");
-        let (warm, now) = (Warm::default(), Instant::now());
-        assert!(!warm.is(&other, 5, now));
-        assert!(warm.is(&file, 5, now));
-        assert!(warm.is(&other, 5, now + Warm::BELIEVED / 2), "it is believed");
-        assert!(!warm.is(&other, 5, now + Warm::BELIEVED * 2), "and then asked for again");
     }
 
     #[tokio::test]

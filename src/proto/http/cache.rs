@@ -10,7 +10,7 @@ use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, 
 use parking_lot::RwLock;
 
 use crate::hub::{Caller, Held};
-use crate::net::pour::Warm;
+use crate::net::often::Often;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::date;
 
@@ -85,8 +85,8 @@ pub struct Entry {
     pub modified: i64,
     /// The body.
     pub content: Content,
-    /// When it was last seen in memory, if it is in a file.
-    pub warm: Warm,
+    /// What is known of its file, if it has one.
+    pub often: Often,
     /// The path for the access line.
     pub path: String,
 }
@@ -138,8 +138,8 @@ impl Entry {
         head.extend_from_slice(format!("content-length: {}\r\n", content.len()).as_bytes());
         let head = head.freeze();
         let (lines, unmodified) = (head.slice(lines), unmodified.freeze());
-        let warm = Warm::default();
-        Some((audience, Self { held, varies, head, lines, unmodified, headers, tag, modified, content, warm, path }))
+        let often = Often::default();
+        Some((audience, Self { held, varies, head, lines, unmodified, headers, tag, modified, content, often, path }))
     }
 
     /// Those of a 304.

@@ -209,7 +209,7 @@ impl Reply {
     fn begin_file(&self, cx: &mut Context<'_>, stream: &Stream, gone: &mut usize) -> io::Result<()> {
         match (&self.entry.content, stream.as_tcp()) {
             (Content::File(file, len), Some(tcp)) if self.len() == *len => {
-                add(pour::poll_send_often(tcp, cx, file, *len, &self.entry.warm, self.started), gone)
+                add(self.entry.often.poll_send(tcp, cx, file, *len, self.started), gone)
             }
             _ => Ok(()),
         }
