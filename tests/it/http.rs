@@ -320,6 +320,9 @@ fn what_people_upload_cannot_script_this_origin() {
         assert!(policy.starts_with("sandbox; default-src 'none'") && !policy.contains("allow-"), "{name}: {policy}");
         assert_eq!(reply.header("x-content-type-options"), Some("nosniff"), "{name}");
         assert_eq!(reply.header("cross-origin-resource-policy"), Some("same-origin"), "{name}");
+        // What is only saved is no page, and is said less about.
+        let of_pages = ["referrer-policy", "cross-origin-opener-policy"].map(|header| reply.header(header).is_some());
+        assert_eq!(of_pages, [name != "a.unknown"; 2], "{name}");
     }
     let policy = site.get("/public/", "Accept: text/html\r\n").header("content-security-policy").unwrap().to_owned();
     assert!(policy.starts_with("default-src 'none'") && !policy.contains("script-src") && !policy.contains("unsafe"));

@@ -128,6 +128,23 @@ pub fn is_inert(kind: &str) -> bool {
         || (kind.starts_with("image/") && !kind.starts_with("image/svg"))
 }
 
+/// What no browser shows, only saves.
+pub fn is_saved(kind: &str) -> bool {
+    const KINDS: [&str; 10] = [
+        "application/gzip",
+        "application/octet-stream",
+        "application/vnd.debian.binary-package",
+        "application/vnd.rar",
+        "application/x-7z-compressed",
+        "application/x-bzip2",
+        "application/x-tar",
+        "application/x-xz",
+        "application/zip",
+        "application/zstd",
+    ];
+    KINDS.contains(&kind)
+}
+
 /// Text and its like, which compression makes much smaller. What is compressed by its nature never is again.
 pub fn shrinks(name: &str, kind: &str) -> bool {
     let essence = kind.split(';').next().unwrap_or_default().trim();
@@ -190,6 +207,16 @@ mod tests {
             assert!(!is_inert(of(name)), "{name}");
         }
         assert!(is_inert(of("a.pdf")) && is_inert(of("a.jpg")));
+    }
+
+    #[test]
+    fn only_what_no_browser_shows_is_saved() {
+        for name in ["a", "a.bin", "a.zip", "a.tar", "a.tgz", "a.7z", "a.deb"] {
+            assert!(is_saved(of(name)) && !is_inert(of(name)), "{name}");
+        }
+        for name in ["a.html", "a.svg", "a.xml", "a.js", "a.txt", "a.pdf", "a.png", "a.wasm", "a.docx"] {
+            assert!(!is_saved(of(name)), "{name}");
+        }
     }
 
     #[test]

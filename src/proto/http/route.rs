@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 
@@ -23,7 +23,7 @@ use crate::proto::http::settings::Rules;
 use crate::proto::http::sites::{self, Website};
 use crate::proto::http::target::{self, Target};
 use crate::proto::http::visit::{self, Visit};
-use crate::proto::http::{archive, change, connect, dav, download, listing, page, signin, tus, upload};
+use crate::proto::http::{archive, change, connect, dav, download, listing, mime, page, signin, tus, upload};
 
 /// The tree, our pages beside it, and the sites.
 pub struct Tree {
@@ -82,6 +82,10 @@ impl Site for Tree {
     }
 }
 
+fn is_saved(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).is_some_and(mime::is_saved)
+}
+
 impl Tree {
     /// Keeps a response that may be sent again.
     fn keep(&self, parts: &Parts, response: &mut Response<Outgoing>) {
@@ -101,6 +105,9 @@ impl Tree {
             // A site may be linked to, shown in part and opened by others as any other on the web.
             headers.remove("cross-origin-resource-policy");
             headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
+        } else if is_saved(headers) {
+            // Where no page is shown nothing leads on from it.
+            headers.remove(header::REFERRER_POLICY);
         } else {
             let opener = HeaderName::from_static("cross-origin-opener-policy");
             headers.insert(opener, HeaderValue::from_static("same-origin"));
