@@ -1,8 +1,10 @@
 //! The group: acts that are ready at the same time become durable by one sync and are put in place by one visit to the
 //! volume.
 //!
-//! Who finds nobody leading starts a leader, which commits all that waits, hands it on to be published and looks who
-//! has come meanwhile: the longer the disk takes, the larger the next group. Each worker thread has a queue of its own,
+//! Who finds nobody leading starts a leader, which commits what waits, hands it on to be published and looks who
+//! has come meanwhile: the longer the disk takes, the larger the next group. A group is no larger than half of it and the last
+//! together: else all come to wait for the same sync, during which nobody has anything to do, and ask together again after it. So one half
+//! is served while the other half's sync is under way. Each worker thread has a queue of its own,
 //! so that its tasks are woken by itself and not by a thread far away, once for each of them.
 
 use std::cell::Cell;
@@ -44,6 +46,8 @@ impl Default for Groups {
 #[derive(Default)]
 struct Queue {
     waiting: Vec<Waiting>,
+    /// Acts in the last group.
+    last: usize,
     /// A leader is at work and will look here again.
     led: bool,
 }
@@ -184,6 +188,11 @@ impl Hub {
     }
 }
 
+/// How many of those who wait are committed next.
+fn size_of_group(waiting: usize, last: usize) -> usize {
+    waiting.min((waiting + last).div_ceil(2)).min(TOGETHER)
+}
+
 /// Commits what waits in one queue until nothing does.
 struct Leader {
     hub: Hub,
@@ -211,7 +220,8 @@ impl Leader {
     fn next_group(&self) -> Vec<Waiting> {
         let Some(queue) = self.hub.inner.groups.queues.get(self.queue) else { return Vec::new() };
         let mut queue = queue.lock();
-        let count = queue.waiting.len().min(TOGETHER);
+        let count = size_of_group(queue.waiting.len(), queue.last);
+        queue.last = count;
         let rest = queue.waiting.split_off(count);
         let group = std::mem::replace(&mut queue.waiting, rest);
         queue.led = !group.is_empty();
@@ -291,4 +301,34 @@ fn visits(acts: &[Settling]) -> Vec<Visit> {
             Visit { places, work: tokio::spawn(async move { volume.publish_each(changes).await }) }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_halves_take_turns() {
+        // Ten that ask again as soon as they are answered; all came at once, or one before the others.
+        for first in [10, 1] {
+            let (mut waiting, mut under_way) = (first, 10 - first);
+            let mut last = 0;
+            for round in 0..10 {
+                let group = size_of_group(waiting, last);
+                assert!(group > 0 && (round < 2 || group == 5), "{first}: {group} in round {round}");
+                // While these are committed, those of the last group come back.
+                (waiting, under_way) = (waiting - group + under_way, group);
+                last = group;
+            }
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_others_that_do_not_come() {
+        assert_eq!(
+            [(1, 0), (1, 1), (3, 200), (0, 5)].map(|(waiting, last)| size_of_group(waiting, last)),
+            [1, 1, 3, 0]
+        );
+        assert_eq!(size_of_group(5000, 5000), TOGETHER);
+    }
 }
