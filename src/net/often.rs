@@ -211,7 +211,8 @@ mod tests {
     }
 
     fn file(fill: u8, len: usize) -> (File, Vec<u8>) {
-        let bytes: Vec<u8> = (0..len).map(|at| fill.wrapping_add((at / 7) as u8)).collect();
+        // No two pages are alike.
+        let bytes: Vec<u8> = (0..=255_u8).cycle().flat_map(|at| [fill.wrapping_add(at); 7]).take(len).collect();
         let file = tempfile::tempfile_in("/dev/shm").expect("a file in memory");
         file.write_all_at(&bytes, 0).expect("room");
         (file, bytes)
@@ -266,7 +267,8 @@ mod tests {
         let often = Often::default();
         for _ in 0..3 {
             let (tcp, reader) = pair().await;
-            socket_reset(reader);
+            reader.set_zero_linger().expect("a socket");
+            drop(reader);
             let mut outcome = Ok(0);
             for _ in 0..2 * OFTEN {
                 outcome = send(&often, &tcp, &file, bytes.len()).await;
@@ -278,10 +280,6 @@ mod tests {
             reader.read_exact(&mut got).await.expect("bytes");
             assert!(bytes.starts_with(&got));
         }
-    }
-
-    fn socket_reset(reader: TcpStream) {
-        reader.set_zero_linger().expect("a socket");
     }
 
     #[test]
