@@ -22,8 +22,8 @@ use super::pour::{self, PROBE};
 const LARGEST: usize = PROBE;
 /// Times a file is sent before its pages are held.
 const OFTEN: u32 = 8;
-/// Bytes that all files together may have held, a quarter of what the kernel lets the pipes of one user have by default
-/// (`fs.pipe-user-pages-soft`).
+/// Bytes that all files together may have held: a quarter of what the kernel lets the pipes of one user have by default
+/// (`fs.pipe-user-pages-soft`), or half where it rounds the size of each up.
 const MOST_HELD: usize = 16 << 20;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);

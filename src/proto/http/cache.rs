@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use hyper::Response;
-use hyper::header::{ACCEPT_RANGES, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED};
+use hyper::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, REFERRER_POLICY,
+};
 use parking_lot::RwLock;
 
 use crate::hub::{Caller, Held};
@@ -158,9 +160,10 @@ impl Entry {
     }
 }
 
-/// RFC 9110 §15.4.5: what describes the content stays away from a 304.
+/// RFC 9110 §15.4.5: what describes the content, and the page it is shown as, stays away from a 304.
 fn is_of_content(name: &HeaderName) -> bool {
-    name.as_str().starts_with("content-") || *name == ACCEPT_RANGES
+    let of_page = *name == REFERRER_POLICY || *name == "cross-origin-opener-policy";
+    of_page || name.as_str().starts_with("content-") || *name == ACCEPT_RANGES
 }
 
 /// For whom a response was made: headers, coding, even the file differ.

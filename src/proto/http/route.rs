@@ -96,18 +96,22 @@ impl Tree {
 
     /// Says what browsers must mind, beside what every response carries.
     fn secure(&self, arrival: &Arrival, site: Option<&Website>, response: &mut Response<Outgoing>) {
+        let unmodified = response.status() == StatusCode::NOT_MODIFIED;
         let headers = response.headers_mut();
         // RFC 6797 §7.2: only by TLS.
         if let Some(hsts) = self.rules.hsts.as_ref().filter(|_| arrival.origin.secure) {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
-        if site.is_some_and(|site| site.settings.trusted) {
-            // A site may be linked to, shown in part and opened by others as any other on the web.
+        // A site may be linked to, shown in part and opened by others as any other on the web.
+        let trusted = site.is_some_and(|site| site.settings.trusted);
+        if trusted {
             headers.remove("cross-origin-resource-policy");
-            headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
-        } else if is_saved(headers) {
-            // Where no page is shown nothing leads on from it.
+        }
+        if unmodified || is_saved(headers) {
+            // Where no page is shown nothing leads on from it, and of one that is shown again the browser knows.
             headers.remove(header::REFERRER_POLICY);
+        } else if trusted {
+            headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("strict-origin-when-cross-origin"));
         } else {
             let opener = HeaderName::from_static("cross-origin-opener-policy");
             headers.insert(opener, HeaderValue::from_static("same-origin"));
