@@ -147,11 +147,16 @@ impl Drop for Share {
     }
 }
 
-/// Sends what the socket takes; `None` where this way cannot be gone.
+/// Sends what the socket takes; `None` where this way cannot be gone, and nothing has.
 fn by_lane(pages: &Pages, tcp: &TcpStream) -> Option<rustix::io::Result<usize>> {
     LANE.with_borrow_mut(|lane| {
-        let sent = lane.as_ref()?.send(pages, tcp);
-        if sent.is_none() {
+        let open = lane.as_ref()?;
+        let laid = tee(&pages.pipe, &open.into, pages.len, SpliceFlags::NONBLOCK).unwrap_or_default();
+        let whole = laid == pages.len;
+        let sent = whole.then(|| splice(&open.out, None, tcp, None, laid, SpliceFlags::NONBLOCK));
+        let moved = sent.and_then(rustix::io::Result::ok).unwrap_or_default();
+        if !whole || !open.clear(laid - moved) {
+            // What is left in it must not go to another socket.
             *lane = None;
         }
         sent
@@ -171,17 +176,6 @@ impl Lane {
         let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
         fcntl_setpipe_size(&into, LARGEST)?;
         Ok(Self { out, into, sink })
-    }
-
-    /// `None` when it is of no use any more.
-    fn send(&self, pages: &Pages, tcp: &TcpStream) -> Option<rustix::io::Result<usize>> {
-        let laid = tee(&pages.pipe, &self.into, pages.len, SpliceFlags::NONBLOCK).unwrap_or_default();
-        let sent = match laid == pages.len {
-            true => Some(splice(&self.out, None, tcp, None, laid, SpliceFlags::NONBLOCK)),
-            false => None,
-        };
-        let moved = sent.as_ref().map_or(0, |sent| sent.unwrap_or_default());
-        self.clear(laid - moved).then_some(sent).flatten()
     }
 
     fn clear(&self, mut left: usize) -> bool {
@@ -259,6 +253,24 @@ mod tests {
             assert!(two.1.starts_with(&got), "bytes of another file");
         }
         assert!(LANE.with_borrow(Option::is_some));
+    }
+
+    #[tokio::test]
+    async fn what_went_is_said_even_where_the_rest_cannot_be_cleared_away() {
+        let ((full, mut late), (file, bytes), often) = (pair().await, file(7, LARGEST), Often::default());
+        let unwritable = File::open("/dev/null").expect("a device");
+        LANE.with_borrow_mut(|lane| lane.as_mut().expect("a lane").sink = unwritable);
+        let mut expected = Vec::new();
+        while LANE.with_borrow(Option::is_some) {
+            let sending = poll_fn(|cx| Poll::Ready(often.poll_send(&full, cx, &file, LARGEST as u64, Instant::now())));
+            if let Poll::Ready(sent) = sending.await {
+                expected.extend_from_slice(bytes.get(..sent.expect("a peer")).expect("no more than there is"));
+            }
+        }
+        drop(full);
+        let mut got = Vec::new();
+        late.read_to_end(&mut got).await.expect("bytes");
+        assert!(got == expected, "{} of {}", got.len(), expected.len());
     }
 
     #[tokio::test]

@@ -207,6 +207,37 @@ fn nothing_kept_is_ever_older_than_the_file() {
 }
 
 #[test]
+fn what_is_sent_often_is_never_older_than_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let daemon = daemon(folder.path());
+    let (file, other) = (daemon.on_disk("/pub/a.bin"), daemon.on_disk("/pub/b.bin"));
+    let mut client = Client::new(daemon.http);
+    for round in 0..12_u8 {
+        let content: Vec<u8> = (0..100_000 + u32::from(round) % 5 * 4096).map(|at| (at % 251) as u8 ^ round).collect();
+        match round % 3 {
+            // in place: cut to nothing and written anew, over the pages that are held
+            0 => fs::write(&file, &content).unwrap(),
+            // in place, byte over byte, and then to its new length
+            1 => {
+                let open = fs::OpenOptions::new().write(true).open(&file).unwrap();
+                std::os::unix::fs::FileExt::write_all_at(&open, &content, 0).unwrap();
+                open.set_len(content.len() as u64).unwrap();
+            }
+            _ => {
+                fs::write(&other, &content).unwrap();
+                fs::rename(&other, &file).unwrap();
+            }
+        }
+        assert!(client.get("/pub/a.bin", "").2 == content, "round {round}");
+        let before = hits(&daemon);
+        until("it was sent often", || {
+            assert!(client.get("/pub/a.bin", "").2 == content, "round {round}");
+            hits(&daemon) >= before + 20
+        });
+    }
+}
+
+#[test]
 fn what_is_kept_goes_with_its_folder() {
     let folder = tempfile::tempdir().unwrap();
     let daemon = daemon(folder.path());

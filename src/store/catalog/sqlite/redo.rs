@@ -5,9 +5,10 @@
 //! once. The file is written from its start to `LARGEST` and then anew, over blocks that are there already, so that a sync need not
 //! wait for the file system's own journal.
 //!
-//! Records ([`super::record`]) count when their log's number is the one in the catalog's `meta` (`redo` = `LOG:NUMBER:FORM`), in one row from the first, up to the
-//! first that is torn. Those behind NUMBER are applied when the catalog is next opened. Each says which was the last on the disk when it was
-//! written: where one behind the end says so of the one that is missing, the log is not torn but damaged. Whoever writes holds the file's lock.
+//! Records ([`super::record`]) count when their log's number is the one in the catalog's `meta` (`redo` = `LOG:NUMBER:FORM`), in one row
+//! from the first, up to the first that is torn. Those behind NUMBER are applied when the catalog is next opened. Each says which was the
+//! last on the disk when it was written: where one behind the end says so of the one that is missing, the log is not torn but damaged.
+//! Whoever writes holds the file's lock.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufReader, Error as IoError, ErrorKind, Seek};
