@@ -5,6 +5,7 @@
 //! token is of use to that account alone.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
@@ -47,6 +48,10 @@ pub struct Locks {
     held: parking_lot::RwLock<BTreeMap<String, Vec<LockRow>>>,
     /// One is taken at a time, so that two overlapping ones cannot both be.
     taking: tokio::sync::Mutex<()>,
+    /// How many were ever taken.
+    taken: AtomicU64,
+    /// Held shared while a file gets its name on the strength of what was seen here.
+    fence: parking_lot::RwLock<()>,
 }
 
 impl Locks {
@@ -131,9 +136,23 @@ impl Locks {
         *self.held.write() = held;
     }
 
+    /// How many were ever taken: to be noted before a plan looks at them.
+    pub(crate) fn seen(&self) -> u64 {
+        self.taken.load(Ordering::SeqCst)
+    }
+
+    /// Keeps whoever takes a lock from having it until this is dropped; `None` where one was taken since [`Locks::seen`].
+    pub(crate) fn fence(&self, seen: u64) -> Option<parking_lot::RwLockReadGuard<'_, ()>> {
+        let fence = self.fence.read();
+        (self.taken.load(Ordering::SeqCst) == seen).then_some(fence)
+    }
+
     fn put(&self, row: LockRow) {
         self.remove(std::slice::from_ref(&row.token));
         self.held.write().entry(row.path.clone()).or_default().push(row);
+        self.taken.fetch_add(1, Ordering::SeqCst);
+        // What was judged without it is in place now.
+        drop(self.fence.write());
     }
 
     pub(super) fn remove(&self, tokens: &[String]) {

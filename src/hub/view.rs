@@ -3,7 +3,7 @@
 //! Built from the settings and the catalog's own accounts and spaces, swapped whole: reading it takes no lock and no query.
 //! A verdict is a handful of hash lookups and allocates nothing, for it is asked on every request of every door.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -180,7 +180,7 @@ pub struct View {
     /// What was wrong with records of the catalog: those are left out and said in the log.
     pub(crate) complaints: Vec<String>,
     /// Place in `spaces` by path text without leading slash.
-    index: HashMap<String, usize>,
+    index: BTreeMap<String, usize>,
     /// Parts in the longest path of a space: no deeper part of a path can matter.
     deepest: usize,
     /// Places in `spaces` made for one account, by its name.
@@ -263,7 +263,7 @@ impl View {
             groups: draft.groups.into_iter().collect(),
             never_ban: draft.never_ban,
             complaints: Vec::new(),
-            index: HashMap::new(),
+            index: BTreeMap::new(),
             deepest: 0,
             personal: HashMap::new(),
             shared: Vec::new(),

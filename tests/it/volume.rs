@@ -668,6 +668,33 @@ async fn what_other_programs_do_is_told() {
 }
 
 #[tokio::test]
+async fn a_new_file_of_our_own_is_not_told_and_whatever_others_do_to_it_is() {
+    let place = Place::new(Lookups::Probe);
+    let mut touched = place.volume.watch().expect("inotify works here");
+    let mut seen = BTreeSet::new();
+    for round in 0..3 {
+        let (ours, other) = (format!("ours-{round}"), format!("other-{round}"));
+        place.put(&ours, "x").await.unwrap();
+        fs::write(place.tree(&other), "x").unwrap();
+        expect(&mut touched, &mut seen, &other).await;
+        assert!(!seen.contains(&ours), "{seen:?}");
+        match round {
+            0 => fs::write(place.tree(&ours), "changed").unwrap(),
+            1 => fs::remove_file(place.tree(&ours)).unwrap(),
+            _ => fs::rename(place.tree(&other), place.tree(&ours)).unwrap(),
+        }
+        expect(&mut touched, &mut seen, &ours).await;
+    }
+    // A file that takes the place of another is not new.
+    seen.clear();
+    place.put("ours-0", "y").await.unwrap();
+    expect(&mut touched, &mut seen, "ours-0").await;
+    fs::remove_file(place.tree("ours-0")).unwrap();
+    fs::hard_link(place.tree("ours-2"), place.tree("linked")).unwrap();
+    expect(&mut touched, &mut seen, "linked").await;
+}
+
+#[tokio::test]
 async fn a_volume_inside_another_is_watched_by_both_and_either_may_stop() {
     let place = Place::new(Lookups::Probe);
     fs::create_dir(place.tree("sub")).unwrap();

@@ -17,6 +17,7 @@ pub(super) const STEPS: &[Step] = &[
     Step { sqlite: include_str!("migrations/003.sqlite.sql"), postgres: include_str!("migrations/003.postgres.sql") },
     Step { sqlite: include_str!("migrations/004.sqlite.sql"), postgres: include_str!("migrations/004.postgres.sql") },
     Step { sqlite: include_str!("migrations/005.sqlite.sql"), postgres: include_str!("migrations/005.postgres.sql") },
+    Step { sqlite: include_str!("migrations/006.sqlite.sql"), postgres: include_str!("migrations/006.postgres.sql") },
 ];
 
 /// Keeps the format a catalog has arrived at.

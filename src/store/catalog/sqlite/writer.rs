@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
+use super::lane::Lane;
 use super::reader::Question;
 use super::redo::Redo;
 use super::trail::Trail;
@@ -40,6 +41,10 @@ const CACHE: i64 = -8 * 1024;
 /// What the writer is asked for.
 pub(super) enum Job {
     Commit(Sent),
+    /// Something waits in the lane.
+    Gather,
+    /// Somebody waits for what is in the lane.
+    Hurry,
     /// Let readers see everything that was answered.
     Settle(oneshot::Sender<Result<()>>),
     /// Put every body of an intent where readers see it.
@@ -56,6 +61,9 @@ pub(super) struct Writer {
     pub(super) head: Option<Head>,
     pub(super) trail: Trail,
     pub(super) turn: Turn,
+    pub(super) lane: Arc<Lane>,
+    /// When what waits in the lane is applied.
+    pub(super) lane_due: Option<tokio::time::Instant>,
     /// Where the redo log is.
     pub(super) log: PathBuf,
     /// `None` while another process has it: then each group is committed before it is answered.
@@ -85,8 +93,19 @@ impl Writer {
         }
         let (turn, log) = (Turn::open(&file.with_extension("turn"))?, file.with_extension("redo"));
         let (node, trail) = (node.to_owned(), Trail::new(ahead));
-        let mut writer =
-            Self { connection, node, head: None, trail, turn, log, redo: None, bodies: None, written: None };
+        let mut writer = Self {
+            connection,
+            node,
+            head: None,
+            trail,
+            turn,
+            lane: Arc::default(),
+            lane_due: None,
+            log,
+            redo: None,
+            bodies: None,
+            written: None,
+        };
         // What an earlier daemon did comes before the schema moves on.
         writer.take_log()?;
         // What another process answered lately is committed first. If it cannot be (a full disk), the rest can be read all the same.
@@ -114,8 +133,14 @@ impl Writer {
             let mut gathered = Gathered::default();
             let mut next = Some(job);
             while let Some(job) = next {
+                // What was answered before somebody asked for anything comes first.
+                if !matches!(job, Job::Gather) {
+                    self.clear_lane();
+                }
                 match job {
                     Job::Commit(sent) => gathered.add(sent),
+                    Job::Gather => self.gather(),
+                    Job::Hurry => {}
                     Job::Settle(reply) => drop(reply.send(self.settle())),
                     Job::Bodies(reply) => drop(reply.send(self.show_bodies())),
                     Job::Ask(Question { statement, reply }) => {
@@ -134,6 +159,7 @@ impl Writer {
                 self.rest();
             }
         }
+        self.clear_lane();
         // A clean end leaves everything in the catalog itself.
         let _ = self.settle().and_then(|()| self.renew_log());
     }

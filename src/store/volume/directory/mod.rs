@@ -5,6 +5,7 @@
 
 mod list;
 mod lookup;
+mod own;
 mod publish;
 mod remove;
 mod soak;
@@ -35,6 +36,7 @@ use crate::error::{Error, Result};
 use list::Listings;
 pub use lookup::Lookups;
 use lookup::{Root, node_of, readable, refused};
+use own::OwnNames;
 use publish::Nearby;
 use stage::{Staging, failed};
 use stamp::Stamps;
@@ -67,6 +69,7 @@ struct Inner {
     unnamed: Unnamed,
     listings: Listings,
     stamps: Stamps,
+    own: OwnNames,
     /// Nothing here is ever waited for: the file system is memory.
     memory: bool,
     /// The file system is on a disk of this machine, or in its memory.
@@ -103,7 +106,8 @@ impl Directory {
         let (near, memory) = (is_local(&fd), in_memory(&fd));
         let (stamps, listings) = (Stamps::new(near), Listings::default());
         let (root, unnamed, room) = (Root::new(fd, lookups), Unnamed::probe(&staging), Mutex::default());
-        let inner = Inner { root, staging, unnamed, listings, stamps, memory, near, room };
+        let own = OwnNames::new();
+        let inner = Inner { root, staging, unnamed, listings, stamps, own, memory, near, room };
         Ok(Self { inner: Arc::new(inner) })
     }
 

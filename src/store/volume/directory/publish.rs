@@ -52,9 +52,12 @@ impl Inner {
         let seen = match self.unnamed.file(&self.staging) {
             Some(file) => {
                 let seen = fill(&file, bytes, modified)?;
-                if unnamed::link(&file, nearby.folder(self, path)?, name).is_ok() {
+                let folder = nearby.folder(self, path)?;
+                self.own.expect(path);
+                if unnamed::link(&file, folder, name).is_ok() {
                     return Ok(seen.node(name));
                 }
+                self.own.take(path);
                 // Something has the name, or whatever else it is: moving it there replaces that, or says why not.
                 unnamed::link(&file, self.staging.fd(), &temporary).map_err(failed)?;
                 seen

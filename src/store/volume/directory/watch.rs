@@ -285,6 +285,9 @@ impl Shared {
         let Some(step) = Step::of(what) else { return };
         for (volume, path) in places {
             if let Some(watched) = state.volumes.get_mut(&volume) {
+                if watched.inner.own.take(&path) && what == ReadFlags::CREATE {
+                    continue;
+                }
                 watched.teller.take(&path, step);
             }
         }
