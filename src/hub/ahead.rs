@@ -27,6 +27,12 @@ const LEFT: Room = Room { bytes: 64 << 20, files: 2048 };
 /// A space that was nearly full is not asked again for so long.
 const REFUSED: Duration = Duration::from_secs(1);
 
+/// Times the keeper finds an advance untouched before it gives it back; its period is half a second.
+const IDLE: u32 = 120;
+
+/// Times a record that met another is written again at once.
+const AT_ONCE: u32 = 3;
+
 /// Records that could not be written are tried again after this.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -41,8 +47,8 @@ struct Room {
 #[derive(Default)]
 struct Advance {
     left: Room,
-    /// Spent from since the keeper looked last.
-    used: bool,
+    /// Times the keeper looked since something was spent.
+    idle: u32,
     refused: Option<Instant>,
 }
 
@@ -61,7 +67,7 @@ impl Ahead {
     fn spend(&self, space: &str, room: Room) -> bool {
         let mut advances = self.advances.lock();
         let Some(advance) = advances.get_mut(space) else { return false };
-        advance.used = true;
+        advance.idle = 0;
         let (bytes, files) = (advance.left.bytes.checked_sub(room.bytes), advance.left.files.checked_sub(room.files));
         let (Some(bytes), Some(files)) = (bytes, files) else { return false };
         advance.left = Room { bytes, files };
@@ -96,11 +102,13 @@ impl Ahead {
         Some(std::mem::take(&mut advance.left)).filter(|left| *left != Room::default())
     }
 
-    /// Spaces with an advance, or only those that nobody has spent from since this was asked last.
+    /// Spaces with an advance, or only those that nobody has spent from for a while.
     fn spaces(&self, all: bool) -> Vec<String> {
         let mut advances = self.advances.lock();
-        let idle = |advance: &mut Advance| !std::mem::take(&mut advance.used) || all;
-        let held = |advance: &mut Advance| idle(advance) && advance.left != Room::default();
+        let held = |advance: &mut Advance| {
+            advance.idle = advance.idle.saturating_add(1);
+            (all || advance.idle >= IDLE) && advance.left != Room::default()
+        };
         advances.iter_mut().filter_map(|(space, advance)| held(advance).then(|| space.clone())).collect()
     }
 }
@@ -320,9 +328,10 @@ impl Hub {
 
 /// Another program took the file a moment before, or the catalog cannot be written: tried until it can, for as long as the hub is there.
 async fn mend(hub: Weak<Inner>, mut record: Record, first: Error) {
-    let mut error = first;
+    let (mut error, mut tries) = (first, 0);
     loop {
-        if error.kind() != Kind::Conflict {
+        tries += 1;
+        if error.kind() != Kind::Conflict || tries > AT_ONCE {
             tracing::warn!(
                 path = record.line.path,
                 error = error.detail(),

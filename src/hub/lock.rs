@@ -431,6 +431,25 @@ fn until(at: Micros, seconds: Option<u64>, limits: &LockSettings) -> Micros {
 mod tests {
     use super::*;
 
+    #[test]
+    fn who_takes_a_lock_waits_for_what_was_judged_without_it() {
+        let locks = Locks::default();
+        let seen = locks.seen();
+        let fence = locks.fence(seen).expect("none was taken");
+        std::thread::scope(|scope| {
+            let taker =
+                scope.spawn(|| locks.put(LockRow { token: "a".into(), path: "/a".into(), ..LockRow::default() }));
+            while locks.seen() == seen {
+                std::thread::yield_now();
+            }
+            assert!(!taker.is_finished(), "a file gets its name meanwhile");
+            drop(fence);
+            taker.join().expect("taken");
+        });
+        assert!(locks.fence(seen).is_none(), "what was judged before is judged again");
+        assert!(locks.fence(locks.seen()).is_some());
+    }
+
     fn at(text: &str) -> TreePath {
         TreePath::parse(text).expect(text)
     }
