@@ -16,10 +16,9 @@ pub struct Octets {
 impl Octets {
     /// The next bytes of the message.
     pub fn feed(&mut self, piece: &[u8]) {
-        let pairs = piece.iter().zip(piece.get(1..).unwrap_or_default());
-        let pairs = pairs.map(|(one, next)| u64::from(*one == b'\r' && *next == b'\n')).sum::<u64>();
-        let across = self.last == Some(b'\r') && piece.first() == Some(&b'\n');
-        self.bare += memchr_iter(b'\n', piece).count() as u64 - pairs - u64::from(across);
+        let before = |at: usize| at.checked_sub(1).map_or(self.last, |at| piece.get(at).copied());
+        let bare = memchr_iter(b'\n', piece).filter(|at| before(*at) != Some(b'\r')).count();
+        self.bare += bare as u64;
         self.bytes += piece.len() as u64;
         self.last = piece.last().copied().or(self.last);
     }

@@ -59,6 +59,15 @@ pub(super) struct End {
     pub at: u64,
 }
 
+/// A place between two records.
+#[derive(Clone, Copy)]
+pub(super) struct Between {
+    /// Where those before it end.
+    pub end: End,
+    /// Statements whose text they hold.
+    pub known: usize,
+}
+
 /// Which record it is.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
@@ -120,8 +129,35 @@ fn length_word(length: usize) -> [u8; 4] {
     u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes()
 }
 
-/// Numbers of the statements whose text is in a log already, by where the text is and how long.
-pub(super) type Known = HashMap<(usize, usize), u32>;
+/// The statements whose text is in a log already, in the order of their numbers.
+#[derive(Default)]
+pub(super) struct Known {
+    /// By where the text is and how long.
+    numbers: HashMap<(usize, usize), u32>,
+    texts: Vec<&'static str>,
+}
+
+impl Known {
+    /// A statement's number, and whether it is a new one.
+    fn number(&mut self, sql: &'static str) -> (u32, bool) {
+        let next = u32::try_from(self.texts.len()).unwrap_or(u32::MAX);
+        let number = *self.numbers.entry((sql.as_ptr().addr(), sql.len())).or_insert(next);
+        let new = number == next;
+        if new {
+            self.texts.push(sql);
+        }
+        (number, new)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.texts.len()
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.numbers.clear();
+        self.texts.clear();
+    }
+}
 
 /// Writes a payload behind what is there.
 struct Payload<'a> {
@@ -151,10 +187,9 @@ impl Payload<'_> {
 
     /// A statement's number in this log; its text where it comes for the first time.
     fn words(&mut self, sql: &'static str) {
-        let next = u32::try_from(self.known.len()).unwrap_or(u32::MAX);
-        let number = *self.known.entry((sql.as_ptr().addr(), sql.len())).or_insert(next);
+        let (number, new) = self.known.number(sql);
         self.bytes.extend_from_slice(&number.to_le_bytes());
-        if number == next {
+        if new {
             self.text(sql);
         }
     }
@@ -204,6 +239,12 @@ pub(super) struct Records<R> {
 impl<R: Read> Records<R> {
     pub(super) fn new(from: R, log: i64, form: Form) -> Self {
         Self { from, form, end: End { log, number: 0, at: 0 }, payload: Vec::new(), known: Vec::new() }
+    }
+
+    /// From a place behind other records of today's form.
+    pub(super) fn behind(from: R, place: Between, known: &Known) -> Self {
+        let known = known.texts.iter().copied().take(place.known).collect();
+        Self { end: place.end, known, ..Self::new(from, place.end.log, Form::Second) }
     }
 
     /// Behind the last record that was handed on.

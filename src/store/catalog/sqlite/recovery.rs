@@ -1,11 +1,11 @@
 //! What the catalog and its redo log owe each other: what the log holds is taken in when it is found, the catalog says how far that has come,
 //! and the log is begun anew when the catalog needs nothing of it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use rusqlite::OptionalExtension;
 
-use super::record::Record;
+use super::record::{Between, Record};
 use super::redo::{Mark, Redo};
 use super::word;
 use super::writer::{Writer, lost};
@@ -88,16 +88,16 @@ impl Writer {
         self.set_mark(Mark { number: last, ..mark })
     }
 
-    /// Remembers whose bodies are in the log alone.
-    pub(super) fn note_bodies(&mut self, transaction: &Transaction) {
+    /// Remembers whose bodies are in the log alone, and behind which place of it.
+    pub(super) fn note_bodies(&mut self, transaction: &Transaction, place: Between) {
         let Some(bodies) = &mut self.bodies else { return };
         for statement in &transaction.statements {
             match &statement.params[..] {
                 [_, Value::Int(id), .., Value::Blob(_)] if statement.sql == INTENT => {
-                    bodies.insert(*id);
+                    bodies.insert(*id, place);
                 }
                 [_, Value::Int(first), Value::Int(last)] if statement.sql == CLEAR_INTENTS => {
-                    bodies.retain(|id| !(first..=last).contains(&id));
+                    bodies.retain(|id, _| !(first..=last).contains(&id));
                 }
                 _ => {}
             }
@@ -137,7 +137,7 @@ impl Writer {
         handed?;
         if let Some(redo) = &mut self.redo {
             redo.begin(log);
-            self.bodies = Some(BTreeSet::new());
+            self.bodies = Some(BTreeMap::new());
         }
         self.synchronous("normal")
     }
@@ -150,17 +150,15 @@ impl Writer {
 
     /// Puts the bodies that are in the log alone into the catalog.
     fn take_bodies_in(&self) -> Result<()> {
-        match (&self.redo, self.bodies.as_ref().filter(|bodies| !bodies.is_empty())) {
-            (Some(redo), Some(bodies)) => {
-                redo.read(redo.mark(), |record| self.put_bodies(&record, |id| bodies.contains(&id))).map(drop)
-            }
-            _ => Ok(()),
-        }
+        let (Some(redo), Some(bodies)) = (&self.redo, &self.bodies) else { return Ok(()) };
+        // What was cleared long ago need not be read again.
+        let Some(first) = bodies.values().copied().min_by_key(|place| place.end.at) else { return Ok(()) };
+        redo.read_behind(first, |record| self.put_bodies(&record, |id| bodies.contains_key(&id)))
     }
 
     /// Lets readers see them.
     pub(super) fn show_bodies(&mut self) -> Result<()> {
-        if self.bodies.as_ref().is_none_or(BTreeSet::is_empty) {
+        if self.bodies.as_ref().is_none_or(BTreeMap::is_empty) {
             return Ok(());
         }
         self.settle()?;
@@ -168,7 +166,7 @@ impl Writer {
         let shown = self.take_bodies_in().and_then(|()| self.run_words("COMMIT").map_err(lost));
         self.roll_back();
         shown?;
-        self.bodies.iter_mut().for_each(BTreeSet::clear);
+        self.bodies.iter_mut().for_each(BTreeMap::clear);
         Ok(())
     }
 

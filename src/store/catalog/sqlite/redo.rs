@@ -11,11 +11,11 @@
 //! Whoever writes holds the file's lock.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{BufReader, Error as IoError, ErrorKind, Seek};
+use std::io::{BufReader, Error as IoError, ErrorKind, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::record::{self, End, Form, Known, LOG_AT, Place, Record, Records};
+use super::record::{self, Between, End, Form, Known, LOG_AT, Place, Record, Records};
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::Transaction;
 
@@ -103,7 +103,7 @@ impl Redo {
             // A record in a file that has no name after a power cut would be none.
             path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all()).map_err(failed)?;
         }
-        let (mark, known, unwritten) = (Mark::default(), Known::new(), Vec::new());
+        let (mark, known, unwritten) = (Mark::default(), Known::default(), Vec::new());
         Ok(Some(Self { file, mark, synced: 0, at: 0, laid, known, unwritten, broken: true }))
     }
 
@@ -144,14 +144,17 @@ impl Redo {
         self.broken = true;
     }
 
-    /// Adds a transaction that was applied. It is on the disk after the next [`Redo::sync`].
-    pub(super) fn note(&mut self, node: &str, transaction: &Transaction) {
+    /// Adds a transaction that was applied, and says behind what. It is on the disk after the next [`Redo::sync`].
+    pub(super) fn note(&mut self, node: &str, transaction: &Transaction) -> Between {
+        let end = End { log: self.mark.log, number: self.mark.number, at: self.at + self.unwritten.len() as u64 };
+        let behind = Between { end, known: self.known.count() };
         self.mark.number += 1;
         let place = Place { log: self.mark.log, number: self.mark.number, synced: self.synced };
         record::write(&mut self.unwritten, &mut self.known, place, node, transaction);
         if self.unwritten.len() >= KEPT && self.write().is_err() {
             self.broken = true;
         }
+        behind
     }
 
     /// Everything noted is on the disk. After a failure nobody knows.
@@ -190,14 +193,26 @@ impl Redo {
 
     /// Hands on the records of a log, in order, up to the first that is torn or damaged.
     pub(super) fn read(&self, mark: Mark, mut each: impl FnMut(Record) -> Result<()>) -> Result<End> {
-        let mut file = &self.file;
-        file.rewind().map_err(unreadable)?;
-        let from = BufReader::with_capacity(STEP, file);
-        let mut records = Records::new(from, mark.log, mark.form);
+        let mut records = Records::new(self.reader(0)?, mark.log, mark.form);
         while let Some(record) = records.next().map_err(unreadable)? {
             each(record)?;
         }
         Ok(records.end())
+    }
+
+    /// Hands on the records that were noted behind such a place.
+    pub(super) fn read_behind(&self, place: Between, mut each: impl FnMut(Record) -> Result<()>) -> Result<()> {
+        let mut records = Records::behind(self.reader(place.end.at)?, place, &self.known);
+        while let Some(record) = records.next().map_err(unreadable)? {
+            each(record)?;
+        }
+        Ok(())
+    }
+
+    fn reader(&self, at: u64) -> Result<BufReader<&File>> {
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(at)).map_err(unreadable)?;
+        Ok(BufReader::with_capacity(STEP, file))
     }
 
     /// What is missing at the end of a log was never acknowledged; an error where what follows says otherwise.
@@ -282,6 +297,32 @@ mod tests {
             }
         }
         assert_eq!((found.len(), read(&redo, 8).len()), (2, 0), "another log's do not count");
+    }
+
+    #[test]
+    fn records_are_read_from_where_they_were_noted() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut redo = log(&folder);
+        let mut places = Vec::new();
+        for name in ["a", "b", "c", "d"] {
+            places.push(redo.note("n", &transaction(name)));
+            if name == "b" {
+                redo.sync().expect("a disk");
+            }
+        }
+        redo.sync().expect("a disk");
+        for (skipped, place) in places.into_iter().enumerate() {
+            let mut found = Vec::new();
+            let each = |one: Record| {
+                let sql: Vec<_> = one.transaction.statements.iter().map(|statement| statement.sql).collect();
+                found.push((one.transaction.history[0].path.clone(), sql));
+                Ok(())
+            };
+            redo.read_behind(place, each).expect("a log");
+            let wanted = ["a", "b", "c", "d"].into_iter().skip(skipped);
+            assert!(found.iter().map(|(name, _)| name.as_str()).eq(wanted), "{found:?}");
+            assert!(found.iter().all(|(_, sql)| sql == &["one", "two"]), "{found:?}");
+        }
     }
 
     #[test]

@@ -161,8 +161,8 @@ impl Writer {
         match self.applied().and_then(|()| self.begin()).and_then(|()| self.apply(&transaction)) {
             Ok(()) => {
                 if let Some(redo) = &mut self.redo {
-                    redo.note(&self.node, &transaction);
-                    self.note_bodies(&transaction);
+                    let place = redo.note(&self.node, &transaction);
+                    self.note_bodies(&transaction, place);
                 }
                 self.trail.push(transaction);
                 Ok(())
@@ -238,7 +238,7 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::BTreeMap;
 
     use rusqlite::Connection;
 
@@ -344,7 +344,7 @@ mod tests {
         assert_eq!(bodies(&self::writer(&killed(&folder))), whole, "after a kill");
         writer.settle().and_then(|()| writer.renew_log()).expect("a log begun anew");
         assert_eq!(bodies(&writer), whole, "before its log goes");
-        assert!(writer.bodies.as_ref().is_some_and(BTreeSet::is_empty));
+        assert!(writer.bodies.as_ref().is_some_and(BTreeMap::is_empty));
     }
 
     #[test]

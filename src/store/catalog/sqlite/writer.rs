@@ -2,7 +2,7 @@
 //!
 //! How they become durable, and what becomes of the others when one of them fails: see [`super::trail`].
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::lane::Lane;
 use super::reader::Question;
+use super::record::Between;
 use super::redo::Redo;
 use super::trail::Trail;
 use super::turn::Turn;
@@ -69,7 +70,7 @@ pub(super) struct Writer {
     /// `None` while another process has it: then each group is committed before it is answered.
     pub(super) redo: Option<Redo>,
     /// Intents whose bodies are in the log alone; `None`: bodies go into the catalog.
-    pub(super) bodies: Option<BTreeSet<i64>>,
+    pub(super) bodies: Option<BTreeMap<i64, Between>>,
     /// When something was written that no idle moment has copied back yet.
     pub(super) written: Option<Instant>,
 }
