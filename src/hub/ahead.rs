@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::error::{Error, Kind, Result};
-use crate::hub::commit::{Held, Promised};
+use crate::hub::commit::{Held, Promised, hold};
 use crate::hub::view::Space;
 use crate::hub::{Hub, Inner};
 use crate::store::{Batch, Body, Change, Edit, Expect, FileRow, HistoryLine, Node, RelPath};
@@ -59,7 +59,23 @@ pub(crate) struct Ahead {
     /// One more is taken at a time.
     taking: tokio::sync::Mutex<()>,
     /// Records that could not be written at once; nothing more is answered ahead until they are.
-    mending: AtomicUsize,
+    mending: Arc<AtomicUsize>,
+}
+
+/// One such record, for as long as it is tried.
+struct Mending(Arc<AtomicUsize>);
+
+impl Mending {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for Mending {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Ahead {
@@ -252,11 +268,8 @@ impl Hub {
         let (batch, hub) = (record.batch(), Arc::downgrade(&self.inner));
         let runtime = tokio::runtime::Handle::current();
         let then = move |mut outcomes: Vec<Result<()>>, _| {
-            drop(held);
-            let Some(Err(error)) = outcomes.pop() else { return };
-            if let Some(inner) = hub.upgrade() {
-                inner.ahead.mending.fetch_add(1, Ordering::Relaxed);
-                runtime.spawn(mend(hub, record, error));
+            if let Some(Err(error)) = outcomes.pop() {
+                runtime.spawn(mend(hub, record, error, held));
             }
         };
         self.catalog().commit_later(batch, Box::new(then));
@@ -293,12 +306,17 @@ impl Hub {
         given.is_ok()
     }
 
+    /// What a record has to itself while it is written.
+    async fn hold_for(&self, record: &Record) -> Result<Held> {
+        let path = RelPath::new(&record.row.path)?;
+        let hold = hold(vec![record.space.clone()], false).await;
+        Ok((hold, self.inner.paths.lock_many(&record.space.key, std::slice::from_ref(&path)).await))
+    }
+
     /// Writes down after all what could not be written at once, as things are now.
-    async fn write_record(&self, record: &mut Record) -> Result<()> {
+    async fn write_record(&self, record: &mut Record, _held: Held) -> Result<()> {
         let space = record.space.clone();
         let path = RelPath::new(&record.row.path)?;
-        let _held = space.gate.read().await;
-        let _locked = self.inner.paths.lock_many(&space.key, std::slice::from_ref(&path)).await;
         let there = match space.volume.stat(&path).await {
             Ok(node) => Some(node.tag),
             Err(error) if matches!(error.kind(), Kind::NotFound | Kind::WrongType) => None,
@@ -327,25 +345,31 @@ impl Hub {
 }
 
 /// Another program took the file a moment before, or the catalog cannot be written: tried until it can, for as long as the hub is there.
-async fn mend(hub: Weak<Inner>, mut record: Record, first: Error) {
-    let (mut error, mut tries) = (first, 0);
-    loop {
-        tries += 1;
+async fn mend(hub: Weak<Inner>, mut record: Record, first: Error, held: Held) {
+    let Some(_mending) = hub.upgrade().map(|inner| Mending::begin(&inner.ahead.mending)) else { return };
+    let (mut error, mut held) = (first, Some(held));
+    for tries in 1_u32.. {
         if error.kind() != Kind::Conflict || tries > AT_ONCE {
             tracing::warn!(
                 path = record.line.path,
                 error = error.detail(),
                 "a file in place could not be recorded; it is tried again"
             );
+            // Whoever wants the path meanwhile finds the file, and is recorded before it.
+            held = None;
             tokio::time::sleep(AGAIN).await;
         }
         let Some(inner) = hub.upgrade() else { return };
         let hub = Hub { inner };
-        match hub.write_record(&mut record).await {
-            Ok(()) => {
-                hub.inner.ahead.mending.fetch_sub(1, Ordering::Relaxed);
-                return;
-            }
+        let own = match held.take() {
+            Some(held) => Ok(held),
+            None => hub.hold_for(&record).await,
+        };
+        match own {
+            Ok(own) => match hub.write_record(&mut record, own).await {
+                Ok(()) => return,
+                Err(again) => error = again,
+            },
             Err(again) => error = again,
         }
     }

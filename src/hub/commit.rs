@@ -298,7 +298,7 @@ pub(crate) enum Hold {
     Alone(#[expect(dead_code, reason = "held for its drop")] Vec<OwnedRwLockWriteGuard<()>>),
 }
 
-async fn hold(spaces: Vec<Arc<Space>>, alone: bool) -> Hold {
+pub(crate) async fn hold(spaces: Vec<Arc<Space>>, alone: bool) -> Hold {
     if alone {
         let mut guards = Vec::with_capacity(spaces.len());
         for space in spaces {
