@@ -189,32 +189,57 @@ impl Record {
     }
 }
 
-/// A plan that takes the ordinary way.
-pub(crate) type Back = (Batch, Vec<Promised>, Held);
+/// A plan with what it has to itself.
+pub(crate) type Whole = (Batch, Vec<Promised>, Held);
+
+/// What became of a plan.
+pub(crate) enum Way {
+    /// It is in place, and recorded soon.
+    Done(Option<Node>),
+    /// It takes the ordinary way.
+    Ordinary(Whole),
+}
 
 impl Hub {
     /// Puts one small file in place and leaves its records to follow, where that may be. `seen` is [`super::lock::Locks::seen`] from
     /// before it was planned.
-    pub(crate) async fn put_ahead(
-        &self,
-        batch: Batch,
-        promised: Vec<Promised>,
-        held: Held,
-        seen: u64,
-    ) -> Result<Option<Node>, Back> {
-        let Some(record) = Record::of(&batch, &promised) else { return Err((batch, promised, held)) };
+    pub(crate) async fn put_ahead(&self, whole: Whole, seen: u64) -> Result<Way> {
+        let Some(record) = Record::of(&whole.0, &whole.1) else { return Ok(Way::Ordinary(whole)) };
         let (ahead, catalog) = (&self.inner.ahead, self.catalog());
         let ready = ahead.mending.load(Ordering::Relaxed) == 0 && record.space.volume.is_near();
         if !(ready && catalog.takes_later() && self.has_advance(&record).await) {
-            return Err((batch, promised, held));
+            return Ok(Way::Ordinary(whole));
         }
-        // From here on to the end without a break, whatever becomes of the caller.
-        let Some(node) = self.name_it(&promised, seen) else {
+        let (Some(fence), Some(planned)) = (self.inner.locks.fence(seen), whole.1.first().map(|one| &one.planned))
+        else {
             ahead.add(&record.space.key, record.spent());
-            return Err((batch, promised, held));
+            return Ok(Way::Ordinary(whole));
         };
+        if let Some(outcome) = planned.space.volume.publish_now(&planned.change, planned.body.clone()) {
+            return Ok(self.go_on(outcome, record, whole));
+        }
+        // To its end even when the caller goes away: what is in place must be recorded.
+        let (hub, planned) = (self.clone(), planned.clone());
+        let work = async move {
+            let outcome = planned.space.volume.publish(&planned.change, planned.body).await;
+            drop(fence);
+            hub.go_on(outcome, record, whole)
+        };
+        tokio::spawn(work).await.map_err(Error::internal)
+    }
+
+    /// It is in place, or the volume stumbled.
+    fn go_on(&self, outcome: Result<Option<Node>>, record: Record, whole: Whole) -> Way {
+        let Ok(node) = outcome else {
+            self.inner.ahead.add(&record.space.key, record.spent());
+            return Way::Ordinary(whole);
+        };
+        let (_, promised, held) = whole;
+        for one in &promised {
+            self.remember(&one.planned, node.as_ref());
+        }
         self.record_later(Record { tag: node.as_ref().map_or(0, |node| node.tag), ..record }, held);
-        Ok(node)
+        Way::Done(node)
     }
 
     /// Spends from the advance of its space, taking another one when that is over.
@@ -255,15 +280,6 @@ impl Hub {
         taken.is_ok()
     }
 
-    /// Puts it in place, unless a lock was taken since it was planned or the volume stumbles.
-    fn name_it(&self, promised: &[Promised], seen: u64) -> Option<Option<Node>> {
-        let planned = &promised.first()?.planned;
-        let _fence = self.inner.locks.fence(seen)?;
-        let node = planned.space.volume.publish_here(&planned.change, planned.body.clone())?.ok()?;
-        self.remember(planned, node.as_ref());
-        Some(node)
-    }
-
     fn record_later(&self, record: Record, held: Held) {
         let (batch, hub) = (record.batch(), Arc::downgrade(&self.inner));
         let runtime = tokio::runtime::Handle::current();
@@ -280,7 +296,12 @@ impl Hub {
         if self.catalog().is_shared() {
             return;
         }
-        if let Err(error) = self.catalog().commit(Batch { edits: vec![Edit::ForgetAhead] }).await {
+        let forgotten = match self.catalog().has_advances().await {
+            Ok(true) => self.catalog().commit(Batch { edits: vec![Edit::ForgetAhead] }).await,
+            Ok(false) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = forgotten {
             tracing::warn!(error = error.detail(), "what was taken from quotas in advance is still counted");
         }
     }

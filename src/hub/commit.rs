@@ -22,6 +22,7 @@ use tokio::sync::{Notify, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWrit
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Plan, Planned, Sight};
+use crate::hub::ahead::Way;
 use crate::hub::barrier::Marks;
 use crate::hub::view::{Space, View};
 use crate::hub::{Caller, Hub};
@@ -386,9 +387,9 @@ impl Hub {
             Synced::Soon => changes.into_iter().map(|one| Promised::unwritten(self.next_intent(), one)).collect(),
         };
         let nodes = match synced {
-            Synced::Soon => match self.put_ahead(batch, promised, held, seen).await {
-                Ok(node) => vec![node],
-                Err((batch, promised, held)) => self.settle_together((batch, synced), promised, held).await?,
+            Synced::Soon => match self.put_ahead((batch, promised, held), seen).await? {
+                Way::Done(node) => vec![node],
+                Way::Ordinary((batch, promised, held)) => self.settle_together((batch, synced), promised, held).await?,
             },
             Synced::First => self.settle_together((batch, synced), promised, held).await?,
         };

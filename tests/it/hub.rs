@@ -316,7 +316,7 @@ async fn whoever_asks_finds_the_records_of_a_file_answered_ahead() {
 #[tokio::test(start_paused = true)]
 async fn a_record_that_cannot_be_written_is_written_later_and_once() {
     for moment in [Moment::Before, Moment::After] {
-        for nth in 3..9 {
+        for nth in 2..9 {
             let engine = (Arc::new(AtomicU64::new(nth)), Fault::Fail(Kind::Unavailable), moment);
             let ground = Ground::open(tempfile::tempdir().unwrap(), None, Some(engine)).await.unwrap();
             let alice = ground.alice().await;
@@ -451,8 +451,7 @@ async fn every_fault_of_the_volume_loses_nothing_acknowledged_and_keeps_usage_tr
 async fn every_fault_of_the_catalog_loses_nothing_acknowledged_and_keeps_usage_true() {
     for moment in [Moment::Before, Moment::After] {
         for fault in [Fault::Fail(Kind::Unavailable), Fault::Stop] {
-            // The first commit is that of the start itself.
-            for nth in 2..=6 {
+            for nth in 1..=6 {
                 for space in ["/free", "/lax"] {
                     let engine = (Arc::new(AtomicU64::new(nth)), fault, moment);
                     let ground = Ground::open(tempfile::tempdir().unwrap(), None, Some(engine)).await.unwrap();
