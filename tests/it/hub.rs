@@ -278,7 +278,8 @@ async fn a_quota_is_not_overspent_by_files_answered_ahead_of_their_records() {
     assert_eq!(won, 2600, "every place and no more");
     assert_eq!(ground.usage("/tight").await, Usage { bytes: 2600, files: 2600 });
     assert_eq!(ground.on_disk("/tight"), Usage { bytes: 2600, files: 2600 });
-    assert_eq!(promised(&ground, "/tight"), (0, 0), "what was not spent was given back for the last places");
+    // Bytes that are not limited here may still be promised; who was refused was not refused for them.
+    assert_eq!(promised(&ground, "/tight").1, 0, "no place is kept for anybody");
 }
 
 #[tokio::test]
