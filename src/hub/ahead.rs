@@ -133,18 +133,12 @@ impl Ahead {
 struct Record {
     space: Arc<Space>,
     row: FileRow,
-    expect: Expect,
     line: HistoryLine,
     /// By which the space's usage grows.
     bytes: i64,
     files: i64,
     /// The tag the file was left with.
     tag: u64,
-}
-
-/// What it takes from the advance.
-fn spent(bytes: i64, files: i64) -> Room {
-    Room { bytes: u64::try_from(bytes).unwrap_or(0), files: u64::try_from(files).unwrap_or(0) }
 }
 
 impl Record {
@@ -156,15 +150,14 @@ impl Record {
         let (mut file, mut room, mut line) = (None, (0, 0), None);
         for edit in &batch.edits {
             match edit {
-                Edit::PutFile(row, expect) if file.is_none() => file = Some((row.clone(), *expect)),
+                Edit::PutFile(row, _) if file.is_none() => file = Some(row.clone()),
                 Edit::Usage { space: of, bytes, files, .. } if *of == space.key => room = (*bytes, *files),
                 Edit::History(one) if line.is_none() => line = Some(one.clone()),
                 Edit::Unlocked(_) => {}
                 _ => return None,
             }
         }
-        let ((row, expect), line) = (file?, line?);
-        Some(Self { space, row, expect, line, bytes: room.0, files: room.1, tag: 0 })
+        Some(Self { space, row: file?, line: line?, bytes: room.0, files: room.1, tag: 0 })
     }
 
     /// Is this its row?
@@ -172,20 +165,22 @@ impl Record {
         (row.size, row.modified, &row.owner) == (self.row.size, self.row.modified, &self.row.owner)
     }
 
+    /// What it takes from the advance.
     fn spent(&self) -> Room {
-        spent(self.bytes, self.files)
+        Room { bytes: u64::try_from(self.bytes).unwrap_or(0), files: u64::try_from(self.files).unwrap_or(0) }
     }
 
-    fn batch(&self) -> Batch {
+    /// What its plan records, once everything it guards against was verified and its room was spent.
+    fn follow(&self, mut batch: Batch) -> Batch {
         let Room { bytes: promised_bytes, files: promised_files } = self.spent();
-        let (space, bytes, files) = (self.space.key.clone(), self.bytes, self.files);
-        Batch {
-            edits: vec![
-                Edit::PutFile(self.row.clone(), self.expect),
-                Edit::SpendAhead { space, bytes, files, promised_bytes, promised_files },
-                Edit::History(self.line.clone()),
-            ],
+        batch.edits.retain(|edit| !matches!(edit, Edit::Unlocked(_)));
+        for edit in &mut batch.edits {
+            if matches!(edit, Edit::Usage { .. }) {
+                let (space, bytes, files) = (self.space.key.clone(), self.bytes, self.files);
+                *edit = Edit::SpendAhead { space, bytes, files, promised_bytes, promised_files };
+            }
         }
+        batch
     }
 }
 
@@ -234,11 +229,11 @@ impl Hub {
             self.inner.ahead.add(&record.space.key, record.spent());
             return Way::Ordinary(whole);
         };
-        let (_, promised, held) = whole;
+        let (batch, promised, held) = whole;
         for one in &promised {
             self.remember(&one.planned, node.as_ref());
         }
-        self.record_later(Record { tag: node.as_ref().map_or(0, |node| node.tag), ..record }, held);
+        self.record_later(Record { tag: node.as_ref().map_or(0, |node| node.tag), ..record }, batch, held);
         Way::Done(node)
     }
 
@@ -280,8 +275,8 @@ impl Hub {
         taken.is_ok()
     }
 
-    fn record_later(&self, record: Record, held: Held) {
-        let (batch, hub) = (record.batch(), Arc::downgrade(&self.inner));
+    fn record_later(&self, record: Record, batch: Batch, held: Held) {
+        let (batch, hub) = (record.follow(batch), Arc::downgrade(&self.inner));
         let runtime = tokio::runtime::Handle::current();
         let then = move |mut outcomes: Vec<Result<()>>, _| {
             if let Some(Err(error)) = outcomes.pop() {

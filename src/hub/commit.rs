@@ -324,11 +324,10 @@ impl Hub {
             let view = self.view();
             judge(&view, caller, act)?;
             let seen = self.inner.locks.seen();
-            let spaces = spaces_of(&view, act);
             if alone {
                 self.catalog().hurry();
             }
-            let held = hold(spaces.clone(), alone).await;
+            let held = hold(spaces_of(&view, act), alone).await;
             stripes.extend(stripes_named(&view, act));
             let locked = self.lock_paths(&stripes).await;
             let plan = act.plan(&Sight { hub: self, view: &view, caller, again }).await?;
@@ -346,7 +345,7 @@ impl Hub {
                 // What was taken from a quota in advance is not used up.
                 Err(error) if error.kind() == Kind::OverQuota && attempt < ATTEMPTS => {
                     attempt += 1;
-                    if !self.give_back_all(&spaces).await {
+                    if !self.give_back_all(&spaces_of(&view, act)).await {
                         return Err(error);
                     }
                 }
