@@ -22,7 +22,6 @@ use tokio::sync::{Notify, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWrit
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Plan, Planned, Sight};
-use crate::hub::ahead::Way;
 use crate::hub::barrier::Marks;
 use crate::hub::view::{Space, View};
 use crate::hub::{Caller, Hub};
@@ -52,12 +51,6 @@ impl PathLocks {
     /// Locks many paths of a space.
     pub(crate) async fn lock_many(&self, space: &str, paths: &[RelPath]) -> Vec<OwnedMutexGuard<()>> {
         self.lock_stripes(&paths.iter().map(|path| stripe(space, path.as_str())).collect()).await
-    }
-
-    /// The same at once, or none.
-    fn try_stripes(&self, wanted: &BTreeSet<usize>) -> Option<Vec<OwnedMutexGuard<()>>> {
-        let lock = |index: &usize| self.stripes.get(*index)?.clone().try_lock_owned().ok();
-        wanted.iter().map(lock).collect()
     }
 
     /// Locks stripes, always in the same order so that two callers cannot wait for each other.
@@ -323,13 +316,9 @@ impl Hub {
         loop {
             let view = self.view();
             judge(&view, caller, act)?;
-            let seen = self.inner.locks.seen();
-            if alone {
-                self.catalog().hurry();
-            }
             let held = hold(spaces_of(&view, act), alone).await;
             stripes.extend(stripes_named(&view, act));
-            let locked = self.lock_paths(&stripes).await;
+            let locked = self.inner.paths.lock_stripes(&stripes).await;
             let plan = act.plan(&Sight { hub: self, view: &view, caller, again }).await?;
             let needed = stripes_of(&plan.changes);
             if (plan.wide && !alone) || !needed.is_subset(&stripes) {
@@ -341,14 +330,7 @@ impl Hub {
                 }
                 continue;
             }
-            match self.settle(plan, (held, locked), seen).await {
-                // What was taken from a quota in advance is not used up.
-                Err(error) if error.kind() == Kind::OverQuota && attempt < ATTEMPTS => {
-                    attempt += 1;
-                    if !self.give_back_all(&spaces_of(&view, act)).await {
-                        return Err(error);
-                    }
-                }
+            match self.settle(plan, (held, locked)).await {
                 Err(error) if error.kind() == Kind::Conflict && attempt < ATTEMPTS => {
                     attempt += 1;
                     again = true;
@@ -358,25 +340,8 @@ impl Hub {
         }
     }
 
-    /// Locks stripes. What holds one and waits for others only to be recorded waits no longer.
-    async fn lock_paths(&self, stripes: &BTreeSet<usize>) -> Vec<OwnedMutexGuard<()>> {
-        if let Some(locked) = self.inner.paths.try_stripes(stripes) {
-            return locked;
-        }
-        self.catalog().hurry();
-        self.inner.paths.lock_stripes(stripes).await
-    }
-
-    async fn give_back_all(&self, spaces: &[Arc<Space>]) -> bool {
-        let mut any = false;
-        for space in spaces {
-            any |= self.give_back(&space.key).await;
-        }
-        any
-    }
-
-    /// Commits a plan and publishes it; its paths are held until then. `seen`: the locks that were known before it was planned.
-    async fn settle<Y>(&self, plan: Plan<Y>, held: Held, seen: u64) -> Result<Y> {
+    /// Commits a plan and publishes it; its paths are held until then.
+    async fn settle<Y>(&self, plan: Plan<Y>, held: Held) -> Result<Y> {
         let Plan { mut batch, changes, answer, .. } = plan;
         self.refuse_stuck(&changes)?;
         let synced = self.when_synced(&batch, &changes);
@@ -385,13 +350,7 @@ impl Hub {
             Synced::First => self.promise(&mut batch.edits, changes),
             Synced::Soon => changes.into_iter().map(|one| Promised::unwritten(self.next_intent(), one)).collect(),
         };
-        let nodes = match synced {
-            Synced::Soon => match self.put_ahead((batch, promised, held), seen).await? {
-                Way::Done(node) => vec![node],
-                Way::Ordinary((batch, promised, held)) => self.settle_together((batch, synced), promised, held).await?,
-            },
-            Synced::First => self.settle_together((batch, synced), promised, held).await?,
-        };
+        let nodes = self.settle_together((batch, synced), promised, held).await?;
         Ok(answer(&nodes))
     }
 

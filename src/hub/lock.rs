@@ -5,8 +5,6 @@
 //! token is of use to that account alone.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use uuid::Uuid;
 
@@ -49,10 +47,6 @@ pub struct Locks {
     held: parking_lot::RwLock<BTreeMap<String, Vec<LockRow>>>,
     /// One is taken at a time, so that two overlapping ones cannot both be.
     taking: tokio::sync::Mutex<()>,
-    /// How many were ever taken.
-    taken: AtomicU64,
-    /// Held shared while a file gets its name on the strength of what was seen here.
-    fence: Arc<tokio::sync::RwLock<()>>,
 }
 
 impl Locks {
@@ -137,24 +131,9 @@ impl Locks {
         *self.held.write() = held;
     }
 
-    /// How many were ever taken: to be noted before a plan looks at them.
-    pub(crate) fn seen(&self) -> u64 {
-        self.taken.load(Ordering::SeqCst)
-    }
-
-    /// Keeps whoever takes a lock from having it until this is dropped; `None` where one was taken since [`Locks::seen`], or is just
-    /// being taken.
-    pub(crate) fn fence(&self, seen: u64) -> Option<tokio::sync::OwnedRwLockReadGuard<()>> {
-        let fence = self.fence.clone().try_read_owned().ok()?;
-        (self.taken.load(Ordering::SeqCst) == seen).then_some(fence)
-    }
-
-    async fn put(&self, row: LockRow) {
+    fn put(&self, row: LockRow) {
         self.remove(std::slice::from_ref(&row.token));
         self.held.write().entry(row.path.clone()).or_default().push(row);
-        self.taken.fetch_add(1, Ordering::SeqCst);
-        // What was judged without it is in place now.
-        drop(self.fence.write().await);
     }
 
     pub(super) fn remove(&self, tokens: &[String]) {
@@ -277,7 +256,7 @@ impl Hub {
         };
         let line = Sight { hub: self, view: &view, caller, again: false }.line("lock", path, 0, "");
         self.catalog().commit(Batch { edits: vec![Edit::PutLock(row.clone()), line] }).await?;
-        self.inner.locks.put(row.clone()).await;
+        self.inner.locks.put(row.clone());
         Ok(row)
     }
 
@@ -300,7 +279,7 @@ impl Hub {
         let row = LockRow { expires: until(now(), seconds, &self.view().settings.locks), ..row };
         let refresh = Edit::RefreshLock { token: row.token.clone(), expires: row.expires };
         self.catalog().commit(Batch { edits: vec![refresh] }).await?;
-        self.inner.locks.put(row.clone()).await;
+        self.inner.locks.put(row.clone());
         Ok(row)
     }
 
@@ -432,24 +411,6 @@ fn until(at: Micros, seconds: Option<u64>, limits: &LockSettings) -> Micros {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test]
-    async fn who_takes_a_lock_waits_for_what_was_judged_without_it() {
-        let locks = Locks::default();
-        let seen = locks.seen();
-        let fence = locks.fence(seen).expect("none was taken");
-        let mut taking = Box::pin(locks.put(LockRow { token: "a".into(), path: "/a".into(), ..LockRow::default() }));
-        tokio::select! {
-            biased;
-            () = &mut taking => panic!("a file gets its name meanwhile"),
-            () = std::future::ready(()) => {}
-        }
-        assert!(locks.fence(seen).is_none(), "nothing more is judged without it");
-        drop(fence);
-        taking.await;
-        assert!(locks.fence(seen).is_none(), "what was judged before is judged again");
-        assert!(locks.fence(locks.seen()).is_some());
-    }
 
     fn at(text: &str) -> TreePath {
         TreePath::parse(text).expect(text)

@@ -8,7 +8,6 @@ pub mod account;
 pub mod act;
 pub mod admin;
 mod adopt;
-mod ahead;
 mod barrier;
 pub mod caller;
 mod commit;
@@ -94,7 +93,6 @@ pub(crate) struct Inner {
     pub(crate) locks: lock::Locks,
     pub(crate) paths: commit::PathLocks,
     pub(crate) groups: group::Groups,
-    pub(crate) ahead: ahead::Ahead,
     pub(crate) pending: commit::Pending,
     pub(crate) own: adopt::Own,
     pub(crate) partials: partial::Partials,
@@ -112,7 +110,6 @@ impl Hub {
     pub async fn open(settings: Settings, catalog: Catalog, volumes: Arc<dyn Volumes>) -> Result<Self> {
         let view = view::View::build(settings, &catalog, volumes.as_ref(), None).await?;
         let hub = Self::assemble(view, catalog, volumes).await?;
-        hub.forget_advances().await;
         hub.replay().await?;
         hub.load_redeliveries().await?;
         Ok(hub)
@@ -151,7 +148,6 @@ impl Hub {
                 locks,
                 paths: commit::PathLocks::default(),
                 groups: group::Groups::default(),
-                ahead: ahead::Ahead::default(),
                 pending: commit::Pending::default(),
                 own: adopt::Own::default(),
                 partials: partial::Partials::default(),

@@ -44,7 +44,6 @@ async fn clear(hub: Hub, stop: CancellationToken) {
         };
         settle_doubtful(&hub).await;
         hub.retry_stuck().await;
-        hub.give_back_advances(!running).await;
         if let Err(error) = hub.clear_done().await {
             tracing::error!(
                 error = error.detail(),

@@ -168,21 +168,6 @@ pub trait Engine: Send + Sync + 'static {
         then(self.commit(transactions).await, On::Runtime);
     }
 
-    /// May transactions be left with [`Engine::commit_later`], and is there a place for one more?
-    fn takes_later(&self) -> bool {
-        false
-    }
-
-    /// Leaves a transaction that nobody waits for: it is applied a little later, together with others, or as soon as anybody asks for
-    /// anything. Every read sees it.
-    fn commit_later(&self, transaction: Transaction, then: After) {
-        drop(transaction);
-        then(vec![Err(Error::internal("this engine takes no transactions for later"))], On::Runtime);
-    }
-
-    /// Applies now what was left for later: somebody waits for what its callers hold.
-    fn hurry(&self) {}
-
     /// Lets reads see the bodies of intents, should they be kept elsewhere.
     async fn show_bodies(&self) -> Result<()> {
         Ok(())
@@ -232,12 +217,6 @@ pub enum Edit {
     MoveFiles { space: String, from: String, to: String },
     /// Adds to a space's usage; `OverQuota` when a positive change would pass a limit (negative changes always hold).
     Usage { space: String, bytes: i64, files: i64, max_bytes: Option<u64>, max_files: Option<u64> },
-    /// Promises room to uploads that are answered ahead of their records; `OverQuota` when a limit would be passed.
-    TakeAhead { space: String, bytes: u64, files: u64, max_bytes: Option<u64>, max_files: Option<u64> },
-    /// Adds to a space's usage and takes back what was promised for it; always holds.
-    SpendAhead { space: String, bytes: i64, files: i64, promised_bytes: u64, promised_files: u64 },
-    /// Whatever was promised is free again: whoever it was promised to is gone.
-    ForgetAhead,
     /// Sets a space's usage to the truth found by a full count.
     SetUsage { space: String, bytes: u64, files: u64 },
     /// A publish still to be done.
@@ -339,22 +318,6 @@ impl Catalog {
         let transaction = |(batch, synced)| Transaction { synced, ..sql::transaction(batch, node) };
         let transactions = batches.into_iter().map(transaction).collect();
         self.engine.commit_then(transactions, then).await;
-    }
-
-    /// See [`Engine::takes_later`].
-    pub(crate) fn takes_later(&self) -> bool {
-        self.engine.takes_later()
-    }
-
-    /// See [`Engine::commit_later`].
-    pub(crate) fn commit_later(&self, batch: Batch, then: After) {
-        let transaction = Transaction { synced: Synced::Soon, ..sql::transaction(batch, self.engine.node()) };
-        self.engine.commit_later(transaction, then);
-    }
-
-    /// See [`Engine::hurry`].
-    pub(crate) fn hurry(&self) {
-        self.engine.hurry();
     }
 
     /// See [`Engine::is_shared`].

@@ -23,7 +23,6 @@ const SUM_BELOW: &str = "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT), COUNT(*)
      WHERE space = ?1 AND path >= ?2 AND path < ?3";
 const SUM_SPACE: &str = "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT), COUNT(*) FROM files WHERE space = ?1";
 const USAGE: &str = "SELECT bytes, files FROM usage WHERE space = ?1";
-const ADVANCES: &str = "SELECT 1 FROM usage WHERE ahead_bytes <> 0 OR ahead_files <> 0 LIMIT 1";
 const INTENTS: &str = "SELECT id, space, change, body FROM intents WHERE node = ?1 AND id > ?2 ORDER BY id LIMIT ?3";
 const HAS_INTENT: &str = "SELECT id FROM intents WHERE node = ?1 AND id = ?2";
 const HISTORY: &str = "SELECT node, seq, at, door, account, address, verb, path, bytes, result, detail, prev, hash \
@@ -105,11 +104,6 @@ impl Catalog {
     /// What a space is counted to hold; zero when nothing was ever stored.
     pub async fn usage(&self, space: &str) -> Result<Usage> {
         usage(self.ask(USAGE, vec![Value::text(space)]).await?)
-    }
-
-    /// Is anything promised to uploads that are answered ahead of their records?
-    pub(crate) async fn has_advances(&self) -> Result<bool> {
-        Ok(!self.ask(ADVANCES, Vec::new()).await?.is_empty())
     }
 
     /// Intents of this node not yet cleared, in order of their id, after `after`.

@@ -34,27 +34,9 @@ const USAGE: &str = "INSERT INTO usage (space, bytes, files) \
          bytes = CASE WHEN usage.bytes + CAST(?2 AS BIGINT) < 0 THEN 0 ELSE usage.bytes + CAST(?2 AS BIGINT) END, \
          files = CASE WHEN usage.files + CAST(?3 AS BIGINT) < 0 THEN 0 ELSE usage.files + CAST(?3 AS BIGINT) END \
      WHERE (CAST(?2 AS BIGINT) <= 0 OR CAST(?4 AS BIGINT) IS NULL \
-             OR usage.bytes + usage.ahead_bytes <= CAST(?4 AS BIGINT) - CAST(?2 AS BIGINT)) \
+             OR usage.bytes <= CAST(?4 AS BIGINT) - CAST(?2 AS BIGINT)) \
          AND (CAST(?3 AS BIGINT) <= 0 OR CAST(?5 AS BIGINT) IS NULL \
-             OR usage.files + usage.ahead_files <= CAST(?5 AS BIGINT) - CAST(?3 AS BIGINT))";
-const TAKE_AHEAD: &str = "INSERT INTO usage (space, bytes, files, ahead_bytes, ahead_files) \
-     SELECT CAST(?1 AS TEXT), 0, 0, CAST(?2 AS BIGINT), CAST(?3 AS BIGINT) \
-     WHERE (CAST(?4 AS BIGINT) IS NULL OR CAST(?2 AS BIGINT) <= CAST(?4 AS BIGINT)) \
-         AND (CAST(?5 AS BIGINT) IS NULL OR CAST(?3 AS BIGINT) <= CAST(?5 AS BIGINT)) \
-     ON CONFLICT (space) DO UPDATE SET ahead_bytes = usage.ahead_bytes + CAST(?2 AS BIGINT), \
-         ahead_files = usage.ahead_files + CAST(?3 AS BIGINT) \
-     WHERE (CAST(?4 AS BIGINT) IS NULL \
-             OR usage.bytes + usage.ahead_bytes <= CAST(?4 AS BIGINT) - CAST(?2 AS BIGINT)) \
-         AND (CAST(?5 AS BIGINT) IS NULL \
-             OR usage.files + usage.ahead_files <= CAST(?5 AS BIGINT) - CAST(?3 AS BIGINT))";
-const SPEND_AHEAD: &str = "UPDATE usage SET \
-         bytes = CASE WHEN bytes + CAST(?2 AS BIGINT) < 0 THEN 0 ELSE bytes + CAST(?2 AS BIGINT) END, \
-         files = CASE WHEN files + CAST(?3 AS BIGINT) < 0 THEN 0 ELSE files + CAST(?3 AS BIGINT) END, \
-         ahead_bytes = CASE WHEN ahead_bytes < CAST(?4 AS BIGINT) THEN 0 ELSE ahead_bytes - CAST(?4 AS BIGINT) END, \
-         ahead_files = CASE WHEN ahead_files < CAST(?5 AS BIGINT) THEN 0 ELSE ahead_files - CAST(?5 AS BIGINT) END \
-     WHERE space = ?1";
-const FORGET_AHEAD: &str =
-    "UPDATE usage SET ahead_bytes = 0, ahead_files = 0 WHERE ahead_bytes <> 0 OR ahead_files <> 0";
+             OR usage.files <= CAST(?5 AS BIGINT) - CAST(?3 AS BIGINT))";
 const SET_USAGE: &str = "INSERT INTO usage (space, bytes, files) VALUES (?1, ?2, ?3) \
      ON CONFLICT (space) DO UPDATE SET bytes = excluded.bytes, files = excluded.files";
 
@@ -120,21 +102,6 @@ fn push(into: &mut Transaction, edit: Edit, node: &str) {
                 vec![Value::Text(space), Value::Int(bytes), Value::Int(files), max_bytes.into(), max_files.into()];
             guarded(into, USAGE, params, QUOTA);
         }
-        Edit::TakeAhead { space, bytes, files, max_bytes, max_files } => {
-            let params = vec![Value::Text(space), bytes.into(), files.into(), max_bytes.into(), max_files.into()];
-            guarded(into, TAKE_AHEAD, params, QUOTA);
-        }
-        Edit::SpendAhead { space, bytes, files, promised_bytes, promised_files } => {
-            let params = vec![
-                Value::Text(space),
-                Value::Int(bytes),
-                Value::Int(files),
-                promised_bytes.into(),
-                promised_files.into(),
-            ];
-            plain(into, SPEND_AHEAD, params);
-        }
-        Edit::ForgetAhead => plain(into, FORGET_AHEAD, Vec::new()),
         Edit::SetUsage { space, bytes, files } => {
             plain(into, SET_USAGE, vec![Value::Text(space), bytes.into(), files.into()]);
         }

@@ -1,12 +1,11 @@
 //! SQLite behind a redo log: one writer thread doing group commit, readers on threads of their own.
 //!
-//! `writer` applies transactions in order, `lane` gathers those that nobody waits for, `redo` is the file that makes them durable before SQLite commits, `trail` decides when which of
+//! `writer` applies transactions in order, `redo` is the file that makes them durable before SQLite commits, `trail` decides when which of
 //! the two happens and what is applied again after a failure, `recovery` what after a kill.
 //!
 //! The file stays an ordinary SQLite database: `sqlite3`, a backup tool and our own command line may open it beside
 //! the daemon. Nothing here runs on a runtime's thread; callers only wait for an answer.
 
-mod lane;
 mod reader;
 mod record;
 mod recovery;
@@ -54,7 +53,6 @@ pub struct Sqlite {
     readers: Vec<JoinHandle<()>>,
     /// Something was answered that readers cannot see yet.
     ahead: Arc<AtomicBool>,
-    lane: Arc<lane::Lane>,
 }
 
 impl Sqlite {
@@ -68,7 +66,6 @@ impl Sqlite {
         let group = settings.group.clamp(1, LARGEST_GROUP) as usize;
         let ahead = Arc::new(AtomicBool::new(false));
         let writer = writer::Writer::open(file, node, ahead.clone())?;
-        let lane = writer.lane.clone();
         let (writes, jobs) = mpsc::channel(QUEUE);
         let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let clock = clock.map_err(|error| Error::new(Kind::Unavailable, "the catalog has no clock").with(error))?;
@@ -88,13 +85,7 @@ impl Sqlite {
             writer: Some(writer),
             readers,
             ahead,
-            lane,
         })
-    }
-
-    /// A writer with so much to do that this finds no place looks at the lane in any case.
-    fn tell(&self, job: writer::Job) {
-        let _ = self.writes.as_ref().map(|writes| writes.try_send(job));
     }
 
     async fn write<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> writer::Job) -> Result<T> {
@@ -127,8 +118,7 @@ impl Engine for Sqlite {
     }
 
     async fn read(&self, statement: Statement) -> Result<Vec<Row>> {
-        let ahead = !self.lane.is_empty() || self.ahead.load(Ordering::Acquire);
-        if ahead && self.write(writer::Job::Settle).await?.is_err() {
+        if self.ahead.load(Ordering::Acquire) && self.write(writer::Job::Settle).await?.is_err() {
             return self.write(|reply| writer::Job::Ask(reader::Question { statement, reply })).await?;
         }
         let (reply, answer) = oneshot::channel();
@@ -166,26 +156,6 @@ impl Engine for Sqlite {
             && let Some(then) = then.lock().take()
         {
             then((0..count).map(|_| Err(copy(&error))).collect(), On::Runtime);
-        }
-    }
-
-    fn takes_later(&self) -> bool {
-        self.lane.has_room()
-    }
-
-    fn commit_later(&self, transaction: Transaction, then: After) {
-        let follow = move |outcomes| {
-            // Whatever happens there, the thread that commits for everybody goes on.
-            drop(std::panic::catch_unwind(AssertUnwindSafe(|| then(outcomes, On::OwnThread))));
-        };
-        if self.lane.push((vec![transaction], Box::new(follow))) {
-            self.tell(writer::Job::Gather);
-        }
-    }
-
-    fn hurry(&self) {
-        if !self.lane.is_empty() {
-            self.tell(writer::Job::Hurry);
         }
     }
 

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use async_trait::async_trait;
 
 use crate::error::{Error, Kind, Result};
-use crate::store::catalog::{After, Engine, On, Row, Statement, Transaction};
+use crate::store::catalog::{Engine, Row, Statement, Transaction};
 
 /// Which calls count down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,25 +120,6 @@ impl Engine for FaultyEngine {
             outcomes.push(self.commit_one(transaction).await);
         }
         outcomes
-    }
-
-    fn takes_later(&self) -> bool {
-        self.inner.takes_later()
-    }
-
-    fn commit_later(&self, transaction: Transaction, then: After) {
-        match self.hit(self.calls != Calls::Reads) {
-            Ok(None) => self.inner.commit_later(transaction, then),
-            Ok(Some(fault)) if self.moment == Moment::After => {
-                let lost = move |_: Vec<Result<()>>, on| then(vec![Err(fault)], on);
-                self.inner.commit_later(transaction, Box::new(lost));
-            }
-            Ok(Some(error)) | Err(error) => then(vec![Err(error)], On::OwnThread),
-        }
-    }
-
-    fn hurry(&self) {
-        self.inner.hurry();
     }
 
     async fn show_bodies(&self) -> Result<()> {

@@ -206,11 +206,6 @@ pub trait Volume: Send + Sync + 'static {
         None
     }
 
-    /// The same on a thread that may wait for nothing: only where the file system is memory.
-    fn publish_now(&self, _change: &Change, _body: Option<Bytes>) -> Option<Result<Option<Node>>> {
-        None
-    }
-
     /// Is it on a disk of this machine? One that is far away may keep its caller waiting for ever.
     fn is_near(&self) -> bool {
         false

@@ -88,8 +88,7 @@ impl Writer {
     /// The next job; what was answered ahead is committed when its time comes, and at the end.
     pub(super) fn next_job(&mut self, jobs: &mut mpsc::Receiver<Job>, clock: &Runtime) -> Option<Job> {
         loop {
-            let until = self.trail.until.or_else(|| self.rest_at()).into_iter().chain(self.lane_due).min();
-            let Some(until) = until else { return jobs.blocking_recv() };
+            let Some(until) = self.trail.until.or_else(|| self.rest_at()) else { return jobs.blocking_recv() };
             let heard = match jobs.try_recv() {
                 Ok(job) if Instant::now() < until => return Some(job),
                 Ok(job) => Some(job),
@@ -98,9 +97,6 @@ impl Writer {
                     Ok(None) | Err(_) => None,
                 },
             };
-            if self.lane_due.is_some_and(|due| due <= Instant::now()) {
-                self.clear_lane();
-            }
             if self.trail.until.is_some_and(|until| until <= Instant::now()) {
                 // Whoever must see it asks again.
                 let _ = self.settle();

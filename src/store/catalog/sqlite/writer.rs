@@ -12,7 +12,6 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
-use super::lane::Lane;
 use super::reader::Question;
 use super::record::Between;
 use super::redo::Redo;
@@ -42,10 +41,6 @@ const CACHE: i64 = -8 * 1024;
 /// What the writer is asked for.
 pub(super) enum Job {
     Commit(Sent),
-    /// Something waits in the lane.
-    Gather,
-    /// Somebody waits for what is in the lane.
-    Hurry,
     /// Let readers see everything that was answered.
     Settle(oneshot::Sender<Result<()>>),
     /// Put every body of an intent where readers see it.
@@ -62,9 +57,6 @@ pub(super) struct Writer {
     pub(super) head: Option<Head>,
     pub(super) trail: Trail,
     pub(super) turn: Turn,
-    pub(super) lane: Arc<Lane>,
-    /// When what waits in the lane is applied.
-    pub(super) lane_due: Option<tokio::time::Instant>,
     /// Where the redo log is.
     pub(super) log: PathBuf,
     /// `None` while another process has it: then each group is committed before it is answered.
@@ -100,8 +92,6 @@ impl Writer {
             head: None,
             trail,
             turn,
-            lane: Arc::default(),
-            lane_due: None,
             log,
             redo: None,
             bodies: None,
@@ -134,14 +124,8 @@ impl Writer {
             let mut gathered = Gathered::default();
             let mut next = Some(job);
             while let Some(job) = next {
-                // What was answered before somebody asked for anything comes first.
-                if !matches!(job, Job::Gather) {
-                    self.clear_lane();
-                }
                 match job {
                     Job::Commit(sent) => gathered.add(sent),
-                    Job::Gather => self.gather(),
-                    Job::Hurry => {}
                     Job::Settle(reply) => drop(reply.send(self.settle())),
                     Job::Bodies(reply) => drop(reply.send(self.show_bodies())),
                     Job::Ask(Question { statement, reply }) => {
@@ -160,7 +144,6 @@ impl Writer {
                 self.rest();
             }
         }
-        self.clear_lane();
         // A clean end leaves everything in the catalog itself.
         let _ = self.settle().and_then(|()| self.renew_log());
     }

@@ -260,10 +260,6 @@ impl Volume for Directory {
         Some(self.inner.publish(change, body, &mut Nearby::default()))
     }
 
-    fn publish_now(&self, change: &Change, body: Option<Bytes>) -> Option<Result<Option<Node>>> {
-        self.inner.memory.then(|| self.inner.publish(change, body, &mut Nearby::default()))
-    }
-
     fn is_near(&self) -> bool {
         self.inner.near
     }
