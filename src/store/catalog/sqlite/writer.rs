@@ -86,17 +86,8 @@ impl Writer {
         }
         let (turn, log) = (Turn::open(&file.with_extension("turn"))?, file.with_extension("redo"));
         let (node, trail) = (node.to_owned(), Trail::new(ahead));
-        let mut writer = Self {
-            connection,
-            node,
-            head: None,
-            trail,
-            turn,
-            log,
-            redo: None,
-            bodies: None,
-            written: None,
-        };
+        let mut writer =
+            Self { connection, node, head: None, trail, turn, log, redo: None, bodies: None, written: None };
         // What an earlier daemon did comes before the schema moves on.
         writer.take_log()?;
         // What another process answered lately is committed first. If it cannot be (a full disk), the rest can be read all the same.
