@@ -197,7 +197,7 @@ fn heads_urls_and_bodies_beyond_their_bounds_are_refused_in_words() {
     let refused = |reply: &Reply, status: u16, key: &str| {
         assert!(reply.status == status && reply.text().contains(key), "{reply:?}");
     };
-    // With a query, so that the express lane leaves them to the door itself.
+    // With a query, so that the fast path leaves them to the door itself.
     refused(&get(daemon.http, &format!("/-/health?{}", "a".repeat(1_100)), ""), 414, "uri_length");
     refused(&get(daemon.http, "/-/health?a", &format!("X-A: {}\r\n", "a".repeat(5_000))), 431, "head_size");
     refused(&get(daemon.http, "/-/health?a", &"X-A: b\r\n".repeat(25)), 431, "head_lines");

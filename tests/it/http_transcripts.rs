@@ -1,4 +1,4 @@
-//! Replays `tests/transcripts/http/*.txt` through the real door: the bytes cut at 1, 2, 3, 7 and 1000, with and without the express lane;
+//! Replays `tests/transcripts/http/*.txt` through the real door: the bytes cut at 1, 2, 3, 7 and 1000, with and without the fast path;
 //! and each case parted in two at every place.
 //!
 //! ```text

@@ -21,7 +21,7 @@ mod daemon;
 mod delivery;
 mod docs;
 mod driver;
-mod express;
+mod fast_path;
 mod forwarded;
 mod ftp;
 mod ftp_clients;

@@ -5,19 +5,15 @@ use std::fs::File;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use hyper::Response;
-use hyper::header::{
-    ACCEPT_RANGES, CONTENT_LENGTH, ETAG, HeaderMap, HeaderName, HeaderValue, LAST_MODIFIED, REFERRER_POLICY,
-};
+use hyper::header::{HeaderName, HeaderValue};
 use parking_lot::RwLock;
 
 use crate::hub::{Caller, Held};
 use crate::net::often::Often;
-use crate::proto::http::body::Outgoing;
-use crate::proto::http::date;
+use crate::proto::http::file_answer::{FileAnswer, Part};
 
-/// The status line.
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
+const UNMODIFIED: &[u8] = b"HTTP/1.1 304 Not Modified\r\n";
 /// What an entry takes beside its bytes, roughly.
 const OVERHEAD: usize = 2 << 10;
 /// What an open file counts for: descriptors are scarcer than memory.
@@ -68,102 +64,61 @@ impl Basis {
     }
 }
 
-/// A 200 that may be sent again.
+/// An answer that may be sent again, with its head as HTTP/1 writes it.
 pub struct Entry {
     held: Basis,
     /// Others get it in another coding.
     varies: bool,
-    /// Status line and headers; `Date`, `Connection` and the empty line are the connection's.
+    pub answer: FileAnswer,
+    /// Status line and fields of the 200; `Date`, `Connection` and the empty line are the connection's.
     pub head: Bytes,
-    /// The headers of it without `Content-Length`.
+    /// The fields of a 206, without those that name the range.
     pub lines: Bytes,
-    /// The same for a 304.
+    /// Status line and fields of the 304.
     pub unmodified: Bytes,
-    /// The headers as HTTP/2 takes them, without `Date` and `Content-Length`.
-    pub headers: HeaderMap,
-    /// The entity tag, as the header has it.
-    pub tag: String,
-    /// When it was changed, in seconds.
-    pub modified: i64,
     /// The body.
     pub content: Content,
     /// What is known of its file, if it has one.
     pub often: Often,
-    /// The path for the access line.
-    pub path: String,
 }
 
-/// What a handler leaves on its response when it may be sent again.
-#[derive(Clone)]
-pub struct Keep(Arc<Kept>);
-
-struct Kept {
-    held: Basis,
-    content: Content,
-    audience: Audience,
-    varies: bool,
-    path: String,
-}
-
-impl Keep {
-    /// For the extensions of a response with this body.
-    pub fn new(held: Basis, content: Content, audience: Audience, varies: bool, path: String) -> Self {
-        Self(Arc::new(Kept { held, content, audience, varies, path }))
-    }
+/// What is needed beside an answer to send it again.
+pub struct Keep {
+    pub held: Basis,
+    pub content: Content,
+    pub audience: Audience,
+    pub varies: bool,
 }
 
 impl Entry {
-    /// Takes what the handler left on a finished response, if it did.
-    pub fn take(response: &mut Response<Outgoing>) -> Option<(Audience, Self)> {
-        let keep = response.extensions_mut().remove::<Keep>()?;
-        let Kept { held, content, audience, varies, path } = Arc::into_inner(keep.0)?;
-        let text = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        let (tag, modified) = (text(ETAG)?.to_owned(), date::parse(text(LAST_MODIFIED)?)?);
-        let mut head = BytesMut::with_capacity(512);
-        let mut unmodified = BytesMut::with_capacity(256);
-        head.extend_from_slice(OK);
-        unmodified.extend_from_slice(b"HTTP/1.1 304 Not Modified\r\n");
-        let mut headers = response.headers().clone();
-        headers.remove(CONTENT_LENGTH);
-        for (name, value) in &headers {
-            let line = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
-            for part in &line {
-                head.extend_from_slice(part);
-            }
-            if !is_of_content(name) {
-                for part in &line {
-                    unmodified.extend_from_slice(part);
-                }
-            }
-        }
-        let lines = OK.len()..head.len();
-        head.extend_from_slice(format!("content-length: {}\r\n", content.len()).as_bytes());
-        let head = head.freeze();
-        let (lines, unmodified) = (head.slice(lines), unmodified.freeze());
-        let often = Often::default();
-        Some((audience, Self { held, varies, head, lines, unmodified, headers, tag, modified, content, often, path }))
+    /// An answer with its header fields complete.
+    pub fn new(keep: Keep, answer: FileAnswer) -> Self {
+        let Keep { held, content, varies, .. } = keep;
+        let head = [OK, &lines(&answer.head(&Part::Whole).1)].concat().into();
+        let unmodified = [UNMODIFIED, &lines(&answer.head(&Part::Unmodified).1)].concat().into();
+        let (lines, often) = (lines(&answer.headers), Often::default());
+        Self { held, varies, answer, head, lines, unmodified, content, often }
     }
 
-    /// Those of a 304.
-    pub fn unmodified_headers(&self) -> HeaderMap {
-        let headers = self.headers.iter().filter(|(name, _)| !is_of_content(name));
-        headers.map(|(name, value)| (name.clone(), value.clone())).collect()
-    }
-
-    /// What it says of itself.
+    /// What says that it is still exact.
     pub fn held(&self) -> &Basis {
         &self.held
     }
 
     fn weight(&self) -> usize {
-        self.head.len() + self.unmodified.len() + self.path.len() * 2 + self.content.weight() + OVERHEAD
+        self.head.len() + self.unmodified.len() + self.answer.path.len() * 2 + self.content.weight() + OVERHEAD
     }
 }
 
-/// RFC 9110 §15.4.5: what describes the content, and the page it is shown as, stays away from a 304.
-fn is_of_content(name: &HeaderName) -> bool {
-    let of_page = *name == REFERRER_POLICY || *name == "cross-origin-opener-policy";
-    of_page || name.as_str().starts_with("content-") || *name == ACCEPT_RANGES
+/// Header fields as HTTP/1 writes them.
+pub fn lines<'a>(fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> Bytes {
+    let mut text = BytesMut::with_capacity(512);
+    for (name, value) in fields {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            text.extend_from_slice(part);
+        }
+    }
+    text.freeze()
 }
 
 /// For whom a response was made: headers, coding, even the file differ.

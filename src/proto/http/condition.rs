@@ -1,7 +1,11 @@
 //! Conditional requests, in the order of RFC 9110 §13.2.2.
 
+use std::borrow::Cow;
+
 use hyper::HeaderMap;
-use hyper::header::{self, HeaderName, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
+use hyper::header::{
+    HeaderName, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE,
+};
 
 use crate::hub::{Micros, Node};
 use crate::proto::http::date;
@@ -45,72 +49,102 @@ impl Validator {
     }
 }
 
-/// Judges a request's conditions against what is there (`None`: nothing); `reading` for `GET` and `HEAD`.
-pub fn judge(headers: &HeaderMap, there: Option<&Node>, reading: bool) -> Verdict {
-    judge_form(headers, there.map(Validator::of).as_ref(), reading)
+/// The fields of a request that make it conditional or partial. A field that comes on several lines is one list (RFC 9110 §5.3).
+#[derive(Default)]
+pub struct Conditions<'a> {
+    pub if_match: Option<Cow<'a, [u8]>>,
+    pub if_modified_since: Option<Cow<'a, [u8]>>,
+    pub if_none_match: Option<Cow<'a, [u8]>>,
+    pub if_range: Option<Cow<'a, [u8]>>,
+    pub if_unmodified_since: Option<Cow<'a, [u8]>>,
+    pub range: Option<Cow<'a, [u8]>>,
 }
 
-/// The same for one form of a file.
-pub fn judge_form(headers: &HeaderMap, there: Option<&Validator>, reading: bool) -> Verdict {
-    if headers.contains_key(IF_MATCH) {
-        if !matches(headers, &IF_MATCH, there, true) {
+impl<'a> Conditions<'a> {
+    /// Those of a request.
+    pub fn of(headers: &'a HeaderMap) -> Self {
+        Self {
+            if_match: field(headers, &IF_MATCH),
+            if_modified_since: field(headers, &IF_MODIFIED_SINCE),
+            if_none_match: field(headers, &IF_NONE_MATCH),
+            if_range: field(headers, &IF_RANGE),
+            if_unmodified_since: field(headers, &IF_UNMODIFIED_SINCE),
+            range: field(headers, &RANGE),
+        }
+    }
+
+    /// Judges them against what is there (`None`: nothing); `reading` for `GET` and `HEAD`.
+    pub fn judge(&self, there: Option<&Validator>, reading: bool) -> Verdict {
+        let seconds = there.map(|form| date::seconds(form.modified));
+        if let Some(list) = &self.if_match {
+            if !there.is_some_and(|form| names(list, form, true)) {
+                return Verdict::Failed;
+            }
+        } else if let Some(limit) = moment(self.if_unmodified_since.as_ref())
+            && seconds.is_none_or(|modified| modified > limit)
+        {
             return Verdict::Failed;
         }
-    } else if let Some(limit) = moment(headers, &IF_UNMODIFIED_SINCE)
-        && there.is_none_or(|form| date::seconds(form.modified) > limit)
-    {
-        return Verdict::Failed;
-    }
-    if headers.contains_key(IF_NONE_MATCH) {
-        if matches(headers, &IF_NONE_MATCH, there, false) {
-            return if reading { Verdict::NotModified } else { Verdict::Failed };
+        if let Some(list) = &self.if_none_match {
+            if there.is_some_and(|form| names(list, form, false)) {
+                return if reading { Verdict::NotModified } else { Verdict::Failed };
+            }
+        } else if reading
+            && let Some(limit) = moment(self.if_modified_since.as_ref())
+            && seconds.is_some_and(|modified| modified <= limit)
+        {
+            return Verdict::NotModified;
         }
-    } else if reading
-        && let Some(limit) = moment(headers, &IF_MODIFIED_SINCE)
-        && there.is_some_and(|form| date::seconds(form.modified) <= limit)
-    {
-        return Verdict::NotModified;
+        Verdict::Go
     }
-    Verdict::Go
-}
 
-/// May the `Range` header be honoured? Without `If-Range` always, with it only when it names exactly this content.
-pub fn range_holds(headers: &HeaderMap, there: &Validator) -> bool {
-    let Some(value) = headers.get(IF_RANGE) else { return true };
-    let Ok(text) = value.to_str() else { return false };
-    let text = text.trim();
-    if text.starts_with('"') {
-        return !there.weak && text == there.tag;
+    /// The `Range` field as text.
+    pub fn range(&self) -> Option<&str> {
+        std::str::from_utf8(self.range.as_ref()?).ok()
     }
-    // RFC 9110 §13.1.5: a date counts only as an exact match, and a weak tag never.
-    date::parse(text).is_some_and(|second| second == date::seconds(there.modified))
+
+    /// May the `Range` field be honoured? Without `If-Range` always, with it only when it names exactly this content.
+    pub fn range_holds(&self, there: &Validator) -> bool {
+        let Some(value) = &self.if_range else { return true };
+        let Ok(text) = std::str::from_utf8(value) else { return false };
+        let text = text.trim();
+        if text.starts_with('"') {
+            return !there.weak && text == there.tag;
+        }
+        // RFC 9110 §13.1.5: a date counts only as an exact match, and a weak tag never.
+        date::parse(text).is_some_and(|second| second == date::seconds(there.modified))
+    }
 }
 
-/// True when any of the header's entity tags is what is there; `*` is anything at all.
-fn matches(headers: &HeaderMap, name: &HeaderName, there: Option<&Validator>, strong: bool) -> bool {
-    let Some(there) = there else { return false };
-    let own = there.etag();
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| names(list, &own, strong))
+fn field<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, [u8]>> {
+    let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let first = lines.next()?;
+    Some(lines.fold(Cow::Borrowed(first), |all, more| Cow::Owned([&all, more].join(&b", "[..]))))
 }
 
-/// True when a list of entity tags has this one, which may be weak, or is `*`.
-pub fn names(list: &str, own: &str, strong: bool) -> bool {
-    let (own, vague) = own.strip_prefix("W/").map_or((own, false), |own| (own, true));
+/// Judges a request's conditions against what is there (`None`: nothing); `reading` for `GET` and `HEAD`.
+pub fn judge(headers: &HeaderMap, there: Option<&Node>, reading: bool) -> Verdict {
+    Conditions::of(headers).judge(there.map(Validator::of).as_ref(), reading)
+}
+
+/// True when a list of entity tags has the one of this form, or is `*`.
+fn names(list: &[u8], form: &Validator, strong: bool) -> bool {
+    let Ok(list) = std::str::from_utf8(list) else { return false };
     list.trim() == "*"
         || list.split(',').map(str::trim).any(|tag| match tag.strip_prefix("W/") {
-            Some(weak) => !strong && weak == own,
-            None => !(strong && vague) && tag == own,
+            Some(weak) => !strong && weak == form.tag,
+            None => !(strong && form.weak) && tag == form.tag,
         })
 }
 
-/// A date header, as seconds; a date that is not one is ignored (RFC 9110 §13.1.3).
-fn moment(headers: &HeaderMap, name: &HeaderName) -> Option<i64> {
-    date::parse(headers.get(name)?.to_str().ok()?)
+/// A date field, as seconds; a date that is not one is ignored (RFC 9110 §13.1.3).
+fn moment(field: Option<&Cow<'_, [u8]>>) -> Option<i64> {
+    date::parse(std::str::from_utf8(field?).ok()?)
 }
 
 /// True when the request carries any condition.
 pub fn any(headers: &HeaderMap) -> bool {
-    [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_UNMODIFIED_SINCE].iter().any(|name| headers.contains_key(name))
+    [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE].iter().any(|name| headers.contains_key(name))
 }
 
 #[cfg(test)]
@@ -163,11 +197,11 @@ mod tests {
     #[test]
     fn a_range_needs_exactly_the_same_content() {
         let node = Validator::of(&node());
-        assert!(range_holds(&headers(&[]), &node));
-        assert!(range_holds(&headers(&[("if-range", OURS)]), &node));
-        assert!(range_holds(&headers(&[("if-range", SAME)]), &node));
+        assert!(Conditions::of(&headers(&[])).range_holds(&node));
+        assert!(Conditions::of(&headers(&[("if-range", OURS)])).range_holds(&node));
+        assert!(Conditions::of(&headers(&[("if-range", SAME)])).range_holds(&node));
         for value in ["\"other\"", "W/\"00000000000000ab\"", BEFORE, "nonsense"] {
-            assert!(!range_holds(&headers(&[("if-range", value)]), &node), "{value}");
+            assert!(!Conditions::of(&headers(&[("if-range", value)])).range_holds(&node), "{value}");
         }
     }
 
@@ -175,9 +209,9 @@ mod tests {
     fn a_form_made_anew_each_time_is_the_same_content_and_not_the_same_bytes() {
         let form = Validator { tag: "\"ab-gzip\"".into(), weak: true, modified: 0 };
         for text in ["\"ab-gzip\"", "W/\"ab-gzip\""] {
-            let verdict = |name| judge_form(&headers(&[(name, text)]), Some(&form), true);
+            let verdict = |name| Conditions::of(&headers(&[(name, text)])).judge(Some(&form), true);
             assert_eq!((verdict("if-none-match"), verdict("if-match")), (Verdict::NotModified, Verdict::Failed));
-            assert!(!range_holds(&headers(&[("if-range", text)]), &form));
+            assert!(!Conditions::of(&headers(&[("if-range", text)])).range_holds(&form));
         }
         assert_eq!(form.etag(), "W/\"ab-gzip\"");
     }

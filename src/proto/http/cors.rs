@@ -82,12 +82,11 @@ impl Cors {
     }
 
     /// Says on a response who may read it.
-    pub fn tell(&self, request: &HeaderMap, response: &mut Response<Outgoing>) {
+    pub fn tell(&self, request: &HeaderMap, headers: &mut HeaderMap) {
         if !self.is_on() {
             return;
         }
         let listed = self.lists(request);
-        let headers = response.headers_mut();
         if !self.origins.is_empty() {
             headers.append(header::VARY, HeaderValue::from_static("Origin"));
         }

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode, Version};
 
 use crate::error::Error;
@@ -18,14 +18,14 @@ use crate::proto::http::body::{Flow, Outgoing};
 use crate::proto::http::cache::{Audience, Basis, Content, Keep};
 use crate::proto::http::coding::{Accepted, Coding};
 use crate::proto::http::compress::{self, Compressed};
-use crate::proto::http::condition::{self, Validator, Verdict};
-use crate::proto::http::range::{self, Asked};
-use crate::proto::http::reply::{self, Answer, Refusal};
+use crate::proto::http::condition::{self, Conditions, Validator};
+use crate::proto::http::file_answer::{FileAnswer, Part};
+use crate::proto::http::reply::{self, Answer, Refusal, Reply};
 use crate::proto::http::sendfile::LONGEST;
 use crate::proto::http::serve::Connection;
 use crate::proto::http::settings::Rules;
 use crate::proto::http::visit::Visit;
-use crate::proto::http::{date, mime, target};
+use crate::proto::http::{date, mime, range, target};
 
 /// Files up to this size are read in one piece where the kernel could send them,
 const SMALL: u64 = 64 << 10;
@@ -131,43 +131,49 @@ impl<'a> Form<'a> {
     }
 }
 
+/// A file's answer, and the body of the part that is sent.
+pub struct FileReply {
+    pub answer: FileAnswer,
+    pub part: Part,
+    pub body: Outgoing,
+    /// How it can be sent again.
+    pub keep: Option<Keep>,
+}
+
 /// Answers `GET` and `HEAD` of a file.
 ///
 /// # Errors
 /// 412, 416, what the disk says.
-pub async fn send(visit: &Visit<'_>, path: &TreePath, download: Download, mark: Option<Mark>) -> Answer {
+pub async fn send(
+    visit: &Visit<'_>,
+    path: &TreePath,
+    download: Download,
+    mark: Option<Mark>,
+) -> Result<Reply, Refusal> {
     let original = download.node().clone();
     let mut form = Form::choose(visit, path, download, mark).await;
-    match condition::judge_form(visit.headers(), Some(&form.validator), true) {
-        Verdict::Failed => return Err(Refusal::precondition()),
-        Verdict::NotModified => {
-            let mut response = reply::bare(StatusCode::NOT_MODIFIED);
-            validators(visit, path, &form, &mut response);
-            return Ok(response);
-        }
-        Verdict::Go => {}
-    }
-    // RFC 9110 §14.2: a range is defined for GET only.
-    let holds = || condition::range_holds(visit.headers(), &form.validator);
-    let wanted = visit.only(header::RANGE).filter(|_| visit.is_get() && holds());
-    let size = form.download.node().size;
-    let mut response = match wanted.map_or(Asked::Whole, |text| range::read(text, size)) {
-        Asked::Nothing => {
-            let size = HeaderValue::from_str(&format!("bytes */{size}")).ok();
-            let refusal = Refusal::new(StatusCode::RANGE_NOT_SATISFIABLE, "the file has no such bytes");
-            return Err(match size {
-                Some(size) => refusal.with(header::CONTENT_RANGE, size),
-                None => refusal,
-            });
-        }
-        Asked::Whole => whole(visit, path, &mut form).await?,
-        Asked::Parts(parts) => partial(visit, &form, &parts).await?,
+    let mut answer = FileAnswer {
+        headers: fields(visit, path, &form),
+        validator: form.validator.clone(),
+        length: (!form.live).then_some(form.download.node().size),
+        ranges: !form.live,
+        path: path.to_string(),
     };
-    describe(visit, path, &form, &mut response);
-    if form.coding.is_none() {
-        digest(visit, path, &original, &mut response).await;
+    let part = answer.select(&Conditions::of(visit.headers()), visit.is_get())?;
+    if form.coding.is_none() && part != Part::Unmodified {
+        digest(visit, path, &original, &mut answer.headers).await;
     }
-    Ok(response)
+    let (body, keep) = match &part {
+        Part::Unmodified => (Outgoing::empty(), None),
+        Part::Whole => whole(visit, &mut form, &mut answer).await?,
+        Part::Range(range) => (content(visit, form.download, range.clone()).await?, None),
+        Part::Ranges(ranges, boundary) => {
+            let parts = Parts::new(Stretch::new(visit, form.download, 0..0), ranges, form.kind, boundary);
+            let length = parts.length();
+            (Outgoing::flow(parts, Some(length)), None)
+        }
+    };
+    Ok(Reply::File(Box::new(FileReply { answer, part, body, keep })))
 }
 
 /// A file as the page of a failure: all of it, whatever the request's conditions and ranges are about.
@@ -180,31 +186,32 @@ pub async fn as_page(visit: &Visit<'_>, path: &TreePath, download: Download, sta
     *response.status_mut() = status;
     let kind = visit.rules.kind(path.name());
     reply::set(&mut response, header::CONTENT_TYPE, kind);
-    contain(visit, kind, &mut response);
+    contain(visit, kind, response.headers_mut());
     Ok(response)
 }
 
 /// All of it, to be sent again when its marks say that it may.
-async fn whole(visit: &Visit<'_>, path: &TreePath, form: &mut Form<'_>) -> Answer {
+async fn whole(
+    visit: &Visit<'_>,
+    form: &mut Form<'_>,
+    answer: &mut FileAnswer,
+) -> Result<(Outgoing, Option<Keep>), Refusal> {
     let size = form.download.node().size;
     let body = match form.coding.filter(|_| form.live) {
         Some(coding) => compressed(visit, form.download.clone(), coding).await?,
         None => content(visit, form.download.clone(), 0..size).await?,
     };
+    answer.length = body.length();
     let held = form.mark.take().and_then(|mark| mark.hold(&form.download));
-    let mut response = Response::new(body);
-    if let (Some(held), Some(audience)) = (held, visit.audience()) {
-        let content = match response.body().bytes() {
-            Some(bytes) => Content::Whole(bytes),
-            None if form.live => return Ok(response),
-            None => Content::File(form.download.file(), size),
-        };
-        let audience = Audience { codings: if form.varies { audience.codings } else { 0 }, ..audience };
-        let held = Basis { sent: held, others: std::mem::take(&mut form.others) };
-        let keep = Keep::new(held, content, audience, form.varies, path.to_string());
-        response.extensions_mut().insert(keep);
-    }
-    Ok(response)
+    let (Some(sent), Some(audience)) = (held, visit.audience()) else { return Ok((body, None)) };
+    let content = match body.bytes() {
+        Some(bytes) => Content::Whole(bytes),
+        None if form.live => return Ok((body, None)),
+        None => Content::File(form.download.file(), size),
+    };
+    let audience = Audience { codings: if form.varies { audience.codings } else { 0 }, ..audience };
+    let held = Basis { sent, others: std::mem::take(&mut form.others) };
+    Ok((body, Some(Keep { held, content, audience, varies: form.varies })))
 }
 
 /// The body in a coding of ours: at once when it is small, else while it is sent, and of unknown length.
@@ -216,30 +223,6 @@ async fn compressed(visit: &Visit<'_>, download: Download, coding: Coding) -> Re
     let bytes = content(visit, download, 0..size).await?.bytes().unwrap_or_default();
     let packed = compress::whole(coding, level, bytes).await.map_err(Error::internal)?;
     Ok(Outgoing::whole(packed))
-}
-
-/// One part as itself, several as `multipart/byteranges` (RFC 9110 §14.6).
-async fn partial(visit: &Visit<'_>, form: &Form<'_>, parts: &[Range<u64>]) -> Answer {
-    let (download, size) = (form.download.clone(), form.download.node().size);
-    let mut response = match parts {
-        [only] => {
-            let mut response = Response::new(content(visit, download, only.clone()).await?);
-            reply::set(&mut response, header::CONTENT_RANGE, &range::content_range(only, size));
-            response
-        }
-        several => {
-            let boundary = uuid::Uuid::now_v7().simple().to_string();
-            let stretch = Stretch::new(visit, download, 0..0);
-            let flow = Parts::new(stretch, several, form.kind, &boundary);
-            let length = flow.length();
-            let mut response = Response::new(Outgoing::flow(flow, Some(length)));
-            let kind = format!("multipart/byteranges; boundary={boundary}");
-            reply::set(&mut response, header::CONTENT_TYPE, &kind);
-            response
-        }
-    };
-    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
-    Ok(response)
 }
 
 /// The bytes of one range: read now when they are few, else frame by frame as the wire takes them.
@@ -259,17 +242,6 @@ async fn content(visit: &Visit<'_>, download: Download, range: Range<u64>) -> Re
     Ok(Outgoing::whole(bytes))
 }
 
-fn validators(visit: &Visit<'_>, path: &TreePath, form: &Form<'_>, response: &mut Response<Outgoing>) {
-    reply::set(response, header::ETAG, &form.validator.etag());
-    if let Some(modified) = date::imf(form.validator.modified) {
-        reply::set(response, header::LAST_MODIFIED, &modified);
-    }
-    if form.varies {
-        response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    }
-    response.headers_mut().insert(header::CACHE_CONTROL, cache_control(visit, path));
-}
-
 /// Rights can change at any moment: a cache asks each time, and gets a 304; unless a rule says otherwise of what everyone may read.
 fn cache_control(visit: &Visit<'_>, path: &TreePath) -> HeaderValue {
     if !visit.caller.is_guest() {
@@ -282,27 +254,36 @@ fn cache_control(visit: &Visit<'_>, path: &TreePath) -> HeaderValue {
     rule.cloned().unwrap_or(HeaderValue::from_static("no-cache"))
 }
 
-fn describe(visit: &Visit<'_>, path: &TreePath, form: &Form<'_>, response: &mut Response<Outgoing>) {
-    validators(visit, path, form, response);
-    if !response.headers().contains_key(header::CONTENT_TYPE) {
-        reply::set(response, header::CONTENT_TYPE, form.kind);
+/// The fields of a 200, beside those that every response carries.
+fn fields(visit: &Visit<'_>, path: &TreePath, form: &Form<'_>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(16);
+    let mut put = |name: HeaderName, value: &str| {
+        headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
+    };
+    put(header::ETAG, &form.validator.etag());
+    if let Some(modified) = date::imf(form.validator.modified) {
+        put(header::LAST_MODIFIED, &modified);
     }
-    let headers = response.headers_mut();
+    put(header::CONTENT_TYPE, form.kind);
     if let Some(coding) = form.coding {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        put(header::CONTENT_ENCODING, coding.name());
+    }
+    if form.varies {
+        put(header::VARY, "Accept-Encoding");
     }
     if !form.live {
-        headers.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+        put(header::ACCEPT_RANGES, "bytes");
     }
-    contain(visit, form.kind, response);
     if visit.flag("download") {
-        let value = format!("attachment; filename*=UTF-8''{}", target::escape(path.name()));
-        reply::set(response, header::CONTENT_DISPOSITION, &value);
+        put(header::CONTENT_DISPOSITION, &format!("attachment; filename*=UTF-8''{}", target::escape(path.name())));
     }
+    headers.insert(header::CACHE_CONTROL, cache_control(visit, path));
+    contain(visit, form.kind, &mut headers);
+    headers
 }
 
 /// What people uploaded does not run in our name, unless a site says that it speaks for itself.
-fn contain(visit: &Visit<'_>, kind: &str, response: &mut Response<Outgoing>) {
+fn contain(visit: &Visit<'_>, kind: &str, headers: &mut HeaderMap) {
     let policy = match visit.site.filter(|site| site.settings.trusted) {
         Some(site) => site.policy.clone(),
         None if mime::is_saved(kind) => Some(HeaderValue::from_static(SAVED)),
@@ -310,19 +291,20 @@ fn contain(visit: &Visit<'_>, kind: &str, response: &mut Response<Outgoing>) {
         None => Some(HeaderValue::from_static(SANDBOX)),
     };
     if let Some(policy) = policy {
-        response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+        headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
 }
 
 /// `Repr-Digest` for who wants it (RFC 9530 §4), where the store knows it: nothing is read for it.
-async fn digest(visit: &Visit<'_>, path: &TreePath, node: &Node, response: &mut Response<Outgoing>) {
+async fn digest(visit: &Visit<'_>, path: &TreePath, node: &Node, headers: &mut HeaderMap) {
     let wanted = visit.header(HeaderName::from_static("want-repr-digest"));
     if !wanted.is_some_and(wants_sha256) {
         return;
     }
     if let Ok(Some(digest)) = visit.caller.digest(path, node).await {
         let value = format!("sha-256=:{}:", STANDARD.encode(digest));
-        reply::set(response, HeaderName::from_static("repr-digest"), &value);
+        let value = HeaderValue::from_str(&value).ok();
+        headers.extend(value.map(|value| (HeaderName::from_static("repr-digest"), value)));
     }
 }
 

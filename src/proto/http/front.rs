@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::hub::Caller;
 use crate::net::Stream;
-use crate::proto::http::express::{Express, Reply, Rest, Sent};
 use crate::proto::http::extent::Extent;
+use crate::proto::http::fast_path::{FastPath, Reply, Rest, Sent};
 use crate::proto::http::head::{self, Head, Look, Wrong};
 use crate::proto::http::pulse::Window;
 use crate::proto::http::reply;
@@ -67,14 +67,14 @@ impl From<BytesMut> for Begun {
 
 /// Serves one connection until something is asked that is not ready, or it ends.
 pub async fn run(
-    express: Option<&Express>,
+    fast_path: Option<&FastPath>,
     connection: &Arc<Connection>,
     stream: &mut Stream,
     begun: &mut Begun,
     stop: &CancellationToken,
 ) -> Outcome {
-    let guest = express.map(|express| express.hub.guest(connection.origin.clone()));
-    let front = Front { ready: express.zip(guest.as_ref()), connection };
+    let guest = fast_path.map(|fast_path| fast_path.hub.guest(connection.origin.clone()));
+    let front = Front { ready: fast_path.zip(guest.as_ref()), connection };
     let mut stopped = pin!(stop.cancelled());
     let mut parting = false;
     let mut over = pin!(over(connection));
@@ -170,7 +170,7 @@ async fn refuse(wrong: &Wrong, connection: &Arc<Connection>, stream: &mut Stream
 
 struct Front<'a> {
     /// What plain requests are answered from, and whom they are answered for when nobody is named.
-    ready: Option<(&'a Express, &'a Caller)>,
+    ready: Option<(&'a FastPath, &'a Caller)>,
     connection: &'a Arc<Connection>,
 }
 
@@ -260,8 +260,8 @@ impl Front<'_> {
     }
 
     fn ready(&self, head: &Head<'_>) -> Option<Reply> {
-        let ((express, guest), plain) = self.ready.zip(head.plain.as_ref())?;
-        express.ready(plain, self.connection, guest, true)
+        let ((fast_path, guest), plain) = self.ready.zip(head.plain.as_ref())?;
+        fast_path.ready(plain, self.connection, guest, true)
     }
 
     /// From a verdict to the step; `rest` gives the bytes from some place on.

@@ -4,10 +4,13 @@
 //! blank before a colon, two hosts. So no proxy before us and no library behind us finds a second request in the first. A request that is
 //! also [`Plain`] can be answered without asking hyper, which reads the same bytes again otherwise.
 
+use std::borrow::Cow;
 use std::mem::MaybeUninit;
 
 use hyper::{StatusCode, Uri};
 
+use crate::proto::http::admit::Outline;
+use crate::proto::http::condition::Conditions;
 use crate::proto::http::extent::Framing;
 use crate::proto::http::target::LONGEST_URI;
 
@@ -72,6 +75,26 @@ pub struct Plain<'a> {
     pub none_match: Option<&'a [u8]>,
     pub modified_since: Option<&'a [u8]>,
     pub range: Option<&'a [u8]>,
+    /// Header lines, and their bytes with `: ` and CRLF.
+    pub lines: usize,
+    pub bytes: usize,
+}
+
+impl<'a> Plain<'a> {
+    /// The request in numbers; `target` is its path below the prefix.
+    pub fn outline(&self, target: &'a str) -> Outline<'a> {
+        Outline { target, lines: self.lines, bytes: self.bytes, host: self.host }
+    }
+
+    /// What makes it conditional or partial.
+    pub fn conditions(&self) -> Conditions<'a> {
+        Conditions {
+            if_modified_since: self.modified_since.map(Cow::Borrowed),
+            if_none_match: self.none_match.map(Cow::Borrowed),
+            range: self.range.map(Cow::Borrowed),
+            ..Conditions::default()
+        }
+    }
 }
 
 /// Looks at what came of a connection's next request; the first `before` bytes were looked at before. `first`: the connection may turn out
@@ -170,11 +193,9 @@ pub fn plain<'a>(
     lines: impl Iterator<Item = (&'a str, &'a [u8])>,
 ) -> Option<Plain<'a>> {
     let mut said = Said::default();
-    // RFC 9113 §8.2.2: `te` can only say that trailers are welcome.
-    for (name, value) in lines.filter(|(name, _)| *name != "te") {
-        if let Some(place) = said.place(name) {
-            place.put(value);
-        }
+    for (name, value) in lines {
+        // RFC 9113 §8.2.2: `te` can only say that trailers are welcome.
+        said.add(if name == "te" { "" } else { name }, name.len(), value);
     }
     let plain = said.plain(method, target)?;
     Some(Plain { host, ..plain })
@@ -218,6 +239,8 @@ struct Said<'a> {
     range: Once<'a>,
     /// Something that only hyper and the site understand.
     special: bool,
+    lines: usize,
+    bytes: usize,
 }
 
 /// Headers that change what is answered, beside those of [`Said`].
@@ -238,11 +261,17 @@ impl<'a> Said<'a> {
     fn of(lines: &[httparse::Header<'a>]) -> Self {
         let mut said = Self::default();
         for line in lines {
-            if let Some(place) = said.place(line.name) {
-                place.put(line.value);
-            }
+            said.add(line.name, line.name.len(), line.value);
         }
         said
+    }
+
+    fn add(&mut self, name: &str, length: usize, value: &'a [u8]) {
+        self.lines += 1;
+        self.bytes += length + value.len() + 4;
+        if let Some(place) = self.place(name) {
+            place.put(value);
+        }
     }
 
     fn place(&mut self, name: &str) -> Option<&mut Once<'a>> {
@@ -356,6 +385,8 @@ impl<'a> Said<'a> {
             none_match: self.none_match.value,
             modified_since: self.modified_since.value,
             range: self.range.value,
+            lines: self.lines,
+            bytes: self.bytes,
         })
     }
 }

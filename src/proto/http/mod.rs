@@ -3,6 +3,7 @@
 //! hyper speaks the wire; everything a request does is a call of the caller behind it, as at every other door.
 
 pub mod admin;
+mod admit;
 mod archive;
 mod base;
 mod body;
@@ -16,8 +17,9 @@ mod cors;
 mod date;
 mod dav;
 mod download;
-mod express;
 mod extent;
+mod fast_path;
+mod file_answer;
 mod form;
 mod forwarded;
 mod front;
@@ -71,8 +73,8 @@ impl Protocol for Http {
     fn open(&self, section: &Section, tools: &Tools) -> Result<Arc<dyn Handler>> {
         let rules = Arc::new(Rules::new(section.settings()?)?);
         let cache = cache::Cache::new(rules.settings.cache.0);
-        let express = express::Express { cache, hub: tools.hub.clone(), rules: rules.clone() };
-        let site = Arc::new(route::Tree { rules, hub: tools.hub.clone(), express });
+        let fast_path = fast_path::FastPath { cache, hub: tools.hub.clone(), rules: rules.clone() };
+        let site = Arc::new(route::Tree { rules, hub: tools.hub.clone(), fast_path });
         Ok(Arc::new(Door { site }))
     }
 }

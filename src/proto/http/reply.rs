@@ -9,7 +9,8 @@ use hyper::{Method, Response, StatusCode};
 use crate::error::{Error, Kind};
 use crate::proto::http::base::Base;
 use crate::proto::http::body::Outgoing;
-use crate::proto::http::express::end_of_head;
+use crate::proto::http::download::FileReply;
+use crate::proto::http::fast_path::end_of_head;
 use crate::proto::http::{dav, page, sites, target};
 
 /// A response that says no.
@@ -25,7 +26,19 @@ pub struct Refusal {
     pub because: Option<Cow<'static, str>>,
 }
 
-/// Outcome of a handler.
+/// What is answered: a response, or a file whose response is made where all of its header fields are known.
+pub enum Reply {
+    Made(Response<Outgoing>),
+    File(Box<FileReply>),
+}
+
+impl From<Response<Outgoing>> for Reply {
+    fn from(response: Response<Outgoing>) -> Self {
+        Self::Made(response)
+    }
+}
+
+/// Outcome of a handler that sends no file.
 pub type Answer = Result<Response<Outgoing>, Refusal>;
 
 /// Our own pages load their style from here and run nothing.
@@ -211,9 +224,9 @@ const HARD: [(HeaderName, &str); 3] = [
 ];
 
 /// Adds what every response carries.
-pub fn harden(response: &mut Response<Outgoing>) {
+pub fn harden(headers: &mut HeaderMap) {
     for (name, value) in HARD {
-        response.headers_mut().insert(name, HeaderValue::from_static(value));
+        headers.insert(name, HeaderValue::from_static(value));
     }
 }
 

@@ -11,25 +11,28 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use crate::error::Kind;
 use crate::hub::{Caller, Hub, NodeKind, TreePath};
+use crate::proto::http::admit::{self, Outline};
 use crate::proto::http::base::Way;
 use crate::proto::http::body::{Intake, Note, Outgoing};
 use crate::proto::http::cache::Entry;
-use crate::proto::http::express::Express;
+use crate::proto::http::download::FileReply;
+use crate::proto::http::fast_path::FastPath;
 use crate::proto::http::form::{self, Form};
 use crate::proto::http::forwarded::Arrival;
-use crate::proto::http::reply::{self, Answer, Refusal};
+use crate::proto::http::reply::{self, Answer, Refusal, Reply};
 use crate::proto::http::serve::{Connection, Site};
 use crate::proto::http::settings::Rules;
+use crate::proto::http::signin::{self, Credentials};
 use crate::proto::http::sites::{self, Website};
 use crate::proto::http::target::{self, Target};
 use crate::proto::http::visit::{self, Visit};
-use crate::proto::http::{archive, change, connect, dav, download, listing, mime, page, signin, tus, upload};
+use crate::proto::http::{archive, change, connect, dav, download, listing, mime, page, tus, upload};
 
 /// The tree, our pages beside it, and the sites.
 pub struct Tree {
     pub rules: Arc<Rules>,
     pub hub: Hub,
-    pub express: Express,
+    pub fast_path: FastPath,
 }
 
 const FILE_METHODS: &str = "GET, HEAD, PUT, DELETE, COPY, MOVE, MKCOL, PROPFIND, PROPPATCH, LOCK, UNLOCK, OPTIONS";
@@ -50,35 +53,42 @@ impl Site for Tree {
         let path = parts.uri.path().chars().take(LONGEST_NOTED).collect();
         let mut note = Note::new(connection, visit::verb(&parts.method), path, Instant::now());
         note.origin = arrival.origin.clone();
-        let number = sites.number(arrival.host.as_bytes());
-        let site = number.and_then(|number| sites.get(number));
+        let site = sites.number(arrival.host.as_bytes()).and_then(|number| sites.get(number));
         let cors = site.map_or(&self.rules.cors, |site| &site.cors);
-        let answer = match self.refuse(&parts, &arrival, way, number, &intake) {
-            Some(answer) => answer,
+        let answer = match self.refuse(&parts, &arrival, way, &intake) {
+            Some(answer) => answer.map(Reply::from),
             None => match cors.preflight(&parts) {
-                Some(response) => Ok(response),
+                Some(response) => Ok(response.into()),
                 None => self.route(&parts, &arrival, site, intake, connection, &mut note).await,
             },
         };
-        let response = answer.unwrap_or_else(|refusal| {
-            let who = (!note.account.is_empty()).then_some(note.account.as_str());
-            let basic = signin::basic_allowed(&arrival.origin, settings.basic_in_clear);
-            let bare = site.is_some_and(|site| !site.settings.own_pages);
-            reply::render(refusal, &parts, base, who, basic, bare)
-        });
-        let mut response = visit::finish(response, &parts.method, note);
-        cors.tell(&parts.headers, &mut response);
-        self.secure(&arrival, site, &mut response);
-        base.leave(response.headers_mut());
-        self.keep(&parts, &mut response);
-        response
+        let complete = |status, headers: &mut HeaderMap| {
+            reply::harden(headers);
+            cors.tell(&parts.headers, headers);
+            self.secure(&arrival, site, status, headers);
+            base.leave(headers);
+        };
+        let mut response = match answer {
+            Ok(Reply::File(mut file)) => {
+                complete(StatusCode::OK, &mut file.answer.headers);
+                return visit::finish(self.send(*file, &parts), &parts.method, note);
+            }
+            Ok(Reply::Made(response)) => response,
+            Err(refusal) => {
+                let who = (!note.account.is_empty()).then_some(note.account.as_str());
+                let basic = signin::basic_allowed(&arrival.origin, settings.basic_in_clear);
+                let bare = site.is_some_and(|site| !site.settings.own_pages);
+                reply::render(refusal, &parts, base, who, basic, bare)
+            }
+        };
+        complete(response.status(), response.headers_mut());
+        visit::finish(response, &parts.method, note)
     }
 
-    fn express(&self, connection: &Connection) -> Option<&Express> {
-        // Whoever a proxy speaks for is known only from headers; and what is redirected is not sent.
-        let redirected = self.rules.settings.redirect_to_https && !connection.origin.secure;
-        let able = self.express.cache.is_on() && connection.trusted.is_none() && !redirected;
-        able.then_some(&self.express)
+    fn fast_path(&self, connection: &Connection) -> Option<&FastPath> {
+        // Whoever a proxy speaks for is known only from headers.
+        let able = self.fast_path.cache.is_on() && connection.trusted.is_none();
+        able.then_some(&self.fast_path)
     }
 }
 
@@ -87,17 +97,21 @@ fn is_saved(headers: &HeaderMap) -> bool {
 }
 
 impl Tree {
-    /// Keeps a response that may be sent again.
-    fn keep(&self, parts: &Parts, response: &mut Response<Outgoing>) {
-        if let Some((audience, entry)) = Entry::take(response) {
-            self.express.cache.put(audience, parts.uri.path(), entry);
+    /// The response of a file, whose answer is kept where it may be sent again.
+    fn send(&self, file: FileReply, parts: &Parts) -> Response<Outgoing> {
+        let FileReply { answer, part, body, keep } = file;
+        let (status, headers) = answer.head(&part);
+        if let Some(keep) = keep {
+            self.fast_path.cache.put(keep.audience, parts.uri.path(), Entry::new(keep, answer));
         }
+        let mut response = Response::new(body);
+        *response.status_mut() = status;
+        *response.headers_mut() = headers;
+        response
     }
 
     /// Says what browsers must mind, beside what every response carries.
-    fn secure(&self, arrival: &Arrival, site: Option<&Website>, response: &mut Response<Outgoing>) {
-        let unmodified = response.status() == StatusCode::NOT_MODIFIED;
-        let headers = response.headers_mut();
+    fn secure(&self, arrival: &Arrival, site: Option<&Website>, status: StatusCode, headers: &mut HeaderMap) {
         // RFC 6797 §7.2: only by TLS.
         if let Some(hsts) = self.rules.hsts.as_ref().filter(|_| arrival.origin.secure) {
             headers.insert(header::STRICT_TRANSPORT_SECURITY, hsts.clone());
@@ -107,7 +121,7 @@ impl Tree {
         if trusted {
             headers.remove("cross-origin-resource-policy");
         }
-        if unmodified || is_saved(headers) {
+        if status == StatusCode::NOT_MODIFIED || is_saved(headers) {
             // Where no page is shown nothing leads on from it, and of one that is shown again the browser knows.
             headers.remove(header::REFERRER_POLICY);
         } else if trusted {
@@ -119,41 +133,26 @@ impl Tree {
     }
 
     /// What is answered whoever asks: too long, too large, nobody's name, the wrong scheme, outside.
-    fn refuse(
-        &self,
-        parts: &Parts,
-        arrival: &Arrival,
-        way: Way,
-        number: Option<u16>,
-        intake: &Intake,
-    ) -> Option<Answer> {
+    fn refuse(&self, parts: &Parts, arrival: &Arrival, way: Way, intake: &Intake) -> Option<Answer> {
         let settings = &self.rules.settings;
         let whole = parts.uri.path_and_query().map_or("", |whole| whole.as_str());
-        if whole.len() as u64 > settings.uri_length.0 {
-            let words = format!("the URL is longer than {} ([http] uri_length)", settings.uri_length);
-            return Some(Err(Refusal::new(StatusCode::URI_TOO_LONG, words)));
-        }
-        // With `: ` and CRLF.
-        let head: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        if (head + whole.len()) as u64 > settings.head_size.0 || parts.headers.len() > settings.head_lines {
-            let words = format!(
-                "the request's head is larger than {} or has more than {} lines ([http] head_size, head_lines)",
-                settings.head_size, settings.head_lines
-            );
-            return Some(Err(Refusal::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, words)));
+        let outline = Outline {
+            target: whole,
+            lines: parts.headers.len(),
+            bytes: parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum(),
+            host: arrival.host.as_bytes(),
+        };
+        if let Err(refusal) = admit::site(&self.rules, &outline) {
+            return Some(Err(refusal));
         }
         if settings.body_size.0 > 0 && intake.length().is_some_and(|length| length > settings.body_size.0) {
             let words = format!("the body is larger than {} ([http] body_size)", settings.body_size);
             return Some(Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, words)));
         }
-        if number.is_none() {
-            let words = "this server has nothing under that name ([http] hosts, [[site]] host)";
-            return Some(Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, words)));
-        }
         if way == Way::Out {
             return Some(Err(Refusal::missing()));
         }
-        if settings.redirect_to_https && !arrival.origin.secure && parts.uri.path() != "/-/health" {
+        if admit::must_use_tls(&self.rules, arrival.origin.secure, parts.uri.path()) {
             return Some(to_https(arrival, settings.https_port, &format!("{}{whole}", self.rules.base)));
         }
         let reading = parts.method == Method::GET || parts.method == Method::HEAD;
@@ -168,7 +167,7 @@ impl Tree {
         intake: Intake,
         connection: &Arc<Connection>,
         note: &mut Note,
-    ) -> Answer {
+    ) -> Result<Reply, Refusal> {
         if parts.method == Method::CONNECT {
             return Err(Refusal::method(ALL_METHODS));
         }
@@ -179,18 +178,19 @@ impl Tree {
         if let (Some(Target::Own(names)), false) = (&target, bare) {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             if let Some(answer) = open_page(parts, &names) {
-                return answer;
+                return answer.map(Reply::from);
             }
         }
         if parts.method == Method::OPTIONS && site.is_none() {
             match &target {
-                Some(Target::Everything) => return Ok(dav::options(ALL_METHODS)),
-                Some(Target::Tree { folder: true, .. }) => return Ok(dav::options(FOLDER_METHODS)),
-                Some(Target::Tree { folder: false, .. }) => return Ok(dav::options(FILE_METHODS)),
+                Some(Target::Everything) => return Ok(dav::options(ALL_METHODS).into()),
+                Some(Target::Tree { folder: true, .. }) => return Ok(dav::options(FOLDER_METHODS).into()),
+                Some(Target::Tree { folder: false, .. }) => return Ok(dav::options(FILE_METHODS).into()),
                 Some(Target::Own(_)) | None => {}
             }
         }
-        let asker = signin::identify(&self.hub, connection, &arrival.origin, &parts.headers, &self.rules).await?;
+        let shown = Credentials::of(&parts.headers, signin::cookie_name(&arrival.origin, &self.rules.base));
+        let asker = shown.identify(&self.hub, connection, &arrival.origin, &self.rules).await?;
         if !asker.caller.is_guest() {
             asker.caller.name().clone_into(&mut note.account);
             connection.permit.lock().account(asker.caller.name())?;
@@ -203,7 +203,7 @@ impl Tree {
         match (target, site) {
             (Some(Target::Own(names)), _) if !bare => {
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
-                self.own(&mut visit, &names, note).await
+                self.own(&mut visit, &names, note).await.map(Reply::from)
             }
             (_, Some(site)) => sites::answer(&visit, site, note).await,
             (Some(Target::Tree { path, folder }), None) => {
@@ -213,7 +213,7 @@ impl Tree {
                     dav::conditions(&mut visit, &path).await?;
                 }
                 let answer = match dav::answer(&mut visit, &path, &rules.settings).await {
-                    Some(answer) => answer,
+                    Some(answer) => answer.map(Reply::from),
                     None => tree(&mut visit, &path, folder, note).await,
                 };
                 answer.map_err(|refusal| dav::explain(&visit, &path, refusal))
@@ -311,26 +311,27 @@ fn open_page(parts: &Parts, names: &[&str]) -> Option<Answer> {
 }
 
 /// The tree by method.
-async fn tree(visit: &mut Visit<'_>, path: &TreePath, folder: bool, note: &mut Note) -> Answer {
+async fn tree(visit: &mut Visit<'_>, path: &TreePath, folder: bool, note: &mut Note) -> Result<Reply, Refusal> {
     let allow = if folder { FOLDER_METHODS } else { FILE_METHODS };
-    match visit.parts.method.as_str() {
+    let answer = match visit.parts.method.as_str() {
+        "GET" | "HEAD" if !folder => return file(visit, path).await,
         "DELETE" => change::delete(visit, path, folder).await,
-        "GET" | "HEAD" if folder => match archive::asked(visit)? {
+        "GET" | "HEAD" => match archive::asked(visit)? {
             Some(form) => archive::send(visit, path, form, &[]).await,
             None => listing::send(visit, path).await,
         },
-        "GET" | "HEAD" => file(visit, path).await,
         "POST" if folder && tus::creates(visit) => tus::into_folder(visit, path, note).await,
         "POST" if folder => change::post(visit, path, note).await,
         "PUT" if folder => Err(Refusal::bad("a file's URL does not end in a slash; a folder is made by MKCOL")),
         "PUT" => upload::put(visit, path, note).await,
         known if visit::is_known(known) => Err(Refusal::method(allow)),
         _ => Err(Refusal::new(StatusCode::NOT_IMPLEMENTED, "this server does not know the method")),
-    }
+    };
+    answer.map(Reply::from)
 }
 
 /// A file, or the way to the folder that the URL may have meant.
-async fn file(visit: &Visit<'_>, path: &TreePath) -> Answer {
+async fn file(visit: &Visit<'_>, path: &TreePath) -> Result<Reply, Refusal> {
     let mark = visit.mark(path);
     let error = match visit.caller.open(path).await {
         Ok(opened) => return download::send(visit, path, opened, mark).await,
@@ -341,7 +342,7 @@ async fn file(visit: &Visit<'_>, path: &TreePath) -> Answer {
     {
         let query = visit.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         let place = format!("{}{query}", target::url(path, true));
-        return Ok(reply::moved(StatusCode::PERMANENT_REDIRECT, &place));
+        return Ok(reply::moved(StatusCode::PERMANENT_REDIRECT, &place).into());
     }
     Err(error.into())
 }

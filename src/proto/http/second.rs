@@ -23,7 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::hub::Caller;
 use crate::net::Stream;
 use crate::proto::http::body::Outgoing;
-use crate::proto::http::express::Express;
+use crate::proto::http::fast_path::FastPath;
 use crate::proto::http::head;
 use crate::proto::http::serve::Connection;
 
@@ -80,7 +80,7 @@ where
 
 /// The response to a request that is nothing special, when it is ready.
 pub fn at_once(
-    express: &Express,
+    fast_path: &FastPath,
     guest: &Caller,
     request: &Request<Incoming>,
     connection: &Arc<Connection>,
@@ -95,7 +95,7 @@ pub fn at_once(
     }
     let lines = request.headers().iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
     let plain = head::plain(request.method().as_str(), uri.path_and_query()?.as_str(), host, lines)?;
-    let response = express.ready(&plain, connection, guest, false)?.response(connection);
+    let response = fast_path.ready(&plain, connection, guest, false)?.response(connection);
     drop(connection.pulse.think(true));
     response
 }

@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 use crate::net::{Limits, Link, Permit, Stream, Trusted};
 use crate::origin::Origin;
 use crate::proto::http::body::Outgoing;
-use crate::proto::http::express::Express;
 use crate::proto::http::extent::Extent;
+use crate::proto::http::fast_path::FastPath;
 use crate::proto::http::front::{self, Begun, Outcome};
 use crate::proto::http::head;
 use crate::proto::http::pulse::{Pulse, Window};
@@ -67,7 +67,7 @@ pub trait Site: Send + Sync + 'static {
     async fn answer(&self, request: Request<Incoming>, connection: &Arc<Connection>) -> Response<Outgoing>;
 
     /// What plain requests of this connection may be answered from before hyper is asked.
-    fn express(&self, _connection: &Connection) -> Option<&Express> {
+    fn fast_path(&self, _connection: &Connection) -> Option<&FastPath> {
         None
     }
 }
@@ -114,8 +114,14 @@ impl<S: Site> Talk<S> {
         let mut begun = Begun::default();
         loop {
             // Boxed, so that an idle connection's task does not keep the room for what hyper needs.
-            match front::run(self.site.express(&self.connection), &self.connection, &mut stream, &mut begun, &self.stop)
-                .await
+            match front::run(
+                self.site.fast_path(&self.connection),
+                &self.connection,
+                &mut stream,
+                &mut begun,
+                &self.stop,
+            )
+            .await
             {
                 Outcome::Closed => return,
                 Outcome::Second(came) => return Box::pin(self.second(stream, came)).await,
@@ -153,12 +159,11 @@ impl<S: Site> Talk<S> {
     /// All of an HTTP/2 connection.
     async fn second(&self, stream: Stream, came: BytesMut) {
         let gathered = Gathered::new(stream, came, &self.connection);
-        let guest =
-            self.site.express(&self.connection).map(|express| express.hub.guest(self.connection.origin.clone()));
+        let guest = self.site.fast_path(&self.connection).map(|path| path.hub.guest(self.connection.origin.clone()));
         let (site, connection) = (self.site.clone(), self.connection.clone());
         let service = service_fn(move |request| {
-            let ready = guest.as_ref().zip(site.express(&connection));
-            let ready = ready.and_then(|(guest, express)| second::at_once(express, guest, &request, &connection));
+            let ready = guest.as_ref().zip(site.fast_path(&connection));
+            let ready = ready.and_then(|(guest, path)| second::at_once(path, guest, &request, &connection));
             let later = match ready {
                 Some(response) => Err(response),
                 None => Ok(answer((site.clone(), connection.clone()), request, true)),

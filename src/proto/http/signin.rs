@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap, ORIGIN};
+use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
 
@@ -60,72 +60,109 @@ pub fn cookie(origin: &Origin, base: &Base, token: &str, seconds: u64) -> String
     format!("{name}={token}; Path={path}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
 }
 
-/// Finds out who asks. A cookie past its time makes a guest; a wrong password or token is refused.
-///
-/// # Errors
-/// 401, 403 for Basic in the clear, 429.
-pub async fn identify(
-    hub: &Hub,
-    connection: &Connection,
-    origin: &Origin,
-    headers: &HeaderMap,
-    rules: &Rules,
-) -> Result<Asker, Refusal> {
-    if let Some(value) = headers.get(AUTHORIZATION) {
-        let value = value.to_str().ok().filter(|text| text.len() <= LONGEST);
-        let Some((scheme, rest)) = value.and_then(|text| text.trim().split_once(' ')) else {
-            return Err(Refusal::bad("the Authorization header cannot be read"));
+/// What a request shows of its sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Credentials<'a> {
+    /// Nothing: a guest.
+    None,
+    /// A name and a password, encoded.
+    Basic(&'a str),
+    Bearer(&'a str),
+    /// The session cookie, which a browser shows by itself.
+    Cookie(&'a str),
+}
+
+impl<'a> Credentials<'a> {
+    /// Reads the fields. An `Authorization` that is empty, unfinished, too long or of an unknown scheme counts as none.
+    pub fn read(authorization: Option<&'a [u8]>, cookies: impl Iterator<Item = &'a [u8]>, cookie: &str) -> Self {
+        let from_cookie = || {
+            let mut lines = cookies.filter_map(|line| std::str::from_utf8(line).ok());
+            lines.find_map(|line| cookie_in(line, cookie)).map_or(Self::None, Self::Cookie)
         };
+        authorization.and_then(Self::of_authorization).unwrap_or_else(from_cookie)
+    }
+
+    /// Those of a request that hyper read.
+    pub fn of(headers: &'a HeaderMap, cookie: &str) -> Self {
+        // Only here is the time taken to decode it: the fast path knows only what was right before.
+        let whole = |value: &&[u8]| match Credentials::of_authorization(value) {
+            Some(Credentials::Basic(encoded)) => decoded(encoded).is_some(),
+            other => other.is_some(),
+        };
+        let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).filter(whole);
+        Self::read(authorization, headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes), cookie)
+    }
+
+    fn of_authorization(value: &'a [u8]) -> Option<Self> {
+        let text = std::str::from_utf8(value).ok().filter(|text| text.len() <= LONGEST)?;
+        let (scheme, rest) = text.trim().split_once([' ', '\t'])?;
+        let rest = rest.trim();
         if scheme.eq_ignore_ascii_case("basic") {
-            if !basic_allowed(origin, rules.settings.basic_in_clear) {
+            return Some(Self::Basic(rest));
+        }
+        (scheme.eq_ignore_ascii_case("bearer") && !rest.is_empty()).then_some(Self::Bearer(rest))
+    }
+
+    /// Who it is, when that can be said without asking anyone: a password that was right on this connection, a session used a moment ago,
+    /// nothing at all (`Some(None)`: a guest). `None`: [`Credentials::identify`] must say it.
+    ///
+    /// # Errors
+    /// 403 for Basic in the clear.
+    pub fn known(
+        self,
+        hub: &Hub,
+        connection: &Connection,
+        origin: &Origin,
+        rules: &Rules,
+    ) -> Result<Option<Option<Caller>>, Refusal> {
+        Ok(match self {
+            Self::None => Some(None),
+            Self::Basic(_) if !basic_allowed(origin, rules.settings.basic_in_clear) => {
                 return Err(Refusal::new(
                     StatusCode::FORBIDDEN,
                     "a password may not be sent without TLS; use https, or sign in with a session",
                 ));
             }
-            let caller = basic(hub, connection, origin, rest.trim()).await?;
-            return Ok(Asker { caller, token: None, cookie: false });
-        }
-        if scheme.eq_ignore_ascii_case("bearer") {
-            let token = rest.trim();
-            let caller = hub.resume(origin, token).await?;
-            return Ok(Asker { caller, token: Some(token.to_owned()), cookie: false });
-        }
-        return Err(Error::new(Kind::Unauthenticated, "sign in with Basic or Bearer").into());
+            Self::Basic(encoded) => proven(connection, &digest(encoded)).map(Some),
+            Self::Bearer(token) | Self::Cookie(token) => hub.resume_known(origin, token).map(Some),
+        })
     }
-    if let Some(token) = cookie_of(headers, cookie_name(origin, &rules.base)) {
-        match hub.resume(origin, token).await {
-            Ok(caller) => return Ok(Asker { caller, token: Some(token.to_owned()), cookie: true }),
-            Err(error) if error.kind() == Kind::Unauthenticated => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(Asker { caller: hub.guest(origin.clone()), token: None, cookie: false })
-}
 
-/// Who asks, when that can be said without asking anyone: a Basic header that was right on this connection, a session used a
-/// moment ago, nothing at all (`Some(None)`: a guest). `None`: [`identify`] must say it. The values are those of the only header
-/// of each name.
-pub fn known(
-    hub: &Hub,
-    connection: &Connection,
-    authorization: Option<&[u8]>,
-    cookies: Option<&[u8]>,
-    base: &Base,
-) -> Option<Option<Caller>> {
-    let origin = &connection.origin;
-    if let Some(value) = authorization {
-        let (scheme, rest) = std::str::from_utf8(value).ok()?.trim().split_once(' ')?;
-        if scheme.eq_ignore_ascii_case("basic") {
-            return proven(connection, &digest(rest.trim())).map(Some);
-        }
-        let token = Some(rest.trim()).filter(|_| scheme.eq_ignore_ascii_case("bearer"))?;
-        return hub.resume_known(origin, token).map(Some);
+    /// Finds out who it is. A cookie past its time makes a guest; a wrong password or token is refused.
+    ///
+    /// # Errors
+    /// 401, 403 for Basic in the clear, 429.
+    pub async fn identify(
+        self,
+        hub: &Hub,
+        connection: &Connection,
+        origin: &Origin,
+        rules: &Rules,
+    ) -> Result<Asker, Refusal> {
+        let caller = match self.known(hub, connection, origin, rules)? {
+            Some(known) => known.map(|caller| caller.at(origin.clone())),
+            None => self.ask(hub, connection, origin).await?,
+        };
+        Ok(match (caller, self) {
+            (None, _) | (Some(_), Self::None) => {
+                Asker { caller: hub.guest(origin.clone()), token: None, cookie: false }
+            }
+            (Some(caller), Self::Basic(_)) => Asker { caller, token: None, cookie: false },
+            (Some(caller), Self::Bearer(token)) => Asker { caller, token: Some(token.to_owned()), cookie: false },
+            (Some(caller), Self::Cookie(token)) => Asker { caller, token: Some(token.to_owned()), cookie: true },
+        })
     }
-    let Some(cookies) = cookies else { return Some(None) };
-    match cookie_in(std::str::from_utf8(cookies).ok()?, cookie_name(origin, base)) {
-        Some(token) => hub.resume_known(origin, token).map(Some),
-        None => Some(None),
+
+    async fn ask(self, hub: &Hub, connection: &Connection, origin: &Origin) -> Result<Option<Caller>, Refusal> {
+        match self {
+            Self::None => Ok(None),
+            Self::Basic(encoded) => basic(hub, connection, origin, encoded).await.map(Some),
+            Self::Bearer(token) => Ok(Some(hub.resume(origin, token).await?)),
+            Self::Cookie(token) => match hub.resume(origin, token).await {
+                Err(error) if error.kind() == Kind::Unauthenticated => Ok(None),
+                resumed => Ok(Some(resumed?)),
+            },
+        }
     }
 }
 
@@ -142,28 +179,20 @@ fn proven(connection: &Connection, digest: &[u8; 32]) -> Option<Caller> {
 
 /// Basic (RFC 7617). The last right header of a connection is remembered for a moment.
 async fn basic(hub: &Hub, connection: &Connection, origin: &Origin, encoded: &str) -> Result<Caller, Refusal> {
-    let digest = digest(encoded);
-    if let Some(caller) = proven(connection, &digest) {
-        return Ok(caller.at(origin.clone()));
-    }
-    let decoded = STANDARD.decode(encoded).ok();
-    let pair = decoded.as_deref().and_then(|bytes| {
-        let colon = memchr::memchr(b':', bytes)?;
-        let (name, password) = bytes.split_at_checked(colon)?;
-        Some((std::str::from_utf8(name).ok()?, password.get(1..)?))
-    });
-    let Some((name, password)) = pair else {
-        return Err(Refusal::bad("the Basic credentials cannot be read"));
+    let Some((name, password)) = decoded(encoded) else {
+        return Err(Error::new(Kind::Unauthenticated, "the Basic credentials cannot be read").into());
     };
-    let caller = hub.login(origin, name, password).await?;
-    *connection.proven.lock() = Some(Box::new(Proven { digest, caller: caller.clone(), since: Instant::now() }));
+    let caller = hub.login(origin, &name, &password).await?;
+    let proven = Proven { digest: digest(encoded), caller: caller.clone(), since: Instant::now() };
+    *connection.proven.lock() = Some(Box::new(proven));
     Ok(caller)
 }
 
-/// The value of one cookie.
-fn cookie_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let lines = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
-    lines.into_iter().find_map(|line| cookie_in(line, name))
+/// The name and the password.
+fn decoded(encoded: &str) -> Option<(String, Vec<u8>)> {
+    let bytes = STANDARD.decode(encoded).ok()?;
+    let (name, password) = bytes.split_at_checked(memchr::memchr(b':', &bytes)?)?;
+    Some((std::str::from_utf8(name).ok()?.to_owned(), password.get(1..)?.to_vec()))
 }
 
 fn cookie_in<'a>(line: &'a str, name: &str) -> Option<&'a str> {
@@ -242,8 +271,38 @@ mod tests {
     #[test]
     fn one_cookie_is_found_among_many() {
         let parts = request("GET", &[("cookie", "a=1; stoa=tok-1; stoa2=x")]);
-        assert_eq!(cookie_of(&parts.headers, "stoa"), Some("tok-1"));
-        assert_eq!(cookie_of(&parts.headers, "__Host-stoa"), None);
+        assert_eq!(Credentials::of(&parts.headers, "stoa"), Credentials::Cookie("tok-1"));
+        assert_eq!(Credentials::of(&parts.headers, "__Host-stoa"), Credentials::None);
+    }
+
+    #[test]
+    fn an_authorization_that_shows_nobody_counts_as_none() {
+        let long = format!("Bearer {}", "x".repeat(LONGEST));
+        for text in [
+            "",
+            " ",
+            "Basic",
+            "Basic ",
+            "Basic !!!",
+            "Basic YWxpY2U=",
+            "Basic YWxpY2U6eA",
+            "Basic /zp4",
+            "Bearer",
+            "Bearer  ",
+            "Digest username=\"alice\"",
+            "Negotiate YII=",
+            "nonsense",
+            &long,
+        ] {
+            let parts = request("GET", &[("authorization", text), ("cookie", "stoa=t")]);
+            assert_eq!(Credentials::of(&parts.headers, "stoa"), Credentials::Cookie("t"), "{text}");
+        }
+        let shown = |text| {
+            let parts = request("GET", &[("authorization", text), ("cookie", "stoa=t")]);
+            format!("{:?}", Credentials::of(&parts.headers, "stoa"))
+        };
+        assert_eq!(shown("basic  YWxpY2U6eA=="), "Basic(\"YWxpY2U6eA==\")");
+        assert_eq!(shown("BEARER t "), "Bearer(\"t\")");
     }
 
     #[test]

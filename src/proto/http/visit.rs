@@ -12,7 +12,7 @@ use crate::proto::http::cache::Audience;
 use crate::proto::http::serve::Connection;
 use crate::proto::http::settings::Rules;
 use crate::proto::http::sites::{TREE, Website};
-use crate::proto::http::{coding, form, reply};
+use crate::proto::http::{coding, form};
 
 /// A request whose asker is known.
 pub struct Visit<'a> {
@@ -40,13 +40,6 @@ impl Visit<'_> {
         self.headers().get(name.into())?.to_str().ok()
     }
 
-    /// A header that may come once; one that comes twice does not count.
-    pub fn only(&self, name: impl Into<HeaderName>) -> Option<&str> {
-        let mut values = self.headers().get_all(name.into()).iter();
-        let value = values.next()?.to_str().ok()?;
-        values.next().is_none().then_some(value)
-    }
-
     /// All headers.
     pub fn headers(&self) -> &HeaderMap {
         &self.parts.headers
@@ -62,7 +55,7 @@ impl Visit<'_> {
         self.query(key).is_some_and(|value| matches!(value.as_str(), "" | "1" | "true" | "yes"))
     }
 
-    /// For whom the answer may be kept: for a `GET` of a whole file in the form that the express lane knows.
+    /// For whom the answer may be kept: for a `GET` of a whole file in the form that the fast path knows.
     pub fn audience(&self) -> Option<Audience> {
         let usual = matches!(self.parts.version, Version::HTTP_11 | Version::HTTP_2);
         let plain = usual && self.is_get() && self.parts.uri.query().is_none();
@@ -129,9 +122,8 @@ pub fn is_known(method: &str) -> bool {
     ELSEWHERE.contains(&method) || Method::from_bytes(method.as_bytes()).is_ok_and(|method| verb(&method) != "OTHER")
 }
 
-/// The last touches: the headers every response carries, no body for `HEAD`, the access line at its end.
+/// The last touches: no body for `HEAD`, the access line at its end.
 pub fn finish(mut response: Response<Outgoing>, method: &Method, mut note: Note) -> Response<Outgoing> {
-    reply::harden(&mut response);
     note.status = response.status();
     if *method == Method::HEAD {
         if let Some(length) = response.body().length().filter(|_| response.status() != 304) {

@@ -8,7 +8,7 @@ use crate::error::{Error, Kind};
 use crate::hub::{Entry, NodeKind, TreePath};
 use crate::proto::http::body::{Note, Outgoing};
 use crate::proto::http::download;
-use crate::proto::http::reply::{self, Answer, Refusal};
+use crate::proto::http::reply::{self, Answer, Refusal, Reply};
 use crate::proto::http::target;
 use crate::proto::http::visit::Visit;
 
@@ -20,7 +20,7 @@ const SHOWN: usize = 5_000;
 ///
 /// # Errors
 /// What failed, where nothing of the site says it.
-pub async fn answer(visit: &Visit<'_>, site: &Website, note: &mut Note) -> Answer {
+pub async fn answer(visit: &Visit<'_>, site: &Website, note: &mut Note) -> Result<Reply, Refusal> {
     let refusal = match visit.parts.method.as_str() {
         "GET" | "HEAD" => match show(visit, site, note).await {
             Err(refusal) => refusal,
@@ -29,14 +29,14 @@ pub async fn answer(visit: &Visit<'_>, site: &Website, note: &mut Note) -> Answe
         "OPTIONS" => {
             let mut response = reply::bare(StatusCode::NO_CONTENT);
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
-            return Ok(response);
+            return Ok(response.into());
         }
         _ => Refusal::method(METHODS),
     };
     match own_page(visit, site, refusal.status).await {
         Some(mut response) => {
             refusal.headers.into_iter().for_each(|(name, value)| drop(response.headers_mut().insert(name, value)));
-            Ok(response)
+            Ok(response.into())
         }
         None => Err(refusal),
     }
@@ -52,11 +52,11 @@ async fn own_page(visit: &Visit<'_>, site: &Website, status: StatusCode) -> Opti
     Some(response)
 }
 
-async fn show(visit: &Visit<'_>, site: &Website, note: &mut Note) -> Answer {
+async fn show(visit: &Visit<'_>, site: &Website, note: &mut Note) -> Result<Reply, Refusal> {
     let raw = visit.parts.uri.path();
     let (path, folder) = target::plain(raw)?;
     if let Some(moved) = redirect(visit, site, raw) {
-        return moved;
+        return moved.map(Reply::from);
     }
     let place = site.place(&path).ok_or_else(Refusal::missing)?;
     note.path = place.to_string();
@@ -90,7 +90,7 @@ fn redirect(visit: &Visit<'_>, site: &Website, raw: &str) -> Option<Answer> {
 }
 
 /// A file, or the way to the folder that the URL meant.
-async fn file(visit: &Visit<'_>, site: &Website, place: &TreePath) -> Answer {
+async fn file(visit: &Visit<'_>, site: &Website, place: &TreePath) -> Result<Reply, Refusal> {
     let mark = visit.mark(place);
     let error = match visit.caller.open(place).await {
         Ok(opened) => return download::send(visit, place, opened, mark).await,
@@ -103,7 +103,7 @@ async fn file(visit: &Visit<'_>, site: &Website, place: &TreePath) -> Answer {
     if there.is_ok_and(|entry| entry.node.kind == NodeKind::Folder) {
         let query = visit.parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         let to = format!("{}/{query}", visit.parts.uri.path());
-        return Ok(reply::moved(StatusCode::PERMANENT_REDIRECT, &to));
+        return Ok(reply::moved(StatusCode::PERMANENT_REDIRECT, &to).into());
     }
     if site.settings.clean_urls
         && let Some(named) = place.parent().and_then(|parent| parent.join(&format!("{}.html", place.name())).ok())
@@ -120,7 +120,7 @@ fn missing() -> Refusal {
 }
 
 /// The first index that is there, or the list.
-async fn index(visit: &Visit<'_>, site: &Website, path: &TreePath, place: &TreePath) -> Answer {
+async fn index(visit: &Visit<'_>, site: &Website, path: &TreePath, place: &TreePath) -> Result<Reply, Refusal> {
     for (number, name) in site.index.iter().enumerate() {
         let Some(file) = name.parts().try_fold(place.clone(), |place, part| place.join(part).ok()) else { continue };
         // Only the first may be kept: another one gives way to it.
@@ -132,7 +132,7 @@ async fn index(visit: &Visit<'_>, site: &Website, path: &TreePath, place: &TreeP
         }
     }
     match site.settings.listing {
-        true => list(visit, path, place).await,
+        true => list(visit, path, place).await.map(Reply::from),
         false => Err(missing()),
     }
 }
@@ -161,7 +161,7 @@ async fn list(visit: &Visit<'_>, path: &TreePath, place: &TreePath) -> Answer {
 }
 
 /// The page of an application that reads the path itself: for pages, not for the pictures and scripts that are missing.
-async fn fallback(visit: &Visit<'_>, site: &Website, path: &TreePath) -> Option<Answer> {
+async fn fallback(visit: &Visit<'_>, site: &Website, path: &TreePath) -> Option<Result<Reply, Refusal>> {
     let page = site.place(site.fallback.as_ref()?)?;
     let asset = path.name().contains('.') && !reply::wants(visit.headers(), "text/html");
     if asset {

@@ -1,7 +1,9 @@
-//! The express lane: plain requests for files that are ready to be sent, answered before hyper is asked.
+//! The fast path: plain requests for files whose answer is kept in the [`Cache`], answered before hyper is asked.
 //!
-//! When a response is in the [`Cache`] and still exact for this asker, it is sent: whole, a stretch of it, or the word that the asker's
-//! copy is still good. Everything else is for the site.
+//! It decides nothing by itself: what is judged of every request is in [`admit`], who asks in [`Credentials`], which part is sent in
+//! [`FileAnswer`]. Where one of these says no, or does not know without waiting, the request goes the usual way.
+//!
+//! [`FileAnswer`]: super::file_answer::FileAnswer
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -14,20 +16,20 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use hyper::header::{self, HeaderValue};
-use hyper::{Response, StatusCode};
+use hyper::Response;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 use crate::hub::{Caller, Hub};
 use crate::net::{Stream, pour};
 use crate::proto::http::body::{Note, Outgoing};
-use crate::proto::http::cache::{Audience, Cache, Content, Entry};
+use crate::proto::http::cache::{self, Audience, Cache, Content, Entry};
+use crate::proto::http::file_answer::Part;
 use crate::proto::http::head::Plain;
 use crate::proto::http::pulse::Sending;
-use crate::proto::http::range::{self, Asked};
 use crate::proto::http::serve::Connection;
 use crate::proto::http::settings::Rules;
-use crate::proto::http::{coding, condition, date, signin};
+use crate::proto::http::signin::{self, Credentials};
+use crate::proto::http::{admit, coding, date};
 use crate::telemetry::{Access, metric};
 
 /// A body up to this size is copied behind its head: one piece costs the kernel less than two.
@@ -40,8 +42,8 @@ thread_local! {
     static DATE: RefCell<(i64, Bytes)> = const { RefCell::new((i64::MIN, Bytes::new())) };
 }
 
-/// What the lane needs of a site.
-pub struct Express {
+/// What the fast path needs of a site.
+pub struct FastPath {
     /// What is ready to be sent.
     pub cache: Cache,
     /// Who may have it.
@@ -58,26 +60,25 @@ pub struct Reply {
     /// The connection ends after it.
     pub close: bool,
     part: Part,
+    /// The lines that a 206 adds to those of the 200.
+    added: Bytes,
     started: Instant,
 }
 
-/// How much of an entry is sent.
-enum Part {
-    Whole,
-    /// 304.
-    Nothing,
-    /// 206: these bytes; the head's lines about them.
-    Some(Range<u64>, Bytes),
-}
-
-impl Express {
+impl FastPath {
     /// A response that is exact for whoever asks; `files`: also one whose body is in a file.
     pub fn ready(&self, seen: &Plain<'_>, connection: &Connection, guest: &Caller, files: bool) -> Option<Reply> {
         let started = Instant::now();
         let target = self.rules.base.inside(seen.target)?;
-        let caller = signin::known(&self.hub, connection, seen.authorization, seen.cookie, &self.rules.base)?;
+        let site = admit::site(&self.rules, &seen.outline(target)).ok()?;
+        if admit::must_use_tls(&self.rules, connection.origin.secure, target) {
+            return None;
+        }
+        let cookie = signin::cookie_name(&connection.origin, &self.rules.base);
+        let shown = Credentials::read(seen.authorization, seen.cookie.into_iter(), cookie);
+        let caller = shown.known(&self.hub, connection, &connection.origin, &self.rules).ok()??;
         let audience = Audience {
-            site: self.rules.sites.number(seen.host)?,
+            site,
             account: caller.is_some(),
             secure: connection.origin.secure,
             codings: seen.codings.map_or(Some(0), coding::plain)?,
@@ -92,51 +93,32 @@ impl Express {
             }
             return None;
         }
-        let part = Part::of(seen, &entry)?;
+        // A range is one of the file itself, which the usual way sends without a coding.
+        if seen.range.is_some() && !entry.answer.ranges {
+            return None;
+        }
+        let (part, added) = match entry.answer.select(&seen.conditions(), !seen.head).ok()? {
+            Part::Ranges(..) => return None,
+            Part::Range(range) => (
+                Part::Range(range.clone()),
+                cache::lines(entry.answer.range_fields(&range).iter().map(|(name, value)| (name, value))),
+            ),
+            part => (part, Bytes::new()),
+        };
         if let Some(caller) = &caller {
             connection.permit.lock().account(caller.name()).ok()?;
         }
         metric::cache_hit();
-        Some(Reply { entry, caller, head: seen.head, close: seen.close, part, started })
+        Some(Reply { entry, caller, head: seen.head, close: seen.close, part, added, started })
     }
 }
 
-impl Part {
-    /// What the request's conditions and range leave of an entry; `None` where more must be asked than is known here.
-    fn of(seen: &Plain<'_>, entry: &Entry) -> Option<Self> {
-        if let Some(tags) = seen.none_match {
-            if condition::names(std::str::from_utf8(tags).ok()?, &entry.tag, false) {
-                return Some(Self::Nothing);
-            }
-        } else if let Some(since) = seen.modified_since {
-            let since = date::parse(std::str::from_utf8(since).ok()?)?;
-            if entry.modified <= since {
-                return Some(Self::Nothing);
-            }
-        }
-        // What was compressed by us has no bytes that a part could be of.
-        if seen.range.is_some() && entry.tag.starts_with("W/") {
-            return None;
-        }
-        let Some(range) = seen.range.filter(|_| !seen.head) else { return Some(Self::Whole) };
-        let size = entry.content.len();
-        match range::read(std::str::from_utf8(range).ok()?, size) {
-            Asked::Whole => Some(Self::Whole),
-            Asked::Parts(parts) => {
-                let [only] = parts.as_slice() else { return None };
-                let (range, length) = (range::content_range(only, size), only.end - only.start);
-                let lines = format!("content-range: {range}\r\ncontent-length: {length}\r\n");
-                Some(Self::Some(only.clone(), lines.into()))
-            }
-            Asked::Nothing => None,
-        }
-    }
-
+impl Reply {
     fn result(&self) -> &'static str {
-        match self {
-            Self::Whole => "200",
-            Self::Nothing => "304",
-            Self::Some(..) => "206",
+        match self.part {
+            Part::Whole => "200",
+            Part::Unmodified => "304",
+            Part::Range(..) | Part::Ranges(..) => "206",
         }
     }
 }
@@ -221,9 +203,9 @@ impl Reply {
             origin: &connection.origin,
             account: self.caller.as_ref().map_or("", Caller::name),
             verb: self.verb(),
-            path: &self.entry.path,
+            path: &self.entry.answer.path,
             bytes,
-            result: self.part.result(),
+            result: self.result(),
             took: self.started.elapsed(),
         };
         access.note();
@@ -238,8 +220,8 @@ impl Reply {
         let close: &[u8] = if self.close { b"connection: close\r\n" } else { b"" };
         let (status, lines, about): (&[u8], &[u8], &[u8]) = match &self.part {
             Part::Whole => (b"", &self.entry.head, b""),
-            Part::Nothing => (b"", &self.entry.unmodified, b""),
-            Part::Some(_, about) => (b"HTTP/1.1 206 Partial Content\r\n", &self.entry.lines, about),
+            Part::Unmodified => (b"", &self.entry.unmodified, b""),
+            Part::Range(..) | Part::Ranges(..) => (b"HTTP/1.1 206 Partial Content\r\n", &self.entry.lines, &self.added),
         };
         [status, lines, about, close, end]
     }
@@ -252,8 +234,8 @@ impl Reply {
     fn range(&self) -> Range<u64> {
         match &self.part {
             Part::Whole if !self.head => 0..self.entry.content.len(),
-            Part::Some(range, _) => range.clone(),
-            Part::Whole | Part::Nothing => 0..0,
+            Part::Range(range) => range.clone(),
+            Part::Whole | Part::Unmodified | Part::Ranges(..) => 0..0,
         }
     }
 
@@ -307,22 +289,8 @@ impl Reply {
     pub fn response(self, connection: &Arc<Connection>) -> Option<Response<Outgoing>> {
         let entry = &self.entry;
         let Content::Whole(content) = &entry.content else { return None };
-        let (status, headers) = match &self.part {
-            Part::Nothing => (StatusCode::NOT_MODIFIED, entry.unmodified_headers()),
-            Part::Whole => {
-                let mut headers = entry.headers.clone();
-                headers.insert(header::CONTENT_LENGTH, content.len().into());
-                (StatusCode::OK, headers)
-            }
-            Part::Some(range, _) => {
-                let mut headers = entry.headers.clone();
-                let place = range::content_range(range, entry.content.len());
-                headers.insert(header::CONTENT_RANGE, HeaderValue::from_str(&place).ok()?);
-                headers.insert(header::CONTENT_LENGTH, (range.end - range.start).into());
-                (StatusCode::PARTIAL_CONTENT, headers)
-            }
-        };
-        let mut note = Note::new(connection, self.verb(), entry.path.clone(), self.started);
+        let (status, headers) = entry.answer.head(&self.part);
+        let mut note = Note::new(connection, self.verb(), entry.answer.path.clone(), self.started);
         note.status = status;
         if let Some(caller) = &self.caller {
             caller.name().clone_into(&mut note.account);
