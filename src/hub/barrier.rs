@@ -52,8 +52,11 @@ fn places(change: &Change) -> impl Iterator<Item = (&str, Kind)> {
     first.into_iter().chain(second)
 }
 
-/// May `new` follow an uncleared `old` on exactly the same path? Replaying both in order must end as they did, whether
-/// or not `new` was in place before.
+/// May `new` follow an uncleared `old` on exactly the same path? Replaying both in order must end as they did, whichever of the two the
+/// file system kept: after a power cut it need not be the earlier one, and a name that was replaced may be back.
+///
+/// A staged put and a rename move bytes that are there once, so a replay cannot do them again on top of something else: nothing that
+/// cannot be written again from its intent may come before them.
 fn may_follow(new: Kind, old: Kind) -> bool {
     let written = matches!(old, Kind::Inline | Kind::Staged);
     match new {
@@ -61,8 +64,8 @@ fn may_follow(new: Kind, old: Kind) -> bool {
         Kind::Folder => matches!(old, Kind::Folder | Kind::Remove | Kind::RemoveFolder),
         Kind::RemoveFolder => old == Kind::Folder,
         // A file written under another name and then moved into place: the replay writes and moves it again.
-        Kind::RenameFrom => written,
-        Kind::RenameTo | Kind::Staged => old == Kind::Staged,
+        Kind::RenameFrom => old == Kind::Inline,
+        Kind::RenameTo | Kind::Staged => false,
         Kind::Touch => written || old == Kind::Touch,
     }
 }

@@ -31,13 +31,13 @@ const OWN: &str = ".own-";
 
 /// The staging folder.
 pub(super) struct Staging {
-    fd: OwnedFd,
+    fd: Arc<OwnedFd>,
 }
 
 impl Staging {
     /// Takes the open folder and begins to remove what a crashed daemon left half done in it.
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd }
+        Self { fd: Arc::new(fd) }
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {
@@ -81,12 +81,17 @@ impl Staging {
         if seen.kind != FileType::RegularFile {
             return Err(Error::internal(format!("the stage {} is not a regular file", id.0)));
         }
-        Ok(Staged { file: Arc::new(File::from(fd)), len: seen.size, poisoned: false, busy: None })
+        let folder = Some(self.fd.clone());
+        Ok(Staged { file: Arc::new(File::from(fd)), len: seen.size, folder, poisoned: false, busy: None })
     }
 
     /// The same bytes under a second name: a hard link, or a copy where the file system has none.
     pub(super) fn fork(&self, from: &StageId, to: &StageId) -> Result<()> {
-        let (from, to) = (name_of(from)?, name_of(to)?);
+        self.fork_names(name_of(from)?, name_of(to)?)?;
+        rustix::fs::fsync(&self.fd).map_err(failed)
+    }
+
+    fn fork_names(&self, from: &str, to: &str) -> Result<()> {
         match rustix::fs::linkat(&self.fd, from, &self.fd, to, AtFlags::empty()) {
             Ok(()) => Ok(()),
             Err(Errno::EXIST) => {
@@ -150,6 +155,8 @@ pub(super) fn name_of(id: &StageId) -> Result<&str> {
 pub(super) struct Staged {
     file: Arc<File>,
     len: u64,
+    /// The staging folder, until the name of this stage in it is durable.
+    folder: Option<Arc<OwnedFd>>,
     /// A sync failed: the kernel may have dropped bytes, nothing more may be promised.
     poisoned: bool,
     /// Work on the pool; kept so that a caller who gave up waiting cannot race with the next one.
@@ -231,16 +238,20 @@ impl Stage for Staged {
 
     async fn seal(&mut self) -> Result<()> {
         self.ready().await?;
-        let (file, len) = (self.file.clone(), self.len);
+        let (file, len, folder) = (self.file.clone(), self.len, self.folder.clone());
         let outcome = self
             .on_pool(move || {
                 if file.metadata()?.len() != len {
                     rustix::fs::ftruncate(&file, len).map_err(failed)?;
                 }
-                rustix::fs::fdatasync(&file).map_err(failed)
+                rustix::fs::fdatasync(&file).map_err(failed)?;
+                folder.map_or(Ok(()), |folder| rustix::fs::fsync(&*folder).map_err(failed))
             })
             .await;
         self.poisoned = outcome.is_err();
+        if outcome.is_ok() {
+            self.folder = None;
+        }
         outcome
     }
 

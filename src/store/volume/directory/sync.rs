@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use super::stage::failed;
 use super::{Inner, device_of};
 use crate::error::{Error, Result};
-use crate::store::{Body, Change, RelPath};
+use crate::store::{Change, RelPath};
 
 /// From so many files on, their file system is synced as a whole: one by one, each costs a flush of the disk's cache, which whoever waits
 /// for a commit stands in line behind.
@@ -38,18 +38,27 @@ const PAGE: usize = 4096;
 
 impl Inner {
     /// Syncs what the changes touched.
+    ///
+    /// A file that is not under its path any more may have been renamed since by a change that is not among these: only a sync of the whole
+    /// file system reaches it then.
     pub(super) fn sync(&self, changes: &[Change]) -> Result<()> {
         let mut files = BTreeSet::new();
         let mut folders = BTreeSet::new();
         for change in changes {
-            files.extend(file_of(change));
+            note_files(&mut files, change);
             folders.extend(folders_of(change).into_iter().flatten().flat_map(lineage));
         }
         let mut files: Vec<RelPath> = files.into_iter().collect();
         if self.near && files.len() >= MANY && unwritten().is_some_and(|bytes| bytes <= MOST_UNWRITTEN) {
             files = self.sync_at_once(files)?;
         }
-        files.chunks(OPEN_AT_ONCE).try_for_each(|some| self.sync_files(some))?;
+        let mut missing = false;
+        for some in files.chunks(OPEN_AT_ONCE) {
+            missing |= self.sync_files(some)?;
+        }
+        if missing {
+            rustix::fs::syncfs(self.root.fd()).map_err(failed)?;
+        }
         folders
             .iter()
             .try_for_each(|folder| self.open_for_sync(folder, OFlags::DIRECTORY)?.map_or(Ok(()), |fd| flush(&fd)))
@@ -81,8 +90,8 @@ impl Inner {
     }
 
     /// Begins to write all of them before it waits for any: the first sync then commits the journal for all, and the
-    /// others find nothing left to do. One by one, each would wait for a journal commit of its own.
-    fn sync_files(&self, files: &[RelPath]) -> Result<()> {
+    /// others find nothing left to do. One by one, each would wait for a journal commit of its own. True when a file was not there.
+    fn sync_files(&self, files: &[RelPath]) -> Result<bool> {
         let mut open = Vec::with_capacity(files.len());
         for file in files {
             open.extend(self.open_for_sync(file, OFlags::empty())?);
@@ -99,7 +108,8 @@ impl Inner {
                 outcome = outcome.and(theirs);
             }
             outcome
-        })
+        })?;
+        Ok(open.len() < files.len())
     }
 
     /// `None` for what other programs removed or replaced meanwhile.
@@ -148,17 +158,22 @@ fn unwritten() -> Option<u64> {
     Some(dirty.trim().strip_suffix("kB")?.trim_end().parse::<u64>().ok()?.saturating_mul(1024))
 }
 
-/// The file whose content or time has to reach the disk. A stage was sealed before; only a time set later is missing.
-fn file_of(change: &Change) -> Option<RelPath> {
+/// Keeps the set of files to sync up to date with one more change. A staged file is synced again under its final name, and a renamed file under
+/// its new one: syncing only the folders is enough where one journal keeps all changes in order (ext4), and loses content or names where
+/// each file has its own log (btrfs).
+fn note_files(files: &mut BTreeSet<RelPath>, change: &Change) {
     match change {
-        Change::Put { path, body: Body::Inline, .. }
-        | Change::Put { path, modified: Some(_), .. }
-        | Change::SetModified { path, .. } => Some(path.clone()),
-        Change::Put { .. }
-        | Change::Folder { .. }
-        | Change::Remove { .. }
-        | Change::RemoveFolder { .. }
-        | Change::Rename { .. } => None,
+        Change::Put { path, .. } | Change::SetModified { path, .. } => {
+            files.insert(path.clone());
+        }
+        Change::Rename { from, to } => {
+            files.remove(from);
+            files.insert(to.clone());
+        }
+        Change::Remove { path } => {
+            files.remove(path);
+        }
+        Change::Folder { .. } | Change::RemoveFolder { .. } => {}
     }
 }
 
