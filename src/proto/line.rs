@@ -134,26 +134,41 @@ impl LineBuffer {
 }
 
 /// RFC 1123 §4.1.2.12: Telnet sequences on the control connection (IP and Synch before ABOR) are not part of the command.
-fn without_telnet(mut line: BytesMut) -> BytesMut {
+///
+/// They come before the verb. In an argument the byte 0xFF is a letter of a name in some code page (`я`, `ÿ`): only a doubled one, as RFC 854
+/// asks for, is made one.
+fn without_telnet(line: BytesMut) -> BytesMut {
     if memchr(IAC, &line).is_none() {
         return line;
     }
     let mut kept = BytesMut::with_capacity(line.len());
-    while let Some(at) = memchr(IAC, &line) {
-        kept.extend_from_slice(&line.split_to(at));
-        match line.get(1) {
-            Some(&IAC) => {
+    let mut rest: &[u8] = &line;
+    let mut in_argument = false;
+    while let Some((first, behind)) = rest.split_first() {
+        rest = match (first, behind) {
+            (&IAC, [IAC, behind @ ..]) => {
                 kept.extend_from_slice(&[IAC]);
-                line.advance(2);
+                behind
             }
-            Some(WILL..=DONT) => line.advance(line.len().min(3)),
-            Some(SE..) => line.advance(2),
-            // The command byte travelled as urgent data and is not in the stream.
-            Some(_) | None => line.advance(1),
-        }
+            (&IAC, behind) if !in_argument => behind_command(behind),
+            (letter, behind) => {
+                in_argument |= *letter == b' ';
+                kept.extend_from_slice(&[*letter]);
+                behind
+            }
+        };
     }
-    kept.extend_from_slice(&line);
     kept
+}
+
+/// What follows a Telnet command whose IAC was taken.
+fn behind_command(rest: &[u8]) -> &[u8] {
+    match rest {
+        [WILL..=DONT, _option, behind @ ..] => behind,
+        [SE..=u8::MAX, behind @ ..] => behind,
+        // The command byte travelled as urgent data and is not in the stream.
+        rest => rest,
+    }
 }
 
 #[cfg(test)]
@@ -211,6 +226,22 @@ mod tests {
         let want: Vec<_> = ["ABOR", "ABOR"].iter().map(|line| Ok(line.as_bytes().to_vec())).collect();
         assert_eq!(found[..2], want);
         assert_eq!(found[2..], [Ok(b"a\xffb".to_vec()), Ok(b"N".to_vec()), Ok(b"x".to_vec())]);
+    }
+
+    #[test]
+    fn in_an_argument_no_letter_is_lost() {
+        for (line, wanted) in [
+            (&b"MKD \xff"[..], &b"MKD \xff"[..]),
+            (b"MKD \xf1\xf2\xe0\xf2\xfc\xff.doc", b"MKD \xf1\xf2\xe0\xf2\xfc\xff.doc"),
+            (b"MKD \xff\xff", b"MKD \xff"),
+            (b"MKD a\xff\xff\xffb", b"MKD a\xff\xffb"),
+            (b"MKD \xff\xf0\xec", b"MKD \xff\xf0\xec"),
+            (b"\xff\xf4\xff\xf2MKD \xff b", b"MKD \xff b"),
+            (b"\xff\xfb", b""),
+            (b"\xff", b""),
+        ] {
+            assert_eq!(without_telnet(BytesMut::from(line)), wanted, "{line:?}");
+        }
     }
 
     #[test]

@@ -46,13 +46,23 @@ pub(super) fn maybe_path(rest: &[u8]) -> Result<Option<String>, Malformed> {
     if trim(rest).is_empty() { Ok(None) } else { text(rest).map(Some) }
 }
 
-/// `-la` and the like belong to `ls`; they are never a path.
-pub(super) fn without_flags(mut rest: &[u8]) -> &[u8] {
-    while rest.first() == Some(&b'-') {
-        let end = rest.iter().position(|byte| *byte == b' ').unwrap_or(rest.len());
-        rest = rest.get(end..).unwrap_or_default().trim_ascii_start();
+/// What follows the flags of `ls` that some clients send: `-la`, `-1`. A flag is letters alone; `-x.tmp` and `-*.tmp` are names and patterns.
+pub(super) fn without_flags(mut text: &str) -> &str {
+    while let Some(rest) = text.strip_prefix('-') {
+        let (word, behind) = rest.split_once(' ').unwrap_or((rest, ""));
+        if word.is_empty() || !word.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'1') {
+            break;
+        }
+        text = behind.trim_start_matches(' ');
     }
-    rest
+    text
+}
+
+/// `yyyymmddhhmmss path`: with MDTM some clients set a time so.
+pub(super) fn dated(text: &str) -> Option<(Micros, &str)> {
+    let (digits, path) = text.split_once(' ').filter(|(_, path)| !path.is_empty())?;
+    let (_, modified) = all_consuming(stamp).parse(digits.as_bytes()).ok()?;
+    Some((modified, path))
 }
 
 pub(super) fn letter(rest: &[u8], words: &'static str) -> Result<u8, Malformed> {
@@ -133,8 +143,8 @@ pub(super) fn quoted_word(text: &str) -> Option<(String, &str)> {
 }
 
 /// A path with, behind it, where to begin and end: `"a b" 0 100`, `a 0 100`, `a b`.
-pub(super) fn path_and_range(rest: &[u8]) -> Result<(String, Range), Malformed> {
-    let whole = path(rest)?;
+pub(super) fn path_and_range(text: &str) -> Result<(String, Range), Malformed> {
+    let whole = path(text.as_bytes())?;
     let numbers = |text: &str| -> Option<Range> {
         let mut words = text.split_ascii_whitespace().map(str::parse::<u64>);
         match (words.next(), words.next(), words.next()) {
@@ -177,8 +187,28 @@ mod tests {
     }
 
     #[test]
+    fn flags_are_letters_alone() {
+        for (text, rest) in [
+            ("-la", ""),
+            ("-a -l a dir", "a dir"),
+            ("-1 -x", ""),
+            ("-la  *.txt", "*.txt"),
+            ("-*.tmp", "-*.tmp"),
+            ("-a -*.tmp", "-*.tmp"),
+            ("-x.tmp", "-x.tmp"),
+            ("-", "-"),
+            ("- a", "- a"),
+            ("--", "--"),
+            ("-\u{e9}", "-\u{e9}"),
+            ("a -l", "a -l"),
+        ] {
+            assert_eq!(without_flags(text), rest, "{text}");
+        }
+    }
+
+    #[test]
     fn a_range_follows_a_path() {
-        let read = |text: &str| path_and_range(text.as_bytes()).ok();
+        let read = |text: &str| path_and_range(text).ok();
         assert_eq!(read("a b"), Some(("a b".into(), (0, None))));
         assert_eq!(read("a b 7"), Some(("a b 7".into(), (0, None))));
         assert_eq!(read("a b 0 7"), Some(("a b".into(), (0, Some(7)))));

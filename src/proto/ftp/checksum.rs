@@ -9,6 +9,7 @@ use std::sync::Arc;
 use sha2::Digest as _;
 
 use super::Door;
+use super::argument::path_and_range;
 use super::command::Ask;
 use super::reply::{Reply, quoted};
 use super::session::{Session, Turn, say};
@@ -160,13 +161,7 @@ async fn sum_of(file: &Download, range: Range<u64>, algorithm: Algorithm) -> Res
 }
 
 impl Session {
-    pub(super) fn checksum(
-        &self,
-        caller: &Caller,
-        ask: Ask,
-        name: String,
-        (from, to): (u64, Option<u64>),
-    ) -> Result<Turn> {
+    pub(super) async fn checksum(&self, caller: &Caller, ask: Ask, argument: String) -> Result<Turn> {
         if self.door.settings.checksums == 0 {
             return Ok(say(502, "checksums are off here"));
         }
@@ -174,6 +169,11 @@ impl Session {
             Ask::Chosen => self.hash,
             Ask::Md5 => Algorithm::Md5,
             Ask::Plain(algorithm) => algorithm,
+        };
+        // A name may end like a range: what is there is asked first.
+        let (name, (from, to)) = match self.is_there(caller, &argument).await {
+            true => (argument, (0, None)),
+            false => path_and_range(&argument).map_err(|_| Error::new(Kind::Invalid, "a path is needed"))?,
         };
         let path = self.resolve(caller, &name)?;
         let job = Job { door: self.door.clone(), caller: caller.clone(), path: path.clone(), algorithm, from, to };

@@ -11,8 +11,7 @@ use nom::combinator::all_consuming;
 use nom::sequence::terminated;
 
 use super::argument::{
-    Range, host_port, letter, maybe_path, number, path, path_and_range, quoted_word, stamp, syntax, text, trim,
-    without_flags, word,
+    host_port, letter, maybe_path, number, path, path_and_range, quoted_word, stamp, syntax, text, trim, word,
 };
 use super::checksum::Algorithm;
 use crate::hub::Micros;
@@ -35,8 +34,8 @@ pub enum Command {
     Avbl(Option<String>),
     /// To the folder above.
     Cdup,
-    /// A checksum of a file, or a part of it.
-    Checksum(Ask, String, Range),
+    /// A checksum of a file, or a part of it: a path, and what may be a range behind it.
+    Checksum(Ask, String),
     /// Names the client's software.
     Clnt(String),
     /// To a folder.
@@ -53,9 +52,9 @@ pub enum Command {
     Host(String),
     /// The language of replies; `None`: the one there is.
     Lang(Option<String>),
-    /// Names and facts over the data connection.
+    /// Names and facts over the data connection. What the argument means, flags or a path, is told by what is there.
     List(Style, Option<String>),
-    /// When was it changed?
+    /// When was it changed? Or, where no file has this whole name: it was changed then.
     Mdtm(String),
     /// It was changed then; true when asked by MFMT (whose reply differs).
     Mfmt(Micros, String, bool),
@@ -238,7 +237,9 @@ fn access(verb: &str, rest: &[u8]) -> Option<Parsed> {
 /// What is in the tree.
 fn files(verb: &str, rest: &[u8]) -> Option<Parsed> {
     if let Some(ask) = checksum(verb) {
-        return Some(path_and_range(rest).map(|(path, range)| Command::Checksum(ask, path, range)));
+        return Some(
+            text(rest).and_then(|whole| path_and_range(&whole).map(|_| ()).map(|()| Command::Checksum(ask, whole))),
+        );
     }
     Some(match verb {
         "APPE" => path(rest).map(Command::Appe),
@@ -247,7 +248,7 @@ fn files(verb: &str, rest: &[u8]) -> Option<Parsed> {
         "CWD" | "XCWD" => path(rest).map(Command::Cwd),
         "DELE" => path(rest).map(Command::Dele),
         "LIST" => listing(Style::Long, rest),
-        "MDTM" => modified(rest),
+        "MDTM" => path(rest).map(Command::Mdtm),
         "MFMT" => stamp_and_path(rest, true),
         "MKD" | "XMKD" => path(rest).map(Command::Mkd),
         "MLSD" => maybe_path(rest).map(|path| Command::List(Style::Machine, path)),
@@ -259,7 +260,7 @@ fn files(verb: &str, rest: &[u8]) -> Option<Parsed> {
         "RNFR" => path(rest).map(Command::Rnfr),
         "RNTO" => path(rest).map(Command::Rnto),
         "SIZE" => path(rest).map(Command::Size),
-        "STAT" => maybe_path(without_flags(rest)).map(Command::Stat),
+        "STAT" => maybe_path(rest).map(Command::Stat),
         "STOR" => path(rest).map(Command::Stor),
         "STOU" => maybe_path(rest).map(Command::Stou),
         _ => return None,
@@ -337,7 +338,7 @@ fn host(rest: &[u8]) -> Parsed {
 }
 
 fn listing(style: Style, rest: &[u8]) -> Parsed {
-    maybe_path(without_flags(rest)).map(|path| Command::List(style, path))
+    maybe_path(rest).map(|path| Command::List(style, path))
 }
 
 /// RFC 2428: `|2|2001:db8::1|5282|`, with any delimiter.
@@ -455,14 +456,6 @@ fn stamp_and_path(rest: &[u8], told: bool) -> Parsed {
     }
 }
 
-/// `MDTM path` asks; `MDTM yyyymmddhhmmss path`, which some clients send, sets.
-fn modified(rest: &[u8]) -> Parsed {
-    match stamp_and_path(rest, false) {
-        Ok(set) => Ok(set),
-        Err(_) => path(rest).map(Command::Mdtm),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -480,8 +473,8 @@ mod tests {
         assert_eq!(ok("TYPE L 8"), Command::Type(Type::Image));
         assert_eq!(ok("TYPE E"), Command::Type(Type::Other));
         assert_eq!(ok("STOR  leading and trailing "), Command::Stor(" leading and trailing ".into()));
-        assert_eq!(ok("LIST -la"), Command::List(Style::Long, None));
-        assert_eq!(ok("LIST -a -l a dir"), Command::List(Style::Long, Some("a dir".into())));
+        assert_eq!(ok("LIST -la"), Command::List(Style::Long, Some("-la".into())));
+        assert_eq!(ok("LIST -a -l a dir"), Command::List(Style::Long, Some("-a -l a dir".into())));
         assert_eq!(ok("ALLO 10 R 5"), Command::Allo(10));
         assert_eq!(ok("TYPE A T"), Command::Type(Type::Ascii));
         assert_eq!(ok("XPWD"), Command::Pwd);
@@ -506,7 +499,9 @@ mod tests {
         let newyear = 1_577_836_800_000_000;
         assert_eq!(ok("MFMT 20200101000000 a b"), Command::Mfmt(newyear, "a b".into(), true));
         assert_eq!(ok("MFMT 20200101000000.25 a"), Command::Mfmt(newyear + 250_000, "a".into(), true));
-        assert_eq!(ok("MDTM 20200101000000 a"), Command::Mfmt(newyear, "a".into(), false));
+        assert_eq!(ok("MDTM 20200101000000 a"), Command::Mdtm("20200101000000 a".into()));
+        assert_eq!(super::super::argument::dated("20200101000000 a b"), Some((newyear, "a b")));
+        assert_eq!(super::super::argument::dated("20201301000000 a"), None);
         assert_eq!(ok("SITE UTIME 202001010000 a"), Command::Mfmt(newyear, "a".into(), false));
         let long = "SITE UTIME a b 20190101000000 20200101000000 20190101000000 UTC";
         assert_eq!(ok(long), Command::Mfmt(newyear, "a b".into(), false));

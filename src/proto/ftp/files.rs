@@ -2,6 +2,9 @@
 
 use std::time::Instant;
 
+use unicode_normalization::UnicodeNormalization;
+
+use super::argument::{dated, without_flags};
 use super::command::{Command, Style};
 use super::data::Way;
 use super::glob::is_pattern;
@@ -21,10 +24,7 @@ impl Session {
             Command::Cdup => self.enter(caller, "..").await?,
             Command::Cwd(name) => self.enter(caller, &name).await?,
             Command::Dele(name) => self.remove_file(caller, &name).await?,
-            Command::Mdtm(name) => {
-                let entry = self.look_at(caller, &name).await?;
-                say(213, stamp(entry.node.modified))
-            }
+            Command::Mdtm(name) => self.modified(caller, &name).await?,
             Command::Mfmt(modified, name, told) => self.touch(caller, modified, &name, told).await?,
             Command::Mkd(name) => self.make_folder(caller, &name).await?,
             Command::Mlst(name) => {
@@ -52,6 +52,30 @@ impl Session {
         })
     }
 
+    /// A name may begin like a time: what is there is asked first, for a question must change nothing.
+    async fn modified(&self, caller: &Caller, name: &str) -> Result<Turn> {
+        match self.look_at(caller, name).await {
+            Ok(entry) => Ok(say(213, stamp(entry.node.modified))),
+            Err(error) => match dated(name) {
+                Some((modified, name)) => self.touch(caller, modified, name, false).await,
+                None => Err(error),
+            },
+        }
+    }
+
+    /// Is something there that this caller may know of?
+    pub(super) async fn is_there(&self, caller: &Caller, name: &str) -> bool {
+        self.look_at(caller, name).await.is_ok()
+    }
+
+    /// The argument of a listing command without flags of `ls`. One that is the name of something is no flag.
+    async fn listed<'a>(&self, caller: &Caller, argument: &'a str) -> &'a str {
+        match argument.starts_with('-') && !self.is_there(caller, argument).await {
+            true => without_flags(argument),
+            false => argument,
+        }
+    }
+
     async fn look_at(&self, caller: &Caller, name: &str) -> Result<Entry> {
         caller.stat(&self.resolve(caller, name)?).await
     }
@@ -73,6 +97,9 @@ impl Session {
         let path = self.resolve(caller, name)?;
         match caller.stat(&path).await {
             Ok(entry) if entry.node.kind == NodeKind::File => Ok(say(213, entry.node.size.to_string())),
+            Ok(entry) if entry.node.kind == NodeKind::Special => {
+                Err(Error::new(Kind::WrongType, "a link or a special file has no size here"))
+            }
             Ok(_) => Err(Error::new(Kind::WrongType, "this is a folder, not a file")),
             // Its own broken upload: the client asks where to go on.
             Err(error) => match caller.resumable(&path) {
@@ -134,7 +161,7 @@ impl Session {
     async fn aim(&self, caller: &Caller, name: &str) -> Result<Aim> {
         let path = self.resolve(caller, name)?;
         match caller.stat(&path).await {
-            Ok(entry) if entry.node.kind == NodeKind::File => Ok(Aim::File(entry)),
+            Ok(entry) if entry.node.kind != NodeKind::Folder => Ok(Aim::File(entry)),
             Ok(_) => Ok(Aim::Folder(caller.list(&path).await?, path, None)),
             Err(error) => {
                 let (folder, pattern) = name.rsplit_once('/').unwrap_or(("", name));
@@ -147,7 +174,7 @@ impl Session {
                     _ => folder,
                 };
                 let path = self.resolve(caller, folder)?;
-                Ok(Aim::Folder(caller.list(&path).await?, path, Some(pattern.to_owned())))
+                Ok(Aim::Folder(caller.list(&path).await?, path, Some(pattern.nfc().collect())))
             }
         }
     }
@@ -159,6 +186,12 @@ impl Session {
             Err(reply) => return Ok(Turn::Say(reply)),
         };
         let begun = Instant::now();
+        let name = match name {
+            // MLSD takes no flags (RFC 3659 §7.1).
+            Some(argument) if style != Style::Machine => Some(self.listed(caller, argument).await),
+            name => name,
+        };
+        let name = name.filter(|name| !name.is_empty());
         let aim = self.aim(caller, name.unwrap_or(".")).await?;
         let mut look = Look { style, ..self.look(caller) };
         let (source, path) = match aim {
@@ -190,6 +223,10 @@ impl Session {
     async fn stat_path(&mut self, caller: &Caller, name: &str) -> Result<Turn> {
         let begun = Instant::now();
         let look = Look { style: Style::Long, ..self.look(caller) };
+        let name = match self.listed(caller, name).await {
+            "" => ".",
+            name => name,
+        };
         let (source, path) = match self.aim(caller, name).await? {
             Aim::File(entry) => {
                 let mut line = String::new();

@@ -369,7 +369,7 @@ impl Session {
             Command::Allo(size) => self.allocate(caller, size).await,
             Command::Appe(name) => self.append(caller, &name).await?,
             Command::Avbl(name) => self.available(caller, name.as_deref()).await?,
-            Command::Checksum(ask, name, range) => self.checksum(caller, ask, name, range)?,
+            Command::Checksum(ask, name) => self.checksum(caller, ask, name).await?,
             Command::Epsv(asked) => self.extended_passive(asked),
             Command::List(style, path) => self.list(caller, style, path.as_deref()).await?,
             Command::Mode(mode) => one_of(mode, b'S', "mode S"),
