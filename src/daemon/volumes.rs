@@ -1,5 +1,7 @@
 //! Where the bytes of a space lie: below the data folder, or in a directory served in place.
 
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::{TreePath, Volumes};
+use crate::store::volume::name;
 use crate::store::{Change, Directory, Node, Opened, RelPath, Room, Stage, StageId, Touched, Volume};
 
 /// Directories: our own spaces at `data/tree/<path>`, all staged in `data/stage` (one file system, so that a stage can be
@@ -28,11 +31,22 @@ impl Directories {
 impl Volumes for Directories {
     fn open(&self, space: &TreePath, source: &str) -> Result<Arc<dyn Volume>> {
         let (root, ours) = match source {
-            "" => (self.data.join("tree").join(space.parts().collect::<PathBuf>()), true),
+            "" => (space.parts().fold(self.data.join("tree"), inside), true),
             source => (PathBuf::from(source), false),
         };
         Ok(Arc::new(Directory::open(&root, &self.data.join("stage"), ours)?))
     }
+}
+
+/// The folder of this canonical name: the one there is, in whatever normal form, or the one to make.
+fn inside(folder: PathBuf, part: &str) -> PathBuf {
+    let exact = folder.join(OsStr::from_bytes(&name::bytes(part)));
+    if part.is_ascii() || exact.exists() {
+        return exact;
+    }
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let same = |name: &OsString| name::equivalent(name.as_bytes()).is_some_and(|text| text == part);
+    entries.map(|entry| entry.file_name()).find(same).map_or(exact.clone(), |name| exact.with_file_name(name))
 }
 
 /// Volumes that stay closed, for commands that only touch records.

@@ -180,8 +180,8 @@ impl Caller {
     pub async fn list(&self, folder: &TreePath) -> Result<Listing> {
         self.allow(Verb::List, folder)?;
         let entry = self.stat(folder).await?;
-        if entry.node.kind == NodeKind::File {
-            return Err(Error::new(Kind::WrongType, "this is a file, not a folder"));
+        if entry.node.kind != NodeKind::Folder {
+            return Err(Error::new(Kind::WrongType, "this is not a folder"));
         }
         Ok(Listing::new(self.clone(), folder.clone()))
     }
@@ -253,6 +253,7 @@ impl Caller {
             Some(node) if node.kind == NodeKind::Folder => {
                 return Err(Error::new(Kind::WrongType, "a folder has this name"));
             }
+            Some(node) if node.kind == NodeKind::Special => return Err(special()),
             Some(_) if replaces && !filled && space.overwrite == Overwrite::Refuse => {
                 return Err(Error::new(Kind::Exists, "the name is taken and files here are never replaced"));
             }
@@ -338,6 +339,11 @@ fn shown(path: &TreePath, mut node: Node, rights: Verbs) -> Result<Entry> {
     }
     path.name().clone_into(&mut node.name);
     Ok(Entry { path: path.clone(), node, rights })
+}
+
+/// A link is not replaced: what it points to may be meant, and is never touched.
+pub(crate) fn special() -> Error {
+    Error::new(Kind::WrongType, "a link or a special file has this name; rename or delete it first")
 }
 
 fn nothing() -> Error {

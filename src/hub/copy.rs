@@ -1,17 +1,27 @@
 //! Copies of files and of whole folders: each file is an upload of its own, judged, counted and written down as any other.
 
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+
 use crate::error::{Error, Kind, Result};
-use crate::hub::files::MakeFolder;
+use crate::hub::act::{Act, Claim, Plan, Sight};
+use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder};
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::property::CopyProperties;
+use crate::hub::view::Space;
 use crate::hub::{Caller, NodeKind, Receipt, WriteOptions};
+use crate::store::{Node, RelPath};
 
 /// Bytes copied at once.
 const PIECE: usize = 1 << 20;
 
 /// Most failures that are told one by one.
 const TOLD: usize = 1_000;
+
+/// Why a copy of a folder is not all of it.
+const HIDDEN: &str = "the folder holds entries whose names are reserved for the server (`.stoa…`); they are not copied";
 
 /// What became of a folder's copy.
 #[derive(Debug, Default)]
@@ -20,6 +30,75 @@ pub struct Copied {
     pub count: usize,
     /// Places where nothing could be put, and why: the first thousand.
     pub failed: Vec<(TreePath, Error)>,
+    /// What was copied, with the tag it was listed with.
+    pub sources: HashMap<TreePath, u64>,
+}
+
+/// Removes a file or a folder that was copied to another space, unless something in it is not what was copied: nothing that came or
+/// changed meanwhile is dropped.
+pub struct RemoveCopied {
+    /// Which.
+    pub path: TreePath,
+    /// What was copied of it.
+    pub copied: HashMap<TreePath, u64>,
+}
+
+/// Entries compared at once.
+const PAGE: usize = 1_000;
+
+#[async_trait]
+impl Act for RemoveCopied {
+    type Yield = ();
+
+    fn claim(&self) -> Option<Claim<'_>> {
+        Some(Claim { verb: Verb::Delete, path: &self.path, also: None })
+    }
+
+    async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
+        let (space, rel) = sight.place(&self.path)?;
+        let node = sight.find(&space, &rel).await?;
+        let (path, tokens) = (self.path.clone(), Vec::new());
+        if node.kind != NodeKind::Folder {
+            self.was_copied(&path, &node)?;
+            return RemoveFile { path, tokens }.plan(sight).await;
+        }
+        self.all_was_copied(&space, rel).await?;
+        RemoveFolder { path, all: true, tokens }.plan(sight).await
+    }
+}
+
+impl RemoveCopied {
+    fn was_copied(&self, path: &TreePath, node: &Node) -> Result<()> {
+        match self.copied.get(path) {
+            Some(tag) if node.kind == NodeKind::Folder || *tag == node.tag => Ok(()),
+            _ => {
+                Err(Error::new(Kind::Conflict, "it changed while it was moved; the source stays, and so does the copy"))
+            }
+        }
+    }
+
+    async fn all_was_copied(&self, space: &Space, folder: RelPath) -> Result<()> {
+        let mut waiting = vec![folder];
+        while let Some(folder) = waiting.pop() {
+            let mut after: Option<String> = None;
+            loop {
+                let page = space.volume.list(&folder, after.as_deref(), PAGE).await?;
+                let ended = page.len() < PAGE;
+                for node in &page {
+                    let path = folder.join(&node.name)?;
+                    self.was_copied(&space.path.with(&path), node)?;
+                    if node.kind == NodeKind::Folder {
+                        waiting.push(path);
+                    }
+                }
+                after = page.last().map(|node| node.name.clone());
+                if ended {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Caller {
@@ -70,6 +149,9 @@ impl Caller {
                     continue;
                 }
             };
+            if self.hides(&folder).await? {
+                copied.fail(goal.clone(), Error::new(Kind::Denied, HIDDEN));
+            }
             loop {
                 let entries = listing.next_page().await?;
                 if entries.is_empty() {
@@ -84,10 +166,12 @@ impl Caller {
                     let outcome = match entry.node.kind {
                         NodeKind::File => self.copy(&entry.path, &place, false).await.map(drop),
                         NodeKind::Folder => self.copy_one_folder(&entry.path, &place).await,
+                        NodeKind::Special => Err(Error::new(Kind::WrongType, "a link or a special file is not copied")),
                     };
                     match outcome {
                         Ok(()) => {
                             copied.count += 1;
+                            copied.sources.insert(entry.path.clone(), entry.node.tag);
                             if entry.node.kind == NodeKind::Folder {
                                 waiting.push((entry.path, place));
                             }
@@ -98,6 +182,14 @@ impl Caller {
             }
         }
         Ok(copied)
+    }
+
+    /// Does a folder hold entries that no listing shows?
+    async fn hides(&self, folder: &TreePath) -> Result<bool> {
+        match self.hub().view().space_of(folder) {
+            Some((space, rel)) => space.volume.hides(&rel).await,
+            None => Ok(false),
+        }
     }
 
     async fn copy_one_folder(&self, from: &TreePath, to: &TreePath) -> Result<()> {

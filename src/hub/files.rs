@@ -8,6 +8,7 @@ use crate::hub::lock::Reach;
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::view::Space;
+use crate::store::volume::name;
 use crate::store::{Batch, Change, Edit, FileRow, Micros, Node, NodeKind, PropertyEdit, RelPath};
 use std::sync::Arc;
 
@@ -89,6 +90,19 @@ impl Sight<'_> {
         }
     }
 
+    /// An alias (`store::volume::name`) names what is there already; nothing new can have one.
+    pub(crate) async fn makes_no_alias(&self, space: &Space, rel: &RelPath) -> Result<()> {
+        let mut at = RelPath::root();
+        for part in rel.parts() {
+            at = at.join(part)?;
+            if name::is_alias(part) && self.look(space, &at).await?.is_none() {
+                let text = format!("this spelling means a name in another Unicode form; write {}", name::without_alias(part));
+                return Err(Error::new(Kind::Invalid, text));
+            }
+        }
+        Ok(())
+    }
+
     /// A folder with a space mounted below it cannot move or go.
     fn holds_no_space(&self, path: &TreePath) -> Result<()> {
         match self.view.spaces.iter().find(|space| space.path.is_in(path)) {
@@ -121,6 +135,20 @@ fn no_properties(space: &Space, rel: &RelPath) -> Edit {
     Edit::Property(PropertyEdit::Clear { space: space.key.clone(), path: rel.as_str().to_owned() })
 }
 
+/// Nothing is in the folder, not even what no listing shows.
+async fn is_empty(space: &Space, folder: &RelPath) -> Result<()> {
+    if !space.volume.list(folder, None, 1).await?.is_empty() {
+        return Err(Error::new(Kind::NotEmpty, "the folder is not empty"));
+    }
+    match space.volume.hides(folder).await? {
+        true => Err(Error::new(
+            Kind::NotEmpty,
+            "the folder is not empty: it holds entries whose names are reserved for the server (`.stoa…`)",
+        )),
+        false => Ok(()),
+    }
+}
+
 fn one_change(space: Arc<Space>, edits: Vec<Edit>, change: Change, answer: Answer<()>) -> Plan<()> {
     let changes = vec![Planned { space, change, body: None }];
     Plan { batch: Batch { edits }, changes, wide: false, answer }
@@ -145,7 +173,7 @@ impl Act for MakeFolder {
                 return Err(Error::new(Kind::Exists, "the folder is there already"));
             }
             Some(_) => return Err(Error::new(Kind::Exists, "a file has this name")),
-            None => {}
+            None => sight.makes_no_alias(&space, &rel).await?,
         }
         sight.parent_exists(&space, &rel).await?;
         let edits = vec![guard, sight.line("mkdir", &self.path, 0, "")];
@@ -191,11 +219,11 @@ impl Act for RemoveFolder {
         let (space, rel) = sight.place(&self.path)?;
         let guard = sight.unlocked(&self.path, &self.tokens, Reach::Tree)?;
         sight.holds_no_space(&self.path)?;
-        if sight.find(&space, &rel).await?.kind == NodeKind::File {
-            return Err(Error::new(Kind::WrongType, "this is a file, not a folder"));
+        if sight.find(&space, &rel).await?.kind != NodeKind::Folder {
+            return Err(Error::new(Kind::WrongType, "this is not a folder"));
         }
-        if !self.all && !space.volume.list(&rel, None, 1).await?.is_empty() {
-            return Err(Error::new(Kind::NotEmpty, "the folder is not empty"));
+        if !self.all {
+            is_empty(&space, &rel).await?;
         }
         let held = sight.hub.catalog().sum_below(&space.key, rel.as_str()).await?;
         let (mut edits, ended) = sight.ended_locks(&self.path);
@@ -264,9 +292,10 @@ impl Rename {
         }
         let Some(there) = sight.look(space, to).await? else {
             sight.view.allow(account, Verb::Create, &self.to)?;
+            sight.makes_no_alias(space, to).await?;
             return Ok(Vec::new());
         };
-        if folder || there.kind == NodeKind::Folder || !self.replace {
+        if folder || there.kind != NodeKind::File || !self.replace {
             return Err(Error::new(Kind::Exists, "the new name is taken"));
         }
         sight.view.allow(account, Verb::Overwrite, &self.to)?;
@@ -289,7 +318,9 @@ impl Act for SetModified {
     async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
         let (space, rel) = sight.place(&self.path)?;
         let mut edits = vec![sight.unlocked(&self.path, &[], Reach::Content)?];
-        sight.find(&space, &rel).await?;
+        if sight.find(&space, &rel).await?.kind == NodeKind::Special {
+            return Err(Error::new(Kind::WrongType, "a link or a special file keeps its time"));
+        }
         if let Some(row) = sight.hub.catalog().file(&space.key, rel.as_str()).await? {
             let expect = crate::store::Expect::Version(row.version);
             edits.push(Edit::PutFile(FileRow { modified: self.modified, ..row }, expect));

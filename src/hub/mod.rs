@@ -51,7 +51,7 @@ pub use account::Account;
 pub use act::{Act, Claim};
 pub use adopt::Rescan;
 pub use caller::{Caller, Entry};
-pub use copy::Copied;
+pub use copy::{Copied, RemoveCopied};
 pub use held::{Held, Mark};
 pub use listing::Listing;
 pub use mail::{Envelope, Mailbox, Message, Proof, Rcpt, Recipient, Verdict};

@@ -60,7 +60,7 @@ impl TreePath {
 
     /// Its names from the root down.
     pub fn parts(&self) -> impl Iterator<Item = &str> {
-        self.inner.as_str().split('/').filter(|part| !part.is_empty())
+        self.inner.parts()
     }
 
     /// The last name; empty for the root.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
+use crate::hub::caller::special;
 use crate::hub::files::signed;
 use crate::hub::lock::Reach;
 use crate::hub::now;
@@ -16,9 +17,13 @@ use crate::hub::policy::Verb;
 use crate::hub::settings::Overwrite;
 use crate::hub::transfer::Receipt;
 use crate::hub::view::Space;
+use crate::store::volume::name::{self, LONGEST_NAME};
 use crate::store::{
     Batch, Body, Change, Edit, Expect, FileRow, Micros, Node, NodeKind, PropertyEdit, ReceiptRow, RelPath, UploadEdit,
 };
+
+/// Longest ending of a name, with its dot, that a number is put before.
+const LONGEST_EXTENSION: usize = 32;
 
 /// Names tried for `a (2).pdf` before giving up.
 const NAMES_TRIED: u32 = 1000;
@@ -103,8 +108,11 @@ impl Put {
         }
         let there = sight.look(&space, &rel).await?;
         self.precondition(there.as_ref())?;
-        if there.as_ref().is_some_and(|node| node.kind == NodeKind::Folder) {
-            return Err(Error::new(Kind::WrongType, "a folder has this name"));
+        match there.as_ref().map(|node| node.kind) {
+            Some(NodeKind::Folder) => return Err(Error::new(Kind::WrongType, "a folder has this name")),
+            Some(NodeKind::Special) => return Err(special()),
+            Some(NodeKind::File) => {}
+            None => sight.makes_no_alias(&space, &rel).await?,
         }
         if there.is_none() && !self.folders {
             sight.parent_exists(&space, &rel).await?;
@@ -284,12 +292,16 @@ impl Put {
     }
 }
 
-/// `a.pdf`, 2 → `a (2).pdf`; `.profile`, 2 → `.profile (2)`.
-fn numbered(name: &str, number: u32) -> String {
-    match name.rsplit_once('.') {
-        Some((stem, extension)) if !stem.is_empty() => format!("{stem} ({number}).{extension}"),
-        _ => format!("{name} ({number})"),
-    }
+/// `a.pdf`, 2 → `a (2).pdf`; `.profile`, 2 → `.profile (2)`. A stem that leaves no room for the number is shortened.
+pub(crate) fn numbered(name: &str, number: u32) -> String {
+    let name = name::without_alias(name);
+    let (stem, extension) = match name.rfind('.') {
+        Some(dot) if dot > 0 && name.len() - dot <= LONGEST_EXTENSION => name.split_at(dot),
+        _ => (&*name, ""),
+    };
+    let tail = format!(" ({number}){extension}");
+    let room = LONGEST_NAME.saturating_sub(name::bytes(&tail).len());
+    format!("{}{tail}", name::shortened(stem, room))
 }
 
 /// Puts one file, as its own act.
@@ -341,5 +353,28 @@ mod tests {
         assert_eq!(numbered("archive.tar.gz", 3), "archive.tar (3).gz");
         assert_eq!(numbered(".profile", 2), ".profile (2)");
         assert_eq!(numbered("README", 2), "README (2)");
+        assert_eq!(numbered("e\u{fffd}CC\u{fffd}81", 2), "\u{e9} (2)", "an alias is not made anew");
+    }
+
+    #[test]
+    fn a_numbered_name_fits_and_ends_between_characters() {
+        let family = "\u{1f469}\u{200d}\u{1f680}";
+        for name in [
+            "a".repeat(255),
+            format!("{}.pdf", "a".repeat(251)),
+            format!("{}.tar.gz", "\u{e9}".repeat(124)),
+            format!("x{}.txt", family.repeat(22)),
+            format!("{}.bin", "\u{fffd}FF".repeat(251)),
+            format!("a.{}", "b".repeat(253)),
+        ] {
+            for number in [2, 10, 999] {
+                let numbered = numbered(&name, number);
+                assert_eq!(RelPath::root().join(&numbered).unwrap().as_str(), numbered);
+                assert!(numbered.contains(&format!(" ({number})")), "{numbered}");
+            }
+        }
+        let name = format!("xxxxx{}.txt", family.repeat(22));
+        assert_eq!(numbered(&name, 2), format!("xxxxx{} (2).txt", family.repeat(22)));
+        assert_eq!(numbered(&name, 10), format!("xxxxx{} (10).txt", family.repeat(21)), "not a part of a character");
     }
 }

@@ -76,7 +76,7 @@ fn no_path_leaves_the_tree_in_any_encoding() {
 }
 
 #[test]
-fn what_is_neither_file_nor_folder_is_not_there() {
+fn what_is_neither_file_nor_folder_is_never_followed_or_opened() {
     let daemon = daemon("");
     let folder = daemon.on_disk("/in");
     fs::write(daemon.data.join("secret"), "top secret").unwrap();
@@ -90,16 +90,22 @@ fn what_is_neither_file_nor_folder_is_not_there() {
     let _ = Command::new("mknod").arg(folder.join("device")).args(["c", "1", "5"]).status();
     let names = ["link", "folder-link", "folder-link/secret", "device-link", "fifo", "socket", "device"];
     let listed = ask(&daemon, "GET", "/in/?format=text", &[], b"").text();
-    assert_eq!(listed, "", "none of them is listed");
+    assert!(names.iter().all(|name| name.contains('/') || listed.contains(name)), "they can be seen: {listed}");
     for name in names {
-        for method in ["GET", "HEAD", "DELETE"] {
-            let said = ask(&daemon, method, &format!("/in/{name}"), &[], b"");
-            assert!([403, 404, 409].contains(&said.status), "{method} {name}: {said:?}");
+        for method in ["GET", "HEAD", "PUT", "MKCOL", "COPY"] {
+            let goal = [("Destination", "/in/copy")];
+            let said = ask(&daemon, method, &format!("/in/{name}"), if method == "COPY" { &goal } else { &[] }, b"");
+            assert!([403, 404, 405, 409].contains(&said.status), "{method} {name}: {said:?}");
             assert!(!said.text().contains("top secret"));
         }
-        ask(&daemon, "PUT", &format!("/in/{name}"), &[], b"mine");
     }
-    assert_eq!(fs::read(daemon.data.join("secret")).unwrap(), b"top secret", "a link is replaced, never followed");
+    for name in names {
+        let there = !name.contains('/') && folder.join(name).symlink_metadata().is_ok();
+        let said = ask(&daemon, "DELETE", &format!("/in/{name}"), &[], b"");
+        assert_eq!(said.status, if there { 204 } else { 404 }, "{name}");
+    }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "each can be removed");
+    assert_eq!(fs::read(daemon.data.join("secret")).unwrap(), b"top secret", "a link is never followed");
 }
 
 #[test]

@@ -42,6 +42,7 @@ mod mail;
 mod mailbag;
 mod mailbox;
 mod mailstorm;
+mod names;
 mod net;
 mod pop3;
 mod post;

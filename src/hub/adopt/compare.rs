@@ -9,6 +9,7 @@ use crate::hub::Hub;
 use crate::hub::adopt::Rescan;
 use crate::hub::adopt::settle::{Found, GROUP, Settler, is_same, line};
 use crate::hub::adopt::walk::{Walk, belongs};
+use crate::hub::files::forget;
 use crate::hub::view::{Space, View};
 use crate::store::{Batch, Edit, FileRow, Node, NodeKind, RelPath, Usage};
 
@@ -160,9 +161,37 @@ impl<'a> Rows<'a> {
                 self.after.clone_from(&last.path);
             }
             self.page = page.into();
+            for row in &mut self.page {
+                respell(self.hub, self.space, row).await?;
+            }
         }
         Ok(self.page.pop_front())
     }
+}
+
+/// Records of earlier versions have names as they were typed: puts the path of a row into its canonical form.
+async fn respell(hub: &Hub, space: &Space, row: &mut FileRow) -> Result<()> {
+    let Ok(path) = RelPath::new(&row.path) else { return Ok(()) };
+    if path.as_str() == row.path {
+        return Ok(());
+    }
+    let _alone = space.gate.write().await;
+    let mut edits = match hub.catalog().file(&space.key, path.as_str()).await? {
+        Some(_) => forget(space, row).to_vec(),
+        None => {
+            let (from, to) = (row.path.clone(), path.as_str().to_owned());
+            vec![Edit::MoveFiles { space: space.key.clone(), from, to }]
+        }
+    };
+    edits.push(line(
+        "rename",
+        &space.path.with(&path).to_string(),
+        row.size,
+        "recorded under its canonical name".into(),
+    ));
+    hub.catalog().commit(Batch { edits }).await?;
+    path.as_str().clone_into(&mut row.path);
+    Ok(())
 }
 
 /// One line for all that got none of their own.

@@ -84,6 +84,7 @@ impl<'a> Walk<'a> {
             match node.kind {
                 NodeKind::File => return Ok(Some((path, node))),
                 NodeKind::Folder => frame.waiting.push(node.name),
+                NodeKind::Special => {}
             }
         }
     }

@@ -558,7 +558,7 @@ impl Deliver {
                 let (space, rel): (Arc<Space>, RelPath) = sight.place(&mailbox.join(name)?)?;
                 match sight.look(&space, &rel).await?.map(|node| node.kind) {
                     Some(NodeKind::Folder) => {}
-                    Some(NodeKind::File) => {
+                    Some(NodeKind::File | NodeKind::Special) => {
                         return Err(Error::new(Kind::WrongType, "a file is where a folder of the mailbox belongs"));
                     }
                     None => changes.push(Planned { space, change: Change::Folder { path: rel }, body: None }),

@@ -87,9 +87,8 @@ fn civil(at: Micros) -> jiff::civil::DateTime {
 
 /// RFC 3659 §7.5.5, from what this caller may really do.
 fn permissions(entry: &Entry) -> String {
-    let folder = entry.node.kind == NodeKind::Folder;
-    let table: &[(char, Verb)] = match folder {
-        true => &[
+    let table: &[(char, Verb)] = match entry.node.kind {
+        NodeKind::Folder => &[
             ('c', Verb::Create),
             ('d', Verb::Delete),
             ('e', Verb::List),
@@ -98,7 +97,8 @@ fn permissions(entry: &Entry) -> String {
             ('m', Verb::Create),
             ('p', Verb::Delete),
         ],
-        false => &[
+        NodeKind::Special => &[('d', Verb::Delete), ('f', Verb::Rename)],
+        NodeKind::File => &[
             ('a', Verb::Overwrite),
             ('d', Verb::Delete),
             ('f', Verb::Rename),
@@ -114,6 +114,7 @@ fn mode(entry: &Entry) -> u32 {
     match entry.node.kind {
         NodeKind::File => bit(Verb::Read, 0o444) | bit(Verb::Overwrite, 0o200),
         NodeKind::Folder => bit(Verb::List, 0o555) | bit(Verb::Create, 0o311),
+        NodeKind::Special => 0,
     }
 }
 
@@ -153,9 +154,7 @@ pub struct Look {
 impl Look {
     /// Appends an entry's line.
     pub fn line(&self, entry: &Entry, name: &str, into: &mut String) {
-        let hidden = self.pattern.as_ref().is_some_and(|pattern| !matches(pattern.as_bytes(), name.as_bytes()));
-        // A name with a line end in it would be two entries.
-        if hidden || name.bytes().any(|byte| byte < b' ') {
+        if self.pattern.as_ref().is_some_and(|pattern| !matches(pattern.as_bytes(), name.as_bytes())) {
             return;
         }
         let _ = match self.style {

@@ -80,13 +80,13 @@ pub async fn post(visit: &mut Visit<'_>, folder: &TreePath, note: &mut Note) -> 
     if let Some(archive) = archive::Form::of(form.field("do")) {
         return archive::send(visit, folder, archive, &names).await;
     }
-    let name = form.field("name").trim();
+    let name = form.field("name");
     if name.is_empty() {
         return Err(Refusal::bad("a name is missing"));
     }
     match form.field("do") {
         "folder" => {
-            let path = folder.join(name)?;
+            let path = folder.join(name.trim())?;
             visit.caller.perform(MakeFolder { path: path.clone() }).await?;
             Ok(reply::see_other(&target::url(&path, true)))
         }
@@ -98,8 +98,8 @@ pub async fn post(visit: &mut Visit<'_>, folder: &TreePath, note: &mut Note) -> 
             Ok(back(folder, &format!("removed={}", paths.len())))
         }
         "rename" => {
-            // As it is written: a blank at the end belongs to the name.
-            let (from, to) = (folder.join(form.field("name"))?, folder.join(form.field("to").trim())?);
+            // As they are written: a blank at the end belongs to the name.
+            let (from, to) = (folder.join(name)?, folder.join(form.field("to"))?);
             visit.caller.perform(Rename { from, to, replace: false, tokens: Vec::new() }).await?;
             Ok(back(folder, "renamed=1"))
         }

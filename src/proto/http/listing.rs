@@ -183,11 +183,15 @@ impl Pages {
             if !std::mem::take(&mut self.first) {
                 text.push(',');
             }
-            let folder = entry.node.kind == NodeKind::Folder;
+            let (folder, kind) = match entry.node.kind {
+                NodeKind::File => (false, "file"),
+                NodeKind::Folder => (true, "folder"),
+                NodeKind::Special => (false, "special"),
+            };
             let rights = entry.rights.to_string();
             let value = serde_json::json!({
                 "name": entry.path.name(),
-                "type": if folder { "folder" } else { "file" },
+                "type": kind,
                 "size": entry.node.size,
                 "modified": date::rfc3339(entry.node.modified),
                 "etag": if folder { None } else { Some(condition::etag(entry.node.tag)) },
@@ -199,10 +203,10 @@ impl Pages {
     }
 }
 
-/// One name a line, folders with a slash. A line end within a name would make two of one: it is shown as `?`.
+/// One name a line, folders with a slash. Names hold no line ends.
 fn names(entries: &[Entry], text: &mut String) {
     for entry in entries {
-        text.extend(entry.path.name().chars().map(|c| if c.is_control() { '?' } else { c }));
+        text.push_str(entry.path.name());
         text.push_str(if entry.node.kind == NodeKind::Folder { "/\n" } else { "\n" });
     }
 }

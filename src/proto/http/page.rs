@@ -72,7 +72,7 @@ impl Sum {
         let mut sum = Self::default();
         for entry in entries {
             match entry.node.kind {
-                NodeKind::File => sum.files += 1,
+                NodeKind::File | NodeKind::Special => sum.files += 1,
                 NodeKind::Folder => sum.folders += 1,
             }
             sum.bytes = sum.bytes.saturating_add(entry.node.size);
@@ -368,9 +368,13 @@ fn row(base: &Base, entry: &Entry) -> Markup {
         tr {
             td.pick { label { input type="checkbox" name="name" value=(name) form="picked" aria-label={ "Choose " (name) }; } }
             td.name {
-                a.(if folder { "folder" } else { "file" }) href=(url) {
-                    svg.icon aria-hidden="true" { use href=(if folder { "#i-folder" } else { icon(name) }); }
-                    span { (name) }
+                @if entry.node.kind == NodeKind::Special {
+                    span title="A link or a special file on the server's disk. It is never opened; it can be renamed and deleted." { (name) }
+                } @else {
+                    a.(if folder { "folder" } else { "file" }) href=(url) {
+                        svg.icon aria-hidden="true" { use href=(if folder { "#i-folder" } else { icon(name) }); }
+                        span { (name) }
+                    }
                 }
             }
             td.size title=[(!folder).then(|| exact(entry.node.size))] { @if !folder { (ByteSize(entry.node.size)) } }

@@ -141,6 +141,11 @@ impl Volume for FaultyVolume {
         self.inner.list(folder, after, limit).await
     }
 
+    async fn hides(&self, folder: &RelPath) -> Result<bool> {
+        self.fault.alive()?;
+        self.inner.hides(folder).await
+    }
+
     async fn open(&self, path: &RelPath) -> Result<Opened> {
         self.fault.alive()?;
         self.inner.open(path).await

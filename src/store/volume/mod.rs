@@ -4,6 +4,7 @@
 //! replayed after a crash. No path given to a volume can leave its root: not by `..`, a symlink or a race.
 
 pub mod directory;
+pub mod name;
 pub mod path;
 
 use std::fs::File;
@@ -19,21 +20,24 @@ use crate::error::{Error, Kind, Result};
 use crate::store::Micros;
 use path::RelPath;
 
-/// A file or a folder. Anything else on the disk (FIFO, device, socket, symlink out) does not exist here.
+/// What an entry of the disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NodeKind {
     /// A regular file.
     File,
     /// A folder.
     Folder,
+    /// A symbolic link, FIFO, socket or device: it is listed, and can be renamed, moved within its space and deleted. It is never followed
+    /// and never opened.
+    Special,
 }
 
 /// What a volume says of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Node {
-    /// The last part of its path.
+    /// The last part of its path, in its canonical form.
     pub name: String,
-    /// File or folder.
+    /// File, folder or neither.
     pub kind: NodeKind,
     /// Bytes of a file; 0 for a folder.
     pub size: u64,
@@ -182,7 +186,12 @@ pub trait Volume: Send + Sync + 'static {
     /// Names in a folder in byte order, after `after`, at most `limit`.
     async fn list(&self, folder: &RelPath, after: Option<&str>, limit: usize) -> Result<Vec<Node>>;
 
-    /// Opens a file for reading. `WrongType` for a folder, `NotFound` for everything that is neither.
+    /// Does a folder hold entries that [`Volume::list`] never shows? A folder is empty only if it lists nothing and hides nothing.
+    async fn hides(&self, _folder: &RelPath) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// Opens a file for reading. `WrongType` for anything else.
     async fn open(&self, path: &RelPath) -> Result<Opened>;
 
     /// Opens a stage for appending; makes it when there is none (its length says which).

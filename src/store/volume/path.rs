@@ -1,19 +1,23 @@
 //! A path inside a volume: checked once, then trusted.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::name::{self, LONGEST_NAME};
 use crate::error::{Error, Kind, Result};
 
 /// A relative path of plain names joined by `/`; empty is the root of the volume.
 ///
-/// Never holds an empty part, `.`, `..`, a NUL, a reserved name (`.stoa…`) or a part over 255 bytes.
+/// Never holds an empty part, `.`, `..`, a NUL, a reserved name (`.stoa…`) or a part over 255 bytes. Each part is in its canonical form
+/// ([`name::canonical`]), so two spellings of one name are equal here, and so is everything that is decided by paths: grants, locks, sites,
+/// drop addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RelPath(String);
 
-/// Longest path in bytes that is accepted from anyone.
+/// Longest path on the disk, in bytes, that is accepted from anyone.
 pub const LONGEST_PATH: usize = 4096;
 
 /// Names that start so are ours and hidden on every door.
@@ -26,7 +30,7 @@ impl RelPath {
         Self::default()
     }
 
-    /// Checks each part of a path already split from its space.
+    /// Checks each part of a path already split from its space, and puts it into its canonical form.
     ///
     /// # Errors
     /// `Invalid` with what is wrong in words.
@@ -34,11 +38,22 @@ impl RelPath {
         if text.is_empty() {
             return Ok(Self::default());
         }
-        if text.len() > LONGEST_PATH {
-            return Err(Error::new(Kind::Invalid, "the path is longer than 4096 bytes"));
+        let too_long = || Error::new(Kind::Invalid, "the path is longer than 4096 bytes");
+        // An escape takes five bytes for one on the disk.
+        if text.len() > 5 * LONGEST_PATH {
+            return Err(too_long());
         }
-        text.split('/').try_for_each(check_name)?;
-        Ok(Self(text.to_owned()))
+        let mut path = String::with_capacity(text.len());
+        for part in text.split('/') {
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(&checked(part)?);
+        }
+        if name::bytes(&path).len() > LONGEST_PATH {
+            return Err(too_long());
+        }
+        Ok(Self(path))
     }
 
     /// As text, without leading slash.
@@ -73,8 +88,13 @@ impl RelPath {
     /// # Errors
     /// `Invalid` when the name is not a plain name.
     pub fn join(&self, name: &str) -> Result<Self> {
-        check_name(name)?;
-        Ok(if self.is_root() { Self(name.to_owned()) } else { Self([&self.0, "/", name].concat()) })
+        let name = checked(name)?;
+        Ok(if self.is_root() { Self(name.into_owned()) } else { Self([&self.0, "/", &name].concat()) })
+    }
+
+    /// Its names from the root down.
+    pub fn parts(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/').filter(|part| !part.is_empty())
     }
 
     /// What remains below `folder`; `None` when it is not in it.
@@ -105,18 +125,16 @@ impl RelPath {
     }
 }
 
-/// A single name as it may appear in the tree.
-///
-/// # Errors
-/// `Invalid` with what is wrong in words.
-pub fn check_name(name: &str) -> Result<()> {
-    let wrong = match name {
+/// A single name in its canonical form, if it may appear in the tree.
+fn checked(typed: &str) -> Result<Cow<'_, str>> {
+    let name = name::canonical(typed);
+    let wrong = match &*name {
         "" => "a name is empty",
         "." | ".." => "`.` and `..` are not names",
-        name if name.len() > 255 => "a name is longer than 255 bytes",
-        name if memchr::memchr2(b'/', 0, name.as_bytes()).is_some() => "a name may not contain `/` or NUL",
-        name if name.starts_with(RESERVED) => "names that start with `.stoa` are reserved",
-        _ => return Ok(()),
+        text if name::bytes(text).len() > LONGEST_NAME => "a name is longer than 255 bytes",
+        text if memchr::memchr2(b'/', 0, text.as_bytes()).is_some() => "a name may not contain `/` or NUL",
+        text if text.starts_with(RESERVED) => "names that start with `.stoa` are reserved",
+        _ => return Ok(name),
     };
     Err(Error::new(Kind::Invalid, wrong))
 }

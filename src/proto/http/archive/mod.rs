@@ -7,7 +7,6 @@ mod tar;
 mod walk;
 mod zip;
 
-use std::fmt::Write as _;
 use std::io;
 use std::ops::Range;
 
@@ -209,19 +208,16 @@ impl Packer {
     }
 }
 
-/// A name as every unpacker takes it for one: no sign that a terminal, a shell or another system reads as something else. What is
-/// replaced shows as its number, `%0A`.
+/// A name as every unpacker takes it for one: a backslash, which Windows reads as a slash, is written `%5C`. Two names stay two: a `%` that
+/// would then read so is written `%25`. (Names hold no control characters.)
 fn plain(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
-    for sign in name.chars() {
-        match sign {
-            '\\' | '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' => {
-                let mut bytes = [0; 4];
-                for byte in sign.encode_utf8(&mut bytes).bytes() {
-                    let _ = write!(text, "%{byte:02X}");
-                }
-            }
-            _ => text.push(sign),
+    for (at, letter) in name.char_indices() {
+        let behind = name.get(at + 1..).unwrap_or_default();
+        match letter {
+            '\\' => text.push_str("%5C"),
+            '%' if behind.starts_with("5C") || behind.starts_with("25") => text.push_str("%25"),
+            letter => text.push(letter),
         }
     }
     text
@@ -232,7 +228,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_hold_no_sign_that_does_something() {
-        assert_eq!(plain("a\r\nb\\..\\c\u{7f}\u{9b}d \u{e9}"), "a%0D%0Ab%5C..%5Cc%7F%C2%9Bd \u{e9}");
+    fn names_hold_no_backslash_and_two_names_stay_two() {
+        let names = ["a\\..\\b", "a%5C..\\b", "a%5C..%5Cb", "a%255C..\\b", "\u{e9}\\", "100%", "a%20b", "%2", "%25", "%"];
+        let plain: Vec<String> = names.iter().map(|name| plain(name)).collect();
+        assert_eq!(plain[0], "a%5C..%5Cb");
+        assert_eq!(plain[5..8], ["100%", "a%20b", "%2"]);
+        assert!(plain.iter().all(|name| !name.contains('\\')));
+        assert_eq!(plain.iter().collect::<std::collections::HashSet<_>>().len(), names.len());
     }
 }

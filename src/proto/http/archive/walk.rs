@@ -73,7 +73,7 @@ impl Walk {
                     Err(error) if matches!(error.kind(), Kind::Denied | Kind::Unauthenticated) => {}
                     Err(error) => return Err(error),
                 },
-                NodeKind::File => {}
+                NodeKind::File | NodeKind::Special => {}
             }
         }
         Ok(None)

@@ -67,11 +67,11 @@ impl Live {
     /// Its value as XML; `None` where it has none. `room` is that of a folder's space.
     pub fn value(self, entry: &Entry, caller: &Caller, base: &Base, room: Option<&SpaceRoom>) -> Option<String> {
         let node = &entry.node;
-        let file = node.kind == NodeKind::File;
+        let (file, folder) = (node.kind == NodeKind::File, node.kind == NodeKind::Folder);
         // A folder that stands for a space mounted there has no time of its own.
         let timed = node.modified != 0;
         match self {
-            Self::ContentLength => file.then(|| node.size.to_string()),
+            Self::ContentLength => (!folder).then(|| node.size.to_string()),
             Self::ContentType => file.then(|| mime::of(entry.path.name()).to_owned()),
             Self::CreationDate => timed.then(|| date::rfc3339(node.modified)),
             Self::DisplayName => Some(xml::text(if entry.path.is_root() { "Stoa" } else { entry.path.name() })),
@@ -84,20 +84,21 @@ impl Live {
                 }
             }
             Self::LockDiscovery => Some(active(caller, base, &entry.path)),
-            Self::QuotaAvailable => (!file).then_some(room?.free.to_string()),
-            Self::QuotaUsed => (!file).then_some(room?.used.bytes.to_string()),
-            Self::ResourceType => Some(if file { String::new() } else { "<D:collection/>".to_owned() }),
+            Self::QuotaAvailable => folder.then_some(room?.free.to_string()),
+            Self::QuotaUsed => folder.then_some(room?.used.bytes.to_string()),
+            Self::ResourceType => Some(if folder { "<D:collection/>".to_owned() } else { String::new() }),
             Self::SupportedLock => Some(SUPPORTED_LOCK.to_owned()),
         }
     }
 
     /// True where it has a value at all: for `propname`.
     pub fn is_of(self, entry: &Entry) -> bool {
-        let file = entry.node.kind == NodeKind::File;
+        let (file, folder) = (entry.node.kind == NodeKind::File, entry.node.kind == NodeKind::Folder);
         match self {
-            Self::ContentLength | Self::ContentType | Self::Etag => file,
+            Self::ContentLength => !folder,
+            Self::ContentType | Self::Etag => file,
             Self::CreationDate | Self::LastModified => entry.node.modified != 0,
-            Self::QuotaAvailable | Self::QuotaUsed => !file,
+            Self::QuotaAvailable | Self::QuotaUsed => folder,
             Self::DisplayName | Self::LockDiscovery | Self::ResourceType | Self::SupportedLock => true,
         }
     }

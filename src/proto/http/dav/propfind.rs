@@ -55,7 +55,7 @@ pub async fn answer(visit: &mut Visit<'_>, path: &TreePath, most: usize) -> Answ
     let brief = is_brief(visit);
     let listing = match entry.node.kind {
         NodeKind::Folder if depth != Depth::Zero => Some(visit.caller.list(path).await?),
-        NodeKind::Folder | NodeKind::File => None,
+        NodeKind::File | NodeKind::Folder | NodeKind::Special => None,
     };
     let mut sheet = Sheet { caller: visit.caller.clone(), base: visit.rules.base.clone(), wanted, brief, room: None };
     if sheet.asks(Live::is_quota) {

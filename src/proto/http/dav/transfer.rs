@@ -6,7 +6,7 @@ use hyper::{StatusCode, Uri, header};
 use crate::error::{Error, Kind};
 use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename};
 use crate::hub::lock::Reach;
-use crate::hub::{Copied, NodeKind, TreePath, Verb};
+use crate::hub::{Copied, NodeKind, RemoveCopied, TreePath, Verb};
 use crate::proto::http::base::Base;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::dav::{self, Depth, propfind};
@@ -78,7 +78,7 @@ pub async fn answer(visit: &Visit<'_>, from: &TreePath, copy: bool, most: usize)
 impl Transfer<'_> {
     async fn copy(&self, visit: &Visit<'_>) -> Result<Copied, Error> {
         let caller = &visit.caller;
-        if self.kind == NodeKind::File {
+        if self.kind != NodeKind::Folder {
             if self.there == Some(NodeKind::Folder) {
                 self.clear(visit).await?;
             }
@@ -109,9 +109,12 @@ impl Transfer<'_> {
     async fn carry_over(&self, visit: &Visit<'_>) -> Result<Copied, Error> {
         visit.caller.allow(Verb::Delete, self.from)?;
         passes_locks(visit, self.from)?;
-        let copied = self.copy(visit).await?;
+        let before = visit.caller.stat(self.from).await?.node;
+        let mut copied = self.copy(visit).await?;
         if copied.failed.is_empty() {
-            remove(visit, self.from, self.kind).await?;
+            copied.sources.insert(self.from.clone(), before.tag);
+            let copied = std::mem::take(&mut copied.sources);
+            visit.caller.perform(RemoveCopied { path: self.from.clone(), copied }).await?;
         }
         Ok(copied)
     }
@@ -170,7 +173,7 @@ fn passes_locks(visit: &Visit<'_>, path: &TreePath) -> Result<(), Error> {
 async fn remove(visit: &Visit<'_>, path: &TreePath, kind: NodeKind) -> Result<(), Error> {
     let (path, tokens) = (path.clone(), Vec::new());
     match kind {
-        NodeKind::File => visit.caller.perform(RemoveFile { path, tokens }).await,
+        NodeKind::File | NodeKind::Special => visit.caller.perform(RemoveFile { path, tokens }).await,
         NodeKind::Folder => visit.caller.perform(RemoveFolder { path, all: true, tokens }).await,
     }
 }

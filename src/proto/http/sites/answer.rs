@@ -149,7 +149,7 @@ async fn list(visit: &Visit<'_>, path: &TreePath, place: &TreePath) -> Answer {
         if page.is_empty() {
             break;
         }
-        entries.extend(page);
+        entries.extend(page.into_iter().filter(|entry| entry.node.kind != NodeKind::Special));
         if entries.len() > SHOWN {
             cut = true;
             entries.truncate(SHOWN);

@@ -4,6 +4,7 @@
 //! folder has not changed. A folder whose names would pass [`NAMES_BYTES`] is never held whole: only the names the
 //! page needs are kept, and the folder is read again for the next page.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,7 +16,9 @@ use rustix::fs::{FileType, OFlags, RawDir};
 use rustix::io::Errno;
 
 use super::lookup::{Root, Seen, refused};
+use super::variant::Variants;
 use crate::error::Result;
+use crate::store::volume::name;
 use crate::store::volume::path::RESERVED;
 use crate::store::{Node, RelPath};
 
@@ -40,11 +43,31 @@ const UNSETTLED_COARSE: Duration = Duration::from_secs(3);
 /// Bytes of directory entries asked of the kernel at once.
 const ENTRIES: usize = 64 << 10;
 
-/// Sorted names in one block.
+/// Names in one block, sorted by the text they are shown with.
 #[derive(Default)]
 pub(super) struct Names {
     text: Vec<u8>,
-    spans: Vec<(u32, u8)>,
+    spans: Vec<Span>,
+}
+
+/// One name: its text, and behind that its bytes on the disk where the text does not tell them.
+#[derive(Clone, Copy)]
+struct Span {
+    at: u32,
+    shown: u16,
+    disk: u16,
+}
+
+impl Span {
+    fn shown(self, text: &[u8]) -> &[u8] {
+        let at = self.at as usize;
+        text.get(at..at + usize::from(self.shown)).unwrap_or_default()
+    }
+
+    fn disk(self, text: &[u8]) -> &[u8] {
+        let at = self.at as usize + usize::from(self.shown);
+        text.get(at..at + usize::from(self.disk)).unwrap_or_default()
+    }
 }
 
 impl Names {
@@ -53,29 +76,44 @@ impl Names {
     }
 
     fn bytes(&self) -> usize {
-        self.text.len() + self.spans.len() * size_of::<(u32, u8)>()
+        self.text.len() + self.spans.len() * size_of::<Span>()
     }
 
-    fn push(&mut self, name: &[u8]) {
-        if let (Ok(at), Ok(len)) = (u32::try_from(self.text.len()), u8::try_from(name.len())) {
-            self.text.extend_from_slice(name);
-            self.spans.push((at, len));
+    /// Adds a name; `disk` is empty where the text tells it.
+    fn push(&mut self, shown: &[u8], disk: &[u8]) {
+        let span = (u32::try_from(self.text.len()), u16::try_from(shown.len()), u16::try_from(disk.len()));
+        if let (Ok(at), Ok(shown_len), Ok(disk_len)) = span {
+            self.text.extend_from_slice(shown);
+            self.text.extend_from_slice(disk);
+            self.spans.push(Span { at, shown: shown_len, disk: disk_len });
         }
     }
 
+    /// The text of a name.
     fn get(&self, index: usize) -> Option<&[u8]> {
-        self.spans.get(index).map(|span| slice(&self.text, *span))
+        self.spans.get(index).map(|span| span.shown(&self.text))
+    }
+
+    /// The text of a name, and its bytes on the disk.
+    fn entry(&self, index: usize) -> Option<(&str, Cow<'_, [u8]>)> {
+        let span = self.spans.get(index)?;
+        let shown = std::str::from_utf8(span.shown(&self.text)).ok()?;
+        let disk = match span.disk(&self.text) {
+            [] => name::bytes(shown),
+            disk => disk.into(),
+        };
+        Some((shown, disk))
     }
 
     fn sort(&mut self) {
         let Self { text, spans } = self;
-        spans.sort_unstable_by(|a, b| slice(text, *a).cmp(slice(text, *b)));
-        spans.dedup_by(|a, b| slice(text, *a) == slice(text, *b));
+        spans.sort_unstable_by(|a, b| a.shown(text).cmp(b.shown(text)));
+        spans.dedup_by(|a, b| a.shown(text) == b.shown(text));
     }
 
     /// Index of the first name behind `after`.
     fn behind(&self, after: Option<&[u8]>) -> usize {
-        after.map_or(0, |after| self.spans.partition_point(|span| slice(&self.text, *span) <= after))
+        after.map_or(0, |after| self.spans.partition_point(|span| span.shown(&self.text) <= after))
     }
 
     /// Keeps the `keep` smallest names behind `after`.
@@ -83,16 +121,11 @@ impl Names {
         self.sort();
         let first = self.behind(after);
         let mut kept = Self::default();
-        for index in first..self.len().min(first.saturating_add(keep)) {
-            kept.push(self.get(index).unwrap_or_default());
+        for span in self.spans.iter().skip(first).take(keep) {
+            kept.push(span.shown(&self.text), span.disk(&self.text));
         }
         *self = kept;
     }
-}
-
-fn slice(text: &[u8], (at, len): (u32, u8)) -> &[u8] {
-    let at = at as usize;
-    text.get(at..at + usize::from(len)).unwrap_or_default()
 }
 
 /// What was read of a folder.
@@ -116,20 +149,24 @@ struct Kept {
 
 /// Identifies one state of one folder.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     inode: u64,
     modified: (i64, u32),
     changed: (i64, u32),
 }
 
 impl Stamp {
-    fn of(folder: &OwnedFd) -> rustix::io::Result<Self> {
+    pub(super) fn of(folder: &OwnedFd) -> rustix::io::Result<Self> {
         let seen = Seen::of(folder)?;
         Ok(Self { inode: seen.inode, modified: seen.modified, changed: seen.changed })
     }
 
+    pub(super) fn inode(&self) -> u64 {
+        self.inode
+    }
+
     /// True when the folder's clock has moved on since its last change, so that the next change will show.
-    fn settled(&self) -> bool {
+    pub(super) fn settled(&self) -> bool {
         let (seconds, nanos) = self.changed.max(self.modified);
         let Ok(seconds) = u64::try_from(seconds) else { return false };
         let wait = if nanos == 0 { UNSETTLED_COARSE } else { UNSETTLED };
@@ -151,7 +188,7 @@ impl Listings {
         let settled = stamp.settled();
         let mut page = Page::new(after, limit);
         loop {
-            let read = read_names(&fd, folder, page.after(), limit, NAMES_BYTES).map_err(refused)?;
+            let read = read_names(&fd, page.after(), limit, NAMES_BYTES).map_err(refused)?;
             page.fill(&fd, &read.names)?;
             if read.whole {
                 return Ok(self.finish(page, stamp, Arc::new(read.names), settled));
@@ -204,15 +241,14 @@ impl<'a> Page<'a> {
         self.last.as_deref().or(self.start.map(str::as_bytes))
     }
 
-    /// Adds nodes until the page is full or the names end. What has vanished meanwhile, or is neither file nor folder,
-    /// is passed over.
+    /// Adds nodes until the page is full or the names end. What has vanished meanwhile is passed over.
     fn fill(&mut self, folder: &OwnedFd, names: &Names) -> Result<()> {
         self.next = names.behind(self.after());
         while self.nodes.len() < self.limit {
-            let Some(name) = names.get(self.next) else { break };
+            let Some((shown, disk)) = names.entry(self.next) else { break };
             self.next += 1;
-            match Seen::at(folder, name) {
-                Ok(seen) => self.nodes.extend(std::str::from_utf8(name).ok().and_then(|name| seen.node(name))),
+            match Seen::at(folder, &*disk) {
+                Ok(seen) => self.nodes.push(seen.node(shown)),
                 Err(Errno::NOENT) => {}
                 Err(error) => return Err(refused(error)),
             }
@@ -224,44 +260,64 @@ impl<'a> Page<'a> {
 }
 
 /// Reads a folder's names. Past `bound` bytes only the `limit` smallest behind `after` are kept.
-fn read_names(
-    fd: &OwnedFd,
-    folder: &RelPath,
-    after: Option<&[u8]>,
-    limit: usize,
-    bound: usize,
-) -> rustix::io::Result<Read> {
+fn read_names(fd: &OwnedFd, after: Option<&[u8]>, limit: usize, bound: usize) -> rustix::io::Result<Read> {
     rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(0))?;
-    let mut names = Names::default();
-    let mut whole = true;
-    let mut most = bound;
-    let mut foreign = 0_u64;
-    each_name(fd, |name, kind| {
-        if !matches!(kind, FileType::RegularFile | FileType::Directory | FileType::Unknown) || is_hidden(name) {
-            return true;
-        }
-        if std::str::from_utf8(name).is_err() {
-            foreign += 1;
-            return true;
-        }
-        if names.bytes() > most {
-            names.prune(after, limit);
-            whole = false;
-            most = bound.max(names.bytes().saturating_mul(2));
-        }
-        if whole || after.is_none_or(|after| name > after) {
-            names.push(name);
+    let mut reading = Reading { names: Names::default(), whole: true, most: bound, after, limit, bound };
+    let (mut variants, mut in_other_forms) = (Variants::default(), Vec::new());
+    each_name(fd, |disk, _| {
+        match disk {
+            disk if is_hidden(disk) => {}
+            disk if variants.note(disk) => in_other_forms.push(disk.to_vec()),
+            disk => reading.add(name::text(disk).as_bytes(), &[]),
         }
         true
     })?;
-    match whole {
-        true => names.sort(),
-        false => names.prune(after, limit),
+    for disk in &in_other_forms {
+        reading.add(variants.shown(fd, disk)?.as_bytes(), disk);
     }
-    if foreign > 0 {
-        tracing::debug!(folder = %folder, count = foreign, "names that are not UTF-8 are not shown");
+    Ok(reading.done())
+}
+
+/// The names of a folder as they are read.
+struct Reading<'a> {
+    names: Names,
+    whole: bool,
+    /// Bytes at which names are let go of.
+    most: usize,
+    after: Option<&'a [u8]>,
+    limit: usize,
+    bound: usize,
+}
+
+impl Reading<'_> {
+    fn add(&mut self, shown: &[u8], disk: &[u8]) {
+        if self.names.bytes() > self.most {
+            self.names.prune(self.after, self.limit);
+            self.whole = false;
+            self.most = self.bound.max(self.names.bytes().saturating_mul(2));
+        }
+        if self.whole || self.after.is_none_or(|after| shown > after) {
+            self.names.push(shown, disk);
+        }
     }
-    Ok(Read { names, whole })
+
+    fn done(mut self) -> Read {
+        match self.whole {
+            true => self.names.sort(),
+            false => self.names.prune(self.after, self.limit),
+        }
+        Read { names: self.names, whole: self.whole }
+    }
+}
+
+/// Does a folder hold entries that are never listed: names that are reserved for the server?
+pub(super) fn hides_entries(fd: &OwnedFd) -> rustix::io::Result<bool> {
+    let mut hides = false;
+    each_name(fd, |name, _| {
+        hides = is_hidden(name);
+        !hides
+    })?;
+    Ok(hides)
 }
 
 /// Calls `with` for each entry of an open folder, `.` and `..` left out, until it says no.
@@ -291,7 +347,7 @@ mod tests {
     fn pruned_names_are_the_smallest_behind_the_mark() {
         let mut names = Names::default();
         for name in ["d", "a", "c", "b", "e", "a"] {
-            names.push(name.as_bytes());
+            names.push(name.as_bytes(), &[]);
         }
         names.prune(Some(b"a"), 2);
         assert_eq!((names.len(), names.get(0), names.get(1)), (2, Some(&b"b"[..]), Some(&b"c"[..])));
@@ -309,7 +365,7 @@ mod tests {
         let mut seen = Vec::new();
         loop {
             let after = seen.last().cloned();
-            let read = read_names(&fd, &RelPath::root(), after.as_deref(), 40, 200).unwrap();
+            let read = read_names(&fd, after.as_deref(), 40, 200).unwrap();
             assert!(!read.whole && read.names.bytes() < 1000, "{} bytes", read.names.bytes());
             let before = seen.len();
             seen.extend((0..read.names.len()).filter_map(|index| read.names.get(index)).map(<[u8]>::to_vec));

@@ -3,14 +3,19 @@
 //! The kernel does the work (`openat2` with `RESOLVE_BENEATH` and no links of any kind), so that neither `..` nor a
 //! symlink swapped in by a racing program can lead out. Where a seccomp filter hides `openat2`, names are walked one
 //! at a time with `O_NOFOLLOW`, which holds the same promise more slowly.
+//!
+//! Paths are canonical text; [`super::variant`] tells which name on the disk one means.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
 use rustix::io::Errno;
 
+use super::variant::Searches;
 use crate::error::{Error, Kind};
+use crate::store::volume::name;
 use crate::store::{Micros, Node, NodeKind, RelPath};
 
 /// Times a lookup is tried again when the kernel says that a racing rename confused it.
@@ -23,6 +28,7 @@ pub(super) struct Root {
     beneath: bool,
     /// … and `RESOLVE_CACHED` with it.
     cached: bool,
+    searches: Searches,
 }
 
 /// How names are looked up.
@@ -39,11 +45,11 @@ const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXE
 impl Root {
     /// Takes an open directory and finds out what the kernel can do with it.
     pub(super) fn new(fd: OwnedFd, lookups: Lookups) -> Self {
-        let mut root = Self { fd, beneath: false, cached: false };
+        let mut root = Self { fd, beneath: false, cached: false, searches: Searches::default() };
         if lookups == Lookups::Probe {
-            root.beneath = root.openat2(".", PLACE, ResolveFlags::empty()).is_ok();
+            root.beneath = root.openat2(b".", PLACE, ResolveFlags::empty()).is_ok();
             root.cached =
-                root.beneath && matches!(root.openat2(".", PLACE, ResolveFlags::CACHED), Ok(_) | Err(Errno::AGAIN));
+                root.beneath && matches!(root.openat2(b".", PLACE, ResolveFlags::CACHED), Ok(_) | Err(Errno::AGAIN));
         }
         root
     }
@@ -55,12 +61,27 @@ impl Root {
 
     /// Opens what is at `path`, from the disk if need be.
     pub(super) fn open(&self, path: &RelPath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        if path.as_str().is_ascii() {
+            return self.open_exact(path, flags);
+        }
+        if !has_alias(path) {
+            match self.open_exact(path, flags) {
+                Err(Errno::NOENT) => {}
+                outcome => return outcome,
+            }
+        }
+        self.walk(path, flags)
+    }
+
+    /// Opens the names as they are in the path.
+    fn open_exact(&self, path: &RelPath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         if !self.beneath {
             return self.walk(path, flags);
         }
+        let disk = disk_path(path);
         let mut tries = 0;
         loop {
-            match self.openat2(text_of(path), flags, ResolveFlags::empty()) {
+            match self.openat2(&*disk, flags, ResolveFlags::empty()) {
                 Err(Errno::AGAIN | Errno::INTR) if tries < LOOKUP_TRIES => tries += 1,
                 outcome => return outcome,
             }
@@ -69,10 +90,23 @@ impl Root {
 
     /// Opens what is at `path` only if that needs no disk; `Errno::AGAIN` otherwise.
     pub(super) fn open_cached(&self, path: &RelPath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        match self.cached {
-            true => self.openat2(text_of(path), flags, ResolveFlags::CACHED),
-            false => Err(Errno::AGAIN),
+        if !self.cached || has_alias(path) {
+            return Err(Errno::AGAIN);
         }
+        match self.openat2(&*disk_path(path), flags, ResolveFlags::CACHED) {
+            Err(Errno::NOENT) if !path.as_str().is_ascii() => Err(Errno::AGAIN),
+            outcome => outcome,
+        }
+    }
+
+    /// The name on the disk that the last part of a path means in its folder: where nothing is there, the one to make.
+    pub(super) fn locate<'a>(&self, folder: &OwnedFd, name: &'a str) -> rustix::io::Result<Cow<'a, [u8]>> {
+        self.searches.locate(folder, name)
+    }
+
+    /// The name with which an entry of a folder is shown.
+    pub(super) fn shown(&self, folder: &OwnedFd, disk: &[u8]) -> rustix::io::Result<String> {
+        self.searches.shown(folder, disk)
     }
 
     /// Opens a folder as a place to look names up from.
@@ -80,20 +114,20 @@ impl Root {
         self.open(path, PLACE)
     }
 
-    fn openat2(&self, path: &str, flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
+    fn openat2(&self, path: &[u8], flags: OFlags, more: ResolveFlags) -> rustix::io::Result<OwnedFd> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS | more;
         rustix::fs::openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve)
     }
 
     fn walk(&self, path: &RelPath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-        let Some(parent) = path.parent() else {
-            return step(&self.fd, ".", flags);
-        };
         let mut at = None;
-        for part in parts(&parent) {
-            at = Some(step(at.as_ref().unwrap_or(&self.fd), part, PLACE)?);
+        let mut parts = path.parts().peekable();
+        while let Some(part) = parts.next() {
+            let from = at.as_ref().unwrap_or(&self.fd);
+            let flags = if parts.peek().is_some() { PLACE } else { flags };
+            at = Some(step(from, &self.locate(from, part)?, flags)?);
         }
-        step(at.as_ref().unwrap_or(&self.fd), path.name(), flags)
+        at.map_or_else(|| step(&self.fd, b".", flags), Ok)
     }
 
     /// Opens a folder, making it and its parents where they are missing. Never through a link.
@@ -103,15 +137,16 @@ impl Root {
             outcome => return outcome,
         }
         let mut at = rustix::fs::openat(&self.fd, ".", PLACE, Mode::empty())?;
-        for part in parts(path) {
-            at = make_step(&at, part)?;
+        for part in path.parts() {
+            let name = self.locate(&at, part)?;
+            at = make_step(&at, &name)?;
         }
         Ok(at)
     }
 }
 
 /// One name down, never through a link. Opening with `O_DIRECTORY` says `ENOTDIR` of a link too: tell them apart.
-fn step(from: &OwnedFd, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+fn step(from: &OwnedFd, name: &[u8], flags: OFlags) -> rustix::io::Result<OwnedFd> {
     match rustix::fs::openat(from, name, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
         Err(Errno::NOTDIR) => {
             let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
@@ -121,7 +156,7 @@ fn step(from: &OwnedFd, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd
     }
 }
 
-fn make_step(from: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+fn make_step(from: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
     let mut tries = 0;
     loop {
         match step(from, name, PLACE) {
@@ -145,12 +180,12 @@ pub(super) fn file_mode() -> Mode {
     Mode::RUSR | Mode::WUSR | Mode::RGRP
 }
 
-fn parts(path: &RelPath) -> impl Iterator<Item = &str> {
-    path.as_str().split('/').filter(|part| !part.is_empty())
+fn disk_path(path: &RelPath) -> Cow<'_, [u8]> {
+    if path.is_root() { b".".into() } else { name::bytes(path.as_str()) }
 }
 
-fn text_of(path: &RelPath) -> &str {
-    if path.is_root() { "." } else { path.as_str() }
+fn has_alias(path: &RelPath) -> bool {
+    !path.as_str().is_ascii() && path.parts().any(name::is_alias)
 }
 
 /// What the kernel says of one name, as far as we care.
@@ -180,15 +215,15 @@ impl Seen {
         Ok(Self::from(&rustix::fs::statx(fd, name, flags | AtFlags::NO_AUTOMOUNT, wanted)?))
     }
 
-    /// As a node; `None` for what does not exist on any door (links, FIFOs, devices, sockets).
-    pub(super) fn node(&self, name: &str) -> Option<Node> {
+    /// As a node.
+    pub(super) fn node(&self, name: &str) -> Node {
         let kind = match self.kind {
             FileType::RegularFile => NodeKind::File,
             FileType::Directory => NodeKind::Folder,
-            _ => return None,
+            _ => NodeKind::Special,
         };
         let size = if kind == NodeKind::File { self.size } else { 0 };
-        Some(Node { name: name.to_owned(), kind, size, modified: micros(self.modified), tag: self.tag() })
+        Node { name: name.to_owned(), kind, size, modified: micros(self.modified), tag: self.tag() }
     }
 
     /// Differs whenever the content was replaced, also when a freed inode is used again within one tick of the clock
@@ -226,28 +261,29 @@ fn micros((seconds, nanos): (i64, u32)) -> Micros {
 
 /// The node behind a descriptor, under the name it was asked for.
 pub(super) fn node_of(fd: impl AsFd, path: &RelPath) -> Result<Node, Error> {
-    Seen::of(fd).map_err(refused)?.node(path.name()).ok_or_else(hidden)
-}
-
-/// The node of a path in the folder it is in.
-pub(super) fn node_at(folder: &OwnedFd, path: &RelPath) -> Result<Node, Error> {
-    Seen::at(folder, path.name()).map_err(refused)?.node(path.name()).ok_or_else(hidden)
+    Ok(Seen::of(fd).map_err(refused)?.node(path.name()))
 }
 
 /// Turns a descriptor into a file for reading; only a regular file may be one.
 pub(super) fn readable(fd: OwnedFd, path: &RelPath) -> Result<(Node, File), Error> {
     let node = node_of(&fd, path)?;
-    if node.kind == NodeKind::Folder {
-        return Err(Error::new(Kind::WrongType, "is a folder"));
+    match node.kind {
+        NodeKind::File => Ok((node, File::from(fd))),
+        NodeKind::Folder => Err(Error::new(Kind::WrongType, "is a folder")),
+        NodeKind::Special => Err(special()),
     }
-    Ok((node, File::from(fd)))
+}
+
+/// A link, a FIFO, a socket or a device has no content here.
+pub(super) fn special() -> Error {
+    Error::new(Kind::WrongType, "is a link or a special file on the server's disk; it is never followed or opened")
 }
 
 fn hidden() -> Error {
     Error::new(Kind::NotFound, "no such file or folder")
 }
 
-/// What a failed lookup means: a link, a way out, a socket or a device simply is not there.
+/// What a failed lookup means: behind a link, a socket or a device nothing is there.
 pub(super) fn refused(errno: Errno) -> Error {
     match errno {
         Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::NODEV => hidden().with(std::io::Error::from(errno)),

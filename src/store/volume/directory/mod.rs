@@ -14,6 +14,7 @@ mod stamp;
 mod sync;
 mod tell;
 mod unnamed;
+mod variant;
 mod watch;
 
 use std::fs::File;
@@ -30,12 +31,12 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::mpsc;
 
-use super::{Change, Node, Opened, RelPath, Room, Stage, StageId, Touched, Volume};
+use super::{Change, Node, NodeKind, Opened, RelPath, Room, Stage, StageId, Touched, Volume};
 use crate::error::{Error, Result};
 
 use list::Listings;
 pub use lookup::Lookups;
-use lookup::{Root, node_of, readable, refused};
+use lookup::{Root, Seen, node_of, readable, refused};
 use own::OwnNames;
 use publish::Nearby;
 use stage::{Staging, failed};
@@ -166,13 +167,36 @@ impl Inner {
                     (folder, fd)
                 }
             };
-            lookup::node_at(&last.insert(here).1, path)
+            self.node_at(&last.insert(here).1, path)
         };
         paths.iter().map(one).collect()
     }
 
+    /// The node of a path in the folder it is in.
+    fn node_at(&self, folder: &OwnedFd, path: &RelPath) -> Result<Node> {
+        let name = self.root.locate(folder, path.name()).map_err(refused)?;
+        Ok(Seen::at(folder, &*name).map_err(refused)?.node(path.name()))
+    }
+
     fn open(&self, path: &RelPath) -> Result<Opened> {
-        opened(self.root.open(path, READ).map_err(refused)?, path)
+        match self.root.open(path, READ) {
+            Ok(fd) => opened(fd, path),
+            Err(error) => Err(self.cannot_open(path, error)),
+        }
+    }
+
+    /// Why a file could not be opened: a link says `ELOOP`, a socket `ENXIO`.
+    fn cannot_open(&self, path: &RelPath, error: Errno) -> Error {
+        let there = matches!(error, Errno::LOOP | Errno::NXIO | Errno::NODEV).then(|| self.stat(path));
+        match there {
+            Some(Ok(node)) if node.kind == NodeKind::Special => lookup::special(),
+            _ => refused(error),
+        }
+    }
+
+    fn hides(&self, folder: &RelPath) -> Result<bool> {
+        let fd = self.root.open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK).map_err(refused)?;
+        list::hides_entries(&fd).map_err(refused)
     }
 }
 
@@ -193,7 +217,7 @@ fn is_cold(errno: Errno) -> bool {
 #[async_trait]
 impl Volume for Directory {
     async fn stat(&self, path: &RelPath) -> Result<Node> {
-        if self.inner.memory {
+        if self.inner.memory && path.as_str().is_ascii() {
             return self.inner.stat(path);
         }
         match self.inner.root.open_cached(path, LOOK) {
@@ -217,13 +241,18 @@ impl Volume for Directory {
         self.on_pool(move |inner| inner.listings.page(&inner.root, &folder, after.as_deref(), limit)).await
     }
 
+    async fn hides(&self, folder: &RelPath) -> Result<bool> {
+        let folder = folder.clone();
+        self.on_pool(move |inner| inner.hides(&folder)).await
+    }
+
     async fn open(&self, path: &RelPath) -> Result<Opened> {
-        if self.inner.memory {
+        if self.inner.memory && path.as_str().is_ascii() {
             return self.inner.open(path);
         }
         match self.inner.root.open_cached(path, READ) {
             Ok(fd) => opened(fd, path),
-            Err(error) if !is_cold(error) => Err(refused(error)),
+            Err(error @ Errno::NOENT) => Err(refused(error)),
             Err(_) => {
                 let path = path.clone();
                 self.on_pool(move |inner| inner.open(&path)).await

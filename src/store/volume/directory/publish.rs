@@ -3,6 +3,7 @@
 //! Every change opens the folder it works in without following a link, and then acts on one name in that folder: a
 //! link at the name itself is replaced or removed, never followed.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -47,15 +48,16 @@ impl Inner {
         modified: Option<Micros>,
         nearby: &mut Nearby,
     ) -> Result<Option<Node>> {
-        let name = file_name(path)?;
+        let shown = file_name(path)?;
         let temporary = Staging::own_name();
         let seen = match self.unnamed.file(&self.staging) {
             Some(file) => {
                 let seen = fill(&file, bytes, modified)?;
                 let folder = nearby.folder(self, path)?;
+                let name = self.root.locate(folder, shown).map_err(misplaced)?;
                 self.own.expect(path);
-                if unnamed::link(&file, folder, name).is_ok() {
-                    return Ok(seen.node(name));
+                if unnamed::link(&file, folder, &*name).is_ok() {
+                    return Ok(Some(seen.node(shown)));
                 }
                 self.own.take(path);
                 // Something has the name, or whatever else it is: moving it there replaces that, or says why not.
@@ -65,7 +67,7 @@ impl Inner {
             None => self.named(&temporary, bytes, modified)?,
         };
         match self.place(&temporary, path, nearby) {
-            Ok(Placed::Moved) => Ok(seen.node(name)),
+            Ok(Placed::Moved) => Ok(Some(seen.node(shown))),
             Ok(Placed::Gone) => Err(Error::internal("a file was taken out of the staging folder by someone else")),
             Err(error) => {
                 let _ = rustix::fs::unlinkat(self.staging.fd(), &temporary, AtFlags::empty());
@@ -105,23 +107,24 @@ impl Inner {
         if matches!(placed, Placed::Gone) && there.is_none() {
             tracing::warn!(path = %path, stage, "neither the staged bytes nor the file are there: another program took the file");
         }
-        Ok(there.and_then(|seen| seen.node(name)))
+        Ok(there.map(|seen| seen.node(name)))
     }
 
     /// Moves a file of the staging folder to its place, making missing folders.
     fn place(&self, stage: &str, path: &RelPath, nearby: &mut Nearby) -> Result<Placed> {
-        let name = file_name(path)?;
+        let shown = file_name(path)?;
         let mut tries = 0;
         loop {
             let folder = nearby.folder(self, path)?;
-            match rustix::fs::renameat(self.staging.fd(), stage, folder, name) {
+            let name = self.root.locate(folder, shown).map_err(misplaced)?;
+            match rustix::fs::renameat(self.staging.fd(), stage, folder, &*name) {
                 Ok(()) => return Ok(Placed::Moved),
                 Err(Errno::NOENT) if self.is_gone(stage)? => return Ok(Placed::Gone),
                 Err(Errno::NOENT) if tries < PLACE_TRIES => {
                     tries += 1;
                     *nearby = Nearby::default();
                 }
-                Err(Errno::XDEV) => return self.copy_across(stage, folder, name),
+                Err(Errno::XDEV) => return self.copy_across(stage, folder, &name),
                 Err(error) => return Err(misplaced(error)),
             }
         }
@@ -136,7 +139,7 @@ impl Inner {
     }
 
     /// The folder lies on another file system than its volume: copy beside the place, sync, then move.
-    fn copy_across(&self, stage: &str, folder: &OwnedFd, name: &str) -> Result<Placed> {
+    fn copy_across(&self, stage: &str, folder: &OwnedFd, name: &[u8]) -> Result<Placed> {
         let reading = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let source = match rustix::fs::openat(self.staging.fd(), stage, reading, Mode::empty()) {
             Ok(fd) => File::from(fd),
@@ -162,11 +165,10 @@ impl Inner {
     }
 
     fn remove(&self, path: &RelPath) -> Result<()> {
-        let name = file_name(path)?;
-        let Some(folder) = self.parent_found(path)? else { return Ok(()) };
-        match rustix::fs::unlinkat(&folder, name, AtFlags::empty()) {
+        let Some((folder, name)) = self.found(path)? else { return Ok(()) };
+        match rustix::fs::unlinkat(&folder, &*name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => match Seen::at(&folder, name) {
+            Err(error) => match Seen::at(&folder, &*name) {
                 Ok(seen) if seen.kind.is_dir() => Err(Error::new(Kind::WrongType, "is a folder")),
                 _ => Err(failed(error)),
             },
@@ -174,36 +176,38 @@ impl Inner {
     }
 
     fn rename(&self, from: &RelPath, to: &RelPath) -> Result<Option<Node>> {
-        let (old, new) = (file_name(from)?, file_name(to)?);
+        let shown = file_name(to)?;
+        file_name(from)?;
         if from == to {
-            return Ok(self.look(to)?.and_then(|seen| seen.node(new)));
+            return Ok(self.look(to)?.map(|seen| seen.node(shown)));
         }
         if to.is_in(from) {
             return Err(Error::new(Kind::Invalid, "a folder cannot be moved into itself"));
         }
-        let source = match self.parent_found(from)? {
-            Some(folder) => at_name(&folder, old)?.filter(|seen| seen.node(old).is_some()).map(|seen| (folder, seen)),
+        let source = match self.found(from)? {
+            Some((folder, old)) => at_name(&folder, &old)?.map(|seen| (folder, old, seen)),
             None => None,
         };
-        let Some((source, seen)) = source else {
+        let Some((source, old, seen)) = source else {
             // A replay: it was moved before the crash (and perhaps taken away since).
-            return Ok(self.look(to)?.and_then(|seen| seen.node(new)));
+            return Ok(self.look(to)?.map(|seen| seen.node(shown)));
         };
         let target = self.parent_made(to)?;
+        let new = self.root.locate(&target, shown).map_err(misplaced)?;
         let moved = match seen.kind.is_dir() {
             // An empty folder at the target would be replaced silently.
-            true => match rustix::fs::renameat_with(&source, old, &target, new, RenameFlags::NOREPLACE) {
-                Err(Errno::INVAL | Errno::NOSYS) if at_name(&target, new)?.is_none() => {
-                    rustix::fs::renameat(&source, old, &target, new)
+            true => match rustix::fs::renameat_with(&source, &*old, &target, &*new, RenameFlags::NOREPLACE) {
+                Err(Errno::INVAL | Errno::NOSYS) if at_name(&target, &new)?.is_none() => {
+                    rustix::fs::renameat(&source, &*old, &target, &*new)
                 }
                 outcome => outcome,
             },
-            false => rustix::fs::renameat(&source, old, &target, new),
+            false => rustix::fs::renameat(&source, &*old, &target, &*new),
         };
         match moved {
             Ok(()) => {}
-            Err(Errno::NOENT) => return Ok(self.look(to)?.and_then(|seen| seen.node(new))),
-            Err(Errno::EXIST) if at_name(&target, new)?.is_some_and(|seen| !seen.kind.is_dir()) => {
+            Err(Errno::NOENT) => return Ok(self.look(to)?.map(|seen| seen.node(shown))),
+            Err(Errno::EXIST) if at_name(&target, &new)?.is_some_and(|seen| !seen.kind.is_dir()) => {
                 return Err(misplaced(Errno::NOTDIR));
             }
             Err(Errno::EXIST) => return Err(Error::new(Kind::Exists, "a folder of this name is there")),
@@ -212,29 +216,40 @@ impl Inner {
             }
             Err(error) => return Err(misplaced(error)),
         }
-        Ok(at_name(&target, new)?.and_then(|seen| seen.node(new)))
+        Ok(at_name(&target, &new)?.map(|seen| seen.node(shown)))
     }
 
     fn set_modified(&self, path: &RelPath, modified: Micros) -> Result<Option<Node>> {
-        let Some(folder) = self.parent_found(path)? else { return Ok(None) };
-        let name = if path.is_root() { "." } else { path.name() };
-        // A link may carry a time of its own; it is still not shown.
-        match rustix::fs::utimensat(&folder, name, &times(modified), AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(()) | Err(Errno::NOENT) => Ok(at_name(&folder, name)?.and_then(|seen| seen.node(path.name()))),
+        let Some((folder, name)) = self.found(path)? else { return Ok(None) };
+        match rustix::fs::utimensat(&folder, &*name, &times(modified), AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(()) | Err(Errno::NOENT) => Ok(at_name(&folder, &name)?.map(|seen| seen.node(path.name()))),
             Err(error) => Err(failed(error)),
         }
     }
 
     /// What is at a path; `None` for nothing.
     fn look(&self, path: &RelPath) -> Result<Option<Seen>> {
-        match self.parent_found(path)? {
-            Some(folder) => at_name(&folder, path.name()),
+        match self.found(path)? {
+            Some((folder, name)) => at_name(&folder, &name),
             None => Ok(None),
         }
     }
 
+    /// The folder a path is in, and its name there; `None` when there is no such folder (or it is a file or a link), or no such name.
+    pub(super) fn found<'a>(&self, path: &'a RelPath) -> Result<Option<(OwnedFd, Cow<'a, [u8]>)>> {
+        let Some(folder) = self.parent_found(path)? else { return Ok(None) };
+        if path.is_root() {
+            return Ok(Some((folder, b".".into())));
+        }
+        match self.root.locate(&folder, path.name()) {
+            Ok(name) => Ok(Some((folder, name))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     /// The folder a path is in; `None` when there is no such folder (or it is a file or a link).
-    pub(super) fn parent_found(&self, path: &RelPath) -> Result<Option<OwnedFd>> {
+    fn parent_found(&self, path: &RelPath) -> Result<Option<OwnedFd>> {
         match self.root.folder(&path.parent().unwrap_or_default()) {
             Ok(folder) => Ok(Some(folder)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
@@ -288,7 +303,7 @@ enum Placed {
     Moved,
 }
 
-fn at_name(folder: impl AsFd, name: &str) -> Result<Option<Seen>> {
+fn at_name(folder: impl AsFd, name: &[u8]) -> Result<Option<Seen>> {
     match Seen::at(folder, name) {
         Ok(seen) => Ok(Some(seen)),
         Err(Errno::NOENT) => Ok(None),

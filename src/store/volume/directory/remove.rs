@@ -29,11 +29,11 @@ const ROUNDS: u32 = 16;
 impl Inner {
     /// Removes a folder that has nothing in it, not even what no door shows.
     pub(super) fn remove_empty(&self, path: &RelPath) -> Result<()> {
-        let name = file_name(path)?;
-        let Some(folder) = self.parent_found(path)? else { return Ok(()) };
-        match rustix::fs::unlinkat(&folder, name, AtFlags::REMOVEDIR) {
+        file_name(path)?;
+        let Some((folder, name)) = self.found(path)? else { return Ok(()) };
+        match rustix::fs::unlinkat(&folder, &*name, AtFlags::REMOVEDIR) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(Errno::NOTDIR) => not_a_folder(&folder, name),
+            Err(Errno::NOTDIR) => not_a_folder(&folder, &name),
             Err(Errno::NOTEMPTY | Errno::EXIST) => Err(failed(Errno::NOTEMPTY)),
             Err(error) => Err(failed(error)),
         }
@@ -41,15 +41,15 @@ impl Inner {
 
     /// Removes a folder with all below it. A file there is left alone.
     pub(super) fn remove_tree(&self, path: &RelPath) -> Result<()> {
-        let name = file_name(path)?;
-        let Some(folder) = self.parent_found(path)? else { return Ok(()) };
+        file_name(path)?;
+        let Some((folder, name)) = self.found(path)? else { return Ok(()) };
         let aside = Staging::own_name();
         // The slash lets the kernel refuse anything but a folder in the same step.
-        match rustix::fs::renameat(&folder, format!("{name}/"), self.staging.fd(), &aside) {
+        match rustix::fs::renameat(&folder, [&*name, b"/"].concat(), self.staging.fd(), &aside) {
             Ok(()) => self.clear_away(aside),
             Err(Errno::NOENT) => Ok(()),
-            Err(Errno::NOTDIR) => not_a_folder(&folder, name),
-            Err(Errno::XDEV) => remove_in_place(&folder, name),
+            Err(Errno::NOTDIR) => not_a_folder(&folder, &name),
+            Err(Errno::XDEV) => remove_in_place(&folder, &name),
             Err(error) => Err(misplaced(error)),
         }
     }
@@ -57,7 +57,7 @@ impl Inner {
     /// Empties and removes a folder of the staging folder: the first part now, a long rest in the background.
     fn clear_away(&self, name: String) -> Result<()> {
         let mut budget = AT_ONCE;
-        if erase(self.staging.fd(), &name, &mut budget).map_err(failed)? {
+        if erase(self.staging.fd(), name.as_bytes(), &mut budget).map_err(failed)? {
             return Ok(());
         }
         let staging = self.staging.clone();
@@ -66,10 +66,8 @@ impl Inner {
     }
 }
 
-/// A link, a FIFO, a device is not there for anyone; a file is.
-fn not_a_folder(parent: &OwnedFd, name: &str) -> Result<()> {
+fn not_a_folder(parent: &OwnedFd, name: &[u8]) -> Result<()> {
     match Seen::at(parent, name) {
-        Ok(seen) if seen.node(name).is_none() => Ok(()),
         Err(Errno::NOENT) => Ok(()),
         _ => Err(Error::new(Kind::WrongType, "is not a folder")),
     }
@@ -91,12 +89,12 @@ pub(super) fn clear_leftovers(staging: &Arc<Staging>) -> Result<()> {
 }
 
 fn erase_logged(staging: &Staging, name: &str) {
-    if let Err(error) = erase(staging.fd(), name, &mut { u64::MAX }) {
+    if let Err(error) = erase(staging.fd(), name.as_bytes(), &mut { u64::MAX }) {
         tracing::warn!(name, %error, "a removed folder could not be erased from the staging folder; the next start tries again");
     }
 }
 
-fn remove_in_place(folder: &OwnedFd, name: &str) -> Result<()> {
+fn remove_in_place(folder: &OwnedFd, name: &[u8]) -> Result<()> {
     match erase(folder, name, &mut { u64::MAX }) {
         Ok(_) | Err(Errno::NOENT) => Ok(()),
         Err(error) => Err(refused(error)),
@@ -104,8 +102,8 @@ fn remove_in_place(folder: &OwnedFd, name: &str) -> Result<()> {
 }
 
 /// Erases `name` in `parent`, file or folder; false when the budget ended first.
-fn erase(parent: &OwnedFd, name: &str, budget: &mut u64) -> rustix::io::Result<bool> {
-    let Some(top) = open_folder(parent, name.as_bytes())? else {
+fn erase(parent: &OwnedFd, name: &[u8], budget: &mut u64) -> rustix::io::Result<bool> {
+    let Some(top) = open_folder(parent, name)? else {
         return rustix::fs::unlinkat(parent, name, AtFlags::empty()).map(|()| true);
     };
     for _ in 0..ROUNDS {

@@ -38,6 +38,6 @@ fn make(staging: &Staging) -> rustix::io::Result<File> {
 }
 
 /// Gives it its name, unless something has that already.
-pub(super) fn link(file: &File, folder: impl AsFd, name: &str) -> rustix::io::Result<()> {
+pub(super) fn link(file: &File, folder: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<()> {
     rustix::fs::linkat(file, "", folder, name, AtFlags::EMPTY_PATH)
 }

@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use super::Inner;
 use super::list::each_name;
 use super::tell::{QUEUE, Step, Teller};
+use crate::store::volume::name;
 use crate::store::{RelPath, Touched};
 
 /// Bytes of events read at once.
@@ -164,7 +165,7 @@ impl Shared {
             }
             let listed = each_name(&fd, |name, kind| {
                 if matches!(kind, FileType::Directory | FileType::Unknown) {
-                    folders.extend(std::str::from_utf8(name).ok().and_then(|name| folder.join(name).ok()));
+                    folders.extend(inner.root.shown(&fd, name).ok().and_then(|name| folder.join(&name).ok()));
                 }
                 true
             });
@@ -304,11 +305,17 @@ impl Shared {
 }
 
 impl State {
-    /// The paths an event is about. Events of a folder about itself are told by the folder above.
-    fn places(&self, watch: i32, name: Option<&[u8]>) -> Vec<(u64, RelPath)> {
-        let Some(name) = name.and_then(|name| std::str::from_utf8(name).ok()) else { return Vec::new() };
+    /// The paths an event is about. Events of a folder about itself are told by the folder above. A name in another normal form may be,
+    /// or have been, shown in two ways: both are told.
+    fn places(&self, watch: i32, disk: Option<&[u8]>) -> Vec<(u64, RelPath)> {
+        let Some(disk) = disk else { return Vec::new() };
         let spots = self.spots.get(&watch).map(Vec::as_slice).unwrap_or_default();
-        spots.iter().filter_map(|spot| Some((spot.volume, spot.path.join(name).ok()?))).collect()
+        let named = |text: &str| -> Vec<(u64, RelPath)> {
+            spots.iter().filter_map(|spot| Some((spot.volume, spot.path.join(text).ok()?))).collect()
+        };
+        let mut places = named(&name::text(disk));
+        places.extend(name::equivalent(disk).iter().flat_map(|text| named(text)));
+        places
     }
 
     /// The kernel dropped a watch together with its folder.
