@@ -96,7 +96,8 @@ impl Sight<'_> {
         for part in rel.parts() {
             at = at.join(part)?;
             if name::is_alias(part) && self.look(space, &at).await?.is_none() {
-                let text = format!("this spelling means a name in another Unicode form; write {}", name::without_alias(part));
+                let text =
+                    format!("this spelling means a name in another Unicode form; write {}", name::without_alias(part));
                 return Err(Error::new(Kind::Invalid, text));
             }
         }

@@ -128,7 +128,9 @@ fn an_archive_holds_what_its_asker_may_read_under_names_that_do_nothing() {
             &["-c", "import tarfile, sys\nfor one in tarfile.open(sys.argv[1]): print(ascii(one.name))", "a.tar"],
             desk.path(),
         );
-        for name in [r"in/line\ufffd0Afeed", "in/..%5C..%5Cevil.exe", r"in/\ufffd1B[31mred", "in/C:%5Cboot", "in/open.txt"] {
+        for name in
+            [r"in/line\ufffd0Afeed", "in/..%5C..%5Cevil.exe", r"in/\ufffd1B[31mred", "in/C:%5Cboot", "in/open.txt"]
+        {
             assert!(names.contains(name) && tar.contains(name), "{name}: {names} {tar}");
         }
     }

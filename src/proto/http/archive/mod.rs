@@ -229,7 +229,8 @@ mod tests {
 
     #[test]
     fn names_hold_no_backslash_and_two_names_stay_two() {
-        let names = ["a\\..\\b", "a%5C..\\b", "a%5C..%5Cb", "a%255C..\\b", "\u{e9}\\", "100%", "a%20b", "%2", "%25", "%"];
+        let names =
+            ["a\\..\\b", "a%5C..\\b", "a%5C..%5Cb", "a%255C..\\b", "\u{e9}\\", "100%", "a%20b", "%2", "%25", "%"];
         let plain: Vec<String> = names.iter().map(|name| plain(name)).collect();
         assert_eq!(plain[0], "a%5C..%5Cb");
         assert_eq!(plain[5..8], ["100%", "a%20b", "%2"]);
