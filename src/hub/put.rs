@@ -322,25 +322,72 @@ impl Act for PutFile {
 
     async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<Receipt>> {
         let Placed { edits, planned, path, created } = self.0.place(sight, &HashSet::new()).await?;
-        let mut receipt = Receipt {
-            path,
-            bytes: self.0.size,
-            sha256: self.0.sha256,
-            tag: 0,
-            modified: self.0.modified,
-            created,
-            id: self.0.id.clone(),
-        };
+        let mut receipt = self.0.receipt(path, created);
         Ok(Plan {
             batch: Batch { edits },
             changes: vec![planned],
             wide: false,
             answer: Box::new(move |nodes| {
-                receipt.tag = nodes.first().and_then(Option::as_ref).map_or(0, |node| node.tag);
+                receipt.tag = tag(nodes.first());
                 receipt
             }),
         })
     }
+}
+
+/// Puts several files: all of them, or none.
+pub(crate) struct PutFiles(pub(crate) Vec<Put>);
+
+#[async_trait]
+impl Act for PutFiles {
+    type Yield = Vec<Receipt>;
+
+    /// As for one file.
+    fn claim(&self) -> Option<Claim<'_>> {
+        None
+    }
+
+    fn paths(&self) -> Vec<&TreePath> {
+        self.0.iter().map(|put| &put.path).collect()
+    }
+
+    async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<Vec<Receipt>>> {
+        let (mut edits, mut changes) = (Vec::new(), Vec::with_capacity(self.0.len()));
+        let (mut taken, mut receipts) = (HashSet::new(), Vec::with_capacity(self.0.len()));
+        for put in &self.0 {
+            let placed = put.place(sight, &taken).await?;
+            edits.extend(placed.edits);
+            changes.push(placed.planned);
+            taken.insert(placed.path.clone());
+            receipts.push(put.receipt(placed.path, placed.created));
+        }
+        let answer = move |nodes: &[Option<Node>]| {
+            for (place, receipt) in receipts.iter_mut().enumerate() {
+                receipt.tag = tag(nodes.get(place));
+            }
+            receipts
+        };
+        Ok(Plan { batch: Batch { edits }, changes, wide: false, answer: Box::new(answer) })
+    }
+}
+
+impl Put {
+    /// What is told of it; its tag is known once it is in place.
+    fn receipt(&self, path: TreePath, created: bool) -> Receipt {
+        Receipt {
+            path,
+            bytes: self.size,
+            sha256: self.sha256,
+            tag: 0,
+            modified: self.modified,
+            created,
+            id: self.id.clone(),
+        }
+    }
+}
+
+fn tag(node: Option<&Option<Node>>) -> u64 {
+    node.and_then(Option::as_ref).map_or(0, |node| node.tag)
 }
 
 #[cfg(test)]

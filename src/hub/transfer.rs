@@ -13,7 +13,7 @@ use crate::hub::mail::{self, Envelope, Fingerprint, Proof};
 use crate::hub::once::OnceKey;
 use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
-use crate::hub::put::{Closing, Put, PutFile};
+use crate::hub::put::{Closing, Put, PutFile, PutFiles};
 use crate::hub::room::Ceiling;
 use crate::hub::settings::Overwrite;
 use crate::hub::view::Space;
@@ -218,6 +218,34 @@ impl Upload {
         outcome
     }
 
+    /// The same for several files at once: all of them, or none. Those that want one name get one each.
+    ///
+    /// # Errors
+    /// Those of the turnstile.
+    pub async fn commit_all(uploads: Vec<Self>) -> Result<Vec<Receipt>> {
+        let mut works: Vec<Box<Work>> = uploads.into_iter().filter_map(|mut upload| upload.work.take()).collect();
+        let outcome = Work::commit_files(&mut works).await;
+        for work in &mut works {
+            match &outcome {
+                Ok(_) => work.forget_row().await,
+                Err(_) => work.discard().await,
+            }
+        }
+        outcome
+    }
+
+    /// Moves what is in memory to the disk.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub async fn stage(&mut self) -> Result<()> {
+        let Some(work) = self.work.as_deref_mut() else { return Err(over()) };
+        match work.body.stage {
+            Some(_) => Ok(()),
+            None => work.body.spill(&work.space).await,
+        }
+    }
+
     /// Adds to a message that came whole what was found out about its origin: for the hub to judge by, and as header lines in
     /// front of it. What is staged already is copied behind them.
     ///
@@ -317,6 +345,17 @@ impl Work {
                 }
                 outcome => return outcome,
             }
+        }
+    }
+
+    async fn commit_files(works: &mut [Box<Self>]) -> Result<Vec<Receipt>> {
+        let mut puts = Vec::with_capacity(works.len());
+        for work in works.iter_mut() {
+            puts.push(work.put().await?);
+        }
+        match works.first() {
+            Some(first) => first.caller.perform(PutFiles(puts)).await,
+            None => Ok(Vec::new()),
         }
     }
 

@@ -15,6 +15,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::records::Records;
+
 /// TCP whose lost peer is noticed by reading; writes after the loss go nowhere until something is read or shut down.
 pub struct Lasting {
     tcp: TcpStream,
@@ -22,6 +24,8 @@ pub struct Lasting {
     deaf: bool,
     /// The peer only uploads: what follows the handshake waits until its end.
     quiet: Option<Box<Quiet>>,
+    /// Where the peer's records end.
+    records: Records,
 }
 
 /// What is held back.
@@ -42,12 +46,12 @@ const MOST_HELD: usize = 64 << 10;
 
 impl Lasting {
     pub(super) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, deaf: false, quiet: None }
+        Self { tcp, deaf: false, quiet: None, records: Records::default() }
     }
 
     /// For a peer that only uploads.
     pub(super) fn quiet(tcp: TcpStream) -> Self {
-        Self { tcp, deaf: false, quiet: Some(Box::default()) }
+        Self { tcp, deaf: false, quiet: Some(Box::default()), records: Records::default() }
     }
 
     /// Waits until the peer sends or leaves.
@@ -58,6 +62,11 @@ impl Lasting {
     /// The socket itself.
     pub(super) fn tcp(&self) -> &TcpStream {
         &self.tcp
+    }
+
+    /// A record of the peer's has begun and is not complete.
+    pub(super) fn is_inside_record(&self) -> bool {
+        self.records.is_inside()
     }
 
     /// Writes that go nowhere are fine while the peer's own words are still being read, and an error afterwards.
@@ -105,8 +114,10 @@ impl AsyncRead for Lasting {
         let this = self.get_mut();
         let before = buf.filled().len();
         let read = Pin::new(&mut this.tcp).poll_read(cx, buf);
+        let came = buf.filled().get(before..).unwrap_or_default();
+        this.records.pass(came);
         if let Some(quiet) = &mut this.quiet {
-            quiet.heard |= buf.filled().len() > before;
+            quiet.heard |= !came.is_empty();
         }
         read
     }

@@ -18,6 +18,7 @@ mod pair;
 pub mod pour;
 pub mod proxy;
 pub mod rate;
+mod records;
 pub mod side;
 mod spare;
 pub mod stream;

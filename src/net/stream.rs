@@ -110,6 +110,12 @@ impl Stream {
         }
     }
 
+    /// The peer's TLS has begun a record and not completed it.
+    #[must_use]
+    pub fn is_inside_record(&self) -> bool {
+        matches!(self, Self::Tls(tls) if tls.get_ref().0.is_inside_record())
+    }
+
     /// TLS version and cipher suite as mail headers and logs name them: `TLSv1.3 TLS13_AES_256_GCM_SHA384`.
     #[must_use]
     pub fn cipher(&self) -> Option<String> {

@@ -51,10 +51,12 @@ pub(super) async fn take_beside(
     taken.outcome.map(|()| ending)
 }
 
-/// The connection ended, and TLS had not said that it would: many devices simply close, and so does who cuts the line.
+/// The connection ended, and TLS had not said that it would: many devices simply close. A connection that ends inside a record was cut.
 fn ended_unsaid(stream: &Stream, error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
-    stream.as_tcp().is_none() && source.is_some_and(|source| source.kind() == io::ErrorKind::UnexpectedEof)
+    stream.as_tcp().is_none()
+        && !stream.is_inside_record()
+        && source.is_some_and(|source| source.kind() == io::ErrorKind::UnexpectedEof)
 }
 
 pub(super) async fn give_beside(

@@ -14,6 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::dialogue::{Framing, Intake, Source};
+use super::ending::{End, Tally};
 use super::framing::{Frame, Unframe};
 use crate::error::{Error, Kind, Result};
 use crate::hub::{Soaked, Then};
@@ -216,7 +217,9 @@ async fn raw_in(stream: &mut Stream, mut buffer: BytesMut, intake: &mut dyn Inta
         if !buffer.is_empty() {
             intake.push(buffer.freeze()).await?;
         }
-        return read.map(drop).map_err(broken);
+        // The orderly end of the connection is the sign of STREAM mode (RFC 959 §3.4.1).
+        read.map_err(broken)?;
+        return Tally::new(None).end(End::Signalled);
     }
 }
 
@@ -257,22 +260,27 @@ struct Framed<'a> {
     intake: &'a mut dyn Intake,
     failed: Option<Error>,
     swallowed: u64,
+    tally: Tally,
 }
 
 impl<'a> Framed<'a> {
     fn new(framing: Framing, input: BytesMut, intake: &'a mut dyn Intake) -> Self {
         let (out, unframe) = (BytesMut::new(), Unframe::new(framing));
-        Self { framing, unframe, input, out, intake, failed: None, swallowed: 0 }
+        let tally = Tally::new(match framing {
+            Framing::Counted(octets) => Some(octets),
+            Framing::Ascii | Framing::Dots { .. } | Framing::Raw => None,
+        });
+        Self { framing, unframe, input, out, intake, failed: None, swallowed: 0, tally }
     }
 
     async fn run(mut self, stream: &mut Stream, pace: &mut Pace) -> Taken {
         let mut room = INLINE;
         loop {
             if self.step().await {
-                return self.end(false);
+                return self.end(End::Signalled, false);
             }
             if self.swallowed > self.most_swallowed() {
-                return self.end(true);
+                return self.end(End::Cut, true);
             }
             self.input.reserve(room);
             let step = pace.step();
@@ -312,9 +320,12 @@ impl<'a> Framed<'a> {
             return;
         }
         let chunk = self.out.split().freeze();
-        if let Err(error) = self.intake.push(chunk).await {
-            self.failed = Some(error);
-        }
+        let counted = self.tally.count(chunk.len() as u64);
+        let outcome = match counted {
+            Ok(()) => self.intake.push(chunk).await,
+            Err(error) => Err(error),
+        };
+        self.failed = outcome.err();
     }
 
     fn most_swallowed(&self) -> u64 {
@@ -325,8 +336,9 @@ impl<'a> Framed<'a> {
         }
     }
 
-    fn end(self, lost: bool) -> Taken {
-        Taken { outcome: self.failed.map_or(Ok(()), Err), rest: self.input, lost }
+    fn end(self, end: End, lost: bool) -> Taken {
+        let outcome = self.failed.map_or_else(|| self.tally.end(end), Err);
+        Taken { outcome, rest: self.input, lost }
     }
 
     /// The connection ended: for FTP's ASCII that is the end of the file, for everything else an accident.
@@ -341,8 +353,9 @@ impl<'a> Framed<'a> {
             Ok(_) if self.framing == Framing::Ascii => None,
             Ok(_) => Some(broken(io::ErrorKind::UnexpectedEof.into())),
         };
+        let end = if accident.is_none() { End::Signalled } else { End::Cut };
         self.failed = self.failed.or(accident);
-        self.end(true)
+        self.end(end, true)
     }
 }
 

@@ -6,6 +6,7 @@ mod beside;
 mod carry;
 pub mod converse;
 pub mod dialogue;
+pub mod ending;
 pub mod framing;
 pub mod ftp;
 pub mod http;

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
-use hyper::StatusCode;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::{StatusCode, Version};
 
 use crate::error::{Error, Kind, Result};
 use crate::origin::Origin;
+use crate::proto::ending::{End, Tally};
 use crate::proto::http::pulse::{Sending, least};
 use crate::proto::http::serve::Connection;
 use crate::telemetry::Access;
@@ -213,24 +214,39 @@ impl Body for Outgoing {
     }
 }
 
+/// How far a request's body is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// More comes.
+    Open,
+    /// All came, and the protocol said so.
+    Complete,
+    /// It ended before.
+    Broken,
+}
+
 /// A request's body, taken in under the limits.
 pub struct Intake {
     body: Incoming,
     connection: Arc<Connection>,
-    /// Bytes taken so far.
-    taken: u64,
+    /// Bytes taken so far, and the length that was announced.
+    tally: Tally,
     /// Time waited for the peer, and bytes got, since the rate was last judged.
     waited: Duration,
     got: u64,
-    ended: bool,
+    state: State,
+    /// It came by HTTP/2.
+    second: bool,
     /// Most bytes it may have; 0: no limit of its own.
     most: u64,
 }
 
 impl Intake {
-    pub fn new(body: Incoming, connection: &Arc<Connection>) -> Self {
-        let ended = body.is_end_stream();
-        Self { body, connection: connection.clone(), taken: 0, waited: Duration::ZERO, got: 0, ended, most: 0 }
+    pub fn new(body: Incoming, version: Version, connection: &Arc<Connection>) -> Self {
+        let state = if body.is_end_stream() { State::Complete } else { State::Open };
+        let tally = Tally::new(body.size_hint().exact());
+        let (connection, second) = (connection.clone(), version == Version::HTTP_2);
+        Self { body, connection, tally, waited: Duration::ZERO, got: 0, state, second, most: 0 }
     }
 
     /// At most so many bytes; 0: no limit of its own.
@@ -247,15 +263,18 @@ impl Intake {
 
     /// Bytes taken so far.
     pub fn taken(&self) -> u64 {
-        self.taken
+        self.tally.came()
     }
 
-    /// The next bytes; `None` at the end.
+    /// The next bytes; `None` when the body is complete.
     ///
     /// # Errors
-    /// `Cancelled` when the peer stalls, crawls or goes away before the end.
+    /// `Cancelled` when the peer stalls, crawls, or goes away or resets the stream before the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>> {
-        while !self.ended {
+        if self.state == State::Broken {
+            return Err(self.tally.end(End::Cut).err().unwrap_or_else(|| Error::internal("a cut body is complete")));
+        }
+        while self.state == State::Open {
             let stall = self.connection.limits.stall.0;
             let began = tokio::time::Instant::now();
             let frame = tokio::time::timeout(stall, self.body.frame())
@@ -263,9 +282,9 @@ impl Intake {
                 .map_err(|_| Error::new(Kind::Cancelled, "the upload stood still for too long"))?;
             self.waited += began.elapsed();
             match frame {
-                None => self.ended = true,
+                None => self.finish()?,
                 Some(Err(error)) => {
-                    self.ended = true;
+                    self.state = State::Broken;
                     self.connection.pulse.leave_unread();
                     return Err(broken(error));
                 }
@@ -280,11 +299,21 @@ impl Intake {
         Ok(None)
     }
 
-    /// Counts bytes against the slowest rate; only time spent waiting for the peer is held against it.
+    /// hyper gives no more bytes. It ends a body of HTTP/1 by its length or its last chunk only; one of HTTP/2 also after
+    /// `RST_STREAM(NO_ERROR)`, which is no end of a request: what counts is `END_STREAM`.
+    fn finish(&mut self) -> Result<()> {
+        let end = if self.second && !self.body.is_end_stream() { End::Cut } else { End::Signalled };
+        self.state = State::Broken;
+        self.tally.end(end)?;
+        self.state = State::Complete;
+        Ok(())
+    }
+
+    /// Counts bytes against the announced length and the slowest rate; only time spent waiting for the peer is held against it.
     fn judge(&mut self, bytes: u64) -> Result<()> {
-        self.taken += bytes;
+        self.tally.count(bytes)?;
         self.got += bytes;
-        if self.most > 0 && self.taken > self.most {
+        if self.most > 0 && self.tally.came() > self.most {
             return Err(Error::new(Kind::TooLarge, "the body is larger than this server takes ([http] body_size)"));
         }
         if self.waited >= self.connection.limits.stall.0 {
@@ -326,7 +355,7 @@ fn broken(error: hyper::Error) -> Error {
 
 impl Drop for Intake {
     fn drop(&mut self) {
-        if !self.ended && !self.body.is_end_stream() {
+        if self.state == State::Open && !self.body.is_end_stream() {
             self.connection.pulse.leave_unread();
         }
     }

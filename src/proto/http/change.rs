@@ -1,5 +1,6 @@
 //! What changes the tree beside `PUT`: `DELETE`, and the forms of our own pages.
 
+use bytes::Bytes;
 use hyper::{Response, StatusCode, header};
 
 use crate::error::{Error, Kind};
@@ -17,6 +18,8 @@ use crate::proto::http::visit::Visit;
 
 /// Most files in one form.
 const FILES: usize = 1_000;
+/// Bytes of small files that a form may keep in memory until it is complete; the rest waits on the disk.
+const IN_MEMORY: u64 = 256 << 10;
 /// Largest form of names that were chosen.
 const CHOSEN: usize = 256 << 10;
 
@@ -113,11 +116,12 @@ fn back(folder: &TreePath, said: &str) -> Response<Outgoing> {
 
 /// A file of a form: being stored, or compared with what the same request stored before.
 enum Arriving {
-    New(Upload),
+    New(Box<Upload>),
     Again(Box<(Again, Receipt)>),
 }
 
-/// Stores each file of an upload form as it arrives; says what became of each. Those stored before a failure stay.
+/// Takes the files of an upload form and stores all of them once the form is complete; says what became of each, in their order. When
+/// anything fails, none is stored.
 async fn files(
     visit: &mut Visit<'_>,
     folder: &TreePath,
@@ -125,41 +129,97 @@ async fn files(
     note: &mut Note,
 ) -> Result<Vec<Receipt>, Refusal> {
     let once = Once::of(visit)?;
-    let mut arriving = None;
-    let mut receipts = Vec::new();
+    let mut taken = Taken::default();
     loop {
         match reader.next()? {
             Piece::Hungry => match visit.intake.next().await? {
                 Some(bytes) => reader.feed(&bytes),
                 None => return Err(receipt::broke_off().into()),
             },
-            Piece::Part { file: Some(file), .. } => {
+            Piece::Part { file: Some(file) } => {
                 // Some browsers send the path the file had on its own machine.
                 let name = file.rsplit(['/', '\\']).next().unwrap_or_default();
-                if !name.is_empty() {
-                    arriving = Some(begin(visit, folder, name, receipts.len(), once.as_ref()).await?);
-                }
+                taken.open = match name.is_empty() {
+                    // A file field in which nothing was chosen: nothing may come.
+                    true => Open::Nameless,
+                    false => Open::File(begin(visit, folder, name, taken.files.len(), once.as_ref()).await?),
+                };
             }
-            Piece::Part { file: None, .. } => {}
-            Piece::Bytes(bytes) => match &mut arriving {
-                Some(Arriving::New(upload)) => upload.push(bytes).await?,
-                Some(Arriving::Again(before)) => before.0.push(&bytes),
-                None => {}
-            },
-            Piece::End => {
-                match arriving.take() {
-                    Some(Arriving::New(upload)) => receipts.push(upload.commit().await?),
-                    Some(Arriving::Again(before)) => {
-                        let (again, receipt) = *before;
-                        again.compare(&receipt)?;
-                        receipts.push(receipt);
-                    }
-                    None => {}
-                }
-                note.taken = visit.intake.taken();
-            }
-            Piece::Done => return Ok(receipts),
+            Piece::Part { file: None } => taken.open = Open::Field,
+            Piece::Bytes(bytes) => taken.push(bytes).await?,
+            Piece::End => taken.close().await?,
+            Piece::Done => break,
         }
+        note.taken = visit.intake.taken();
+    }
+    // What follows the last boundary says nothing; but the body must come to its end.
+    while visit.intake.next().await?.is_some() {}
+    taken.store().await
+}
+
+/// The files of a form, before they are stored.
+#[derive(Default)]
+struct Taken {
+    files: Vec<Arriving>,
+    open: Open,
+    /// Bytes of the files that are in memory.
+    in_memory: u64,
+}
+
+/// The part of a form that is being read.
+#[derive(Default)]
+enum Open {
+    /// Text: it says nothing to us.
+    #[default]
+    Field,
+    /// A file field without a name.
+    Nameless,
+    File(Arriving),
+}
+
+impl Taken {
+    async fn push(&mut self, bytes: Bytes) -> Result<(), Refusal> {
+        match &mut self.open {
+            Open::Field => {}
+            Open::Nameless if bytes.is_empty() => {}
+            Open::Nameless => return Err(Refusal::bad("a file of the form has no name; nothing was stored")),
+            Open::File(Arriving::New(upload)) => upload.push(bytes).await?,
+            Open::File(Arriving::Again(before)) => before.0.push(&bytes),
+        }
+        Ok(())
+    }
+
+    /// The part is complete.
+    async fn close(&mut self) -> Result<(), Refusal> {
+        let Open::File(mut file) = std::mem::take(&mut self.open) else { return Ok(()) };
+        if let Arriving::New(upload) = &mut file {
+            let size = upload.len();
+            match self.in_memory.saturating_add(size) > IN_MEMORY {
+                true => upload.stage().await?,
+                false => self.in_memory += size,
+            }
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
+    async fn store(self) -> Result<Vec<Receipt>, Refusal> {
+        let (mut fresh, mut before) = (Vec::new(), Vec::new());
+        for file in self.files {
+            match file {
+                Arriving::New(upload) => {
+                    fresh.push(*upload);
+                    before.push(None);
+                }
+                Arriving::Again(known) => {
+                    let (again, receipt) = *known;
+                    again.compare(&receipt)?;
+                    before.push(Some(receipt));
+                }
+            }
+        }
+        let mut stored = Upload::commit_all(fresh).await?.into_iter();
+        Ok(before.into_iter().filter_map(|known| known.or_else(|| stored.next())).collect())
     }
 }
 
@@ -181,5 +241,5 @@ async fn begin(
         return Ok(Arriving::Again(Box::new((Again::new(), receipt))));
     }
     let options = WriteOptions { receipt: true, digest: key.is_some(), once: key, ..WriteOptions::default() };
-    Ok(Arriving::New(visit.caller.write(&folder.join(name)?, options).await?))
+    Ok(Arriving::New(Box::new(visit.caller.write(&folder.join(name)?, options).await?)))
 }

@@ -16,6 +16,7 @@ mod connect;
 mod cors;
 mod date;
 mod dav;
+mod disposition;
 mod download;
 mod extent;
 mod fast_path;

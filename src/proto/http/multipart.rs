@@ -1,8 +1,12 @@
 //! `multipart/form-data` (RFC 7578), read as it arrives: parts of any size, memory of a few lines.
+//!
+//! Our own, because the crate `multer` reads its stream for as long as bytes are ready and keeps them all: a fast sender decides how much
+//! memory a form takes.
 
 use bytes::{Bytes, BytesMut};
 
 use crate::error::{Error, Kind, Result};
+use crate::proto::http::disposition::Disposition;
 
 /// Most bytes of one part's head.
 const HEAD: usize = 8 << 10;
@@ -16,8 +20,6 @@ pub enum Piece {
     Hungry,
     /// A part begins.
     Part {
-        /// Name of the field.
-        name: String,
         /// Name of the file, for a file field.
         file: Option<String>,
     },
@@ -110,21 +112,9 @@ impl Reader {
             return Err(bad());
         }
         let head = self.held.split_to(end + 4);
-        let text = std::str::from_utf8(&head).map_err(|_| bad())?;
-        let mut lines = text.split("\r\n");
-        if lines.next().is_none_or(|rest| !rest.trim().is_empty()) {
-            return Err(bad());
-        }
-        let disposition = lines
-            .filter_map(|line| line.split_once(':'))
-            .find(|(name, _)| name.trim().eq_ignore_ascii_case("content-disposition"))
-            .map(|(_, value)| value)
-            .ok_or_else(bad)?;
-        let name = parameter(disposition, "name").ok_or_else(bad)?;
-        // Browsers write a quote in a name as `%22` (HTML, multipart/form-data encoding algorithm).
-        let file = parameter(disposition, "filename").map(|name| name.replace("%22", "\""));
+        let said = part(&head)?;
         self.state = State::Content;
-        Ok(Piece::Part { name, file })
+        Ok(Piece::Part { file: said.file })
     }
 
     fn content(&mut self) -> Piece {
@@ -142,6 +132,38 @@ impl Reader {
             }
         }
     }
+}
+
+/// What the head of a part says. What would be stored as something else than it is, or not at all, is refused.
+fn part(head: &[u8]) -> Result<Disposition> {
+    let text = std::str::from_utf8(head).map_err(|_| Error::new(Kind::Invalid, "a part's head is not UTF-8"))?;
+    // A line that begins with a blank goes on with the one before.
+    let text = text.replace("\r\n ", " ").replace("\r\n\t", " ");
+    let mut lines = text.split("\r\n");
+    if lines.next().is_none_or(|rest| !rest.trim().is_empty()) {
+        return Err(bad());
+    }
+    let headers: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(':')).collect();
+    let header = |wanted: &str| {
+        headers.iter().find(|(name, _)| name.trim().eq_ignore_ascii_case(wanted)).map(|(_, value)| value.trim())
+    };
+    let said = Disposition::read(header("content-disposition").ok_or_else(bad)?);
+    if said.name.is_none() && said.file.is_none() {
+        return Err(bad());
+    }
+    let coding = header("content-transfer-encoding").unwrap_or("binary").to_ascii_lowercase();
+    if !matches!(coding.as_str(), "7bit" | "8bit" | "binary") {
+        let words = format!("a part is encoded ({coding}); send it as it is, without Content-Transfer-Encoding");
+        return Err(Error::new(Kind::Invalid, words));
+    }
+    let kind = header("content-type").unwrap_or_default().to_ascii_lowercase();
+    if said.file.is_none() && kind.starts_with("multipart/") {
+        return Err(Error::new(
+            Kind::Invalid,
+            "a part holds files of its own; send each file as a part with a filename",
+        ));
+    }
+    Ok(said)
 }
 
 /// A parameter of a header value: `; name="value"` or `; name=value`.
@@ -175,7 +197,7 @@ mod tests {
         content-disposition: form-data; name=\"file\"; filename=\"a; name=b %22.txt\"\r\nContent-Type: text/plain\r\n\r\n\
         one\r\n--Xy\r\ntwo\r\n\r\n--XyZ\r\nContent-Disposition: form-data; name=\"file\"; filename=\"\"\r\n\r\n\r\n--XyZ--\r\n";
 
-    type Parts = Vec<(String, Option<String>, Vec<u8>)>;
+    type Parts = Vec<(Option<String>, Vec<u8>)>;
 
     fn read(form: &[u8], cut: usize) -> Result<Parts> {
         let mut reader = Reader::new("multipart/form-data; boundary=\"XyZ\"").unwrap();
@@ -187,8 +209,8 @@ mod tests {
                     Some(chunk) => reader.feed(chunk),
                     None => return Err(bad()),
                 },
-                Piece::Part { name, file } => parts.push((name, file, Vec::new())),
-                Piece::Bytes(bytes) => parts.last_mut().unwrap().2.extend_from_slice(&bytes),
+                Piece::Part { file } => parts.push((file, Vec::new())),
+                Piece::Bytes(bytes) => parts.last_mut().unwrap().1.extend_from_slice(&bytes),
                 Piece::End => {}
                 Piece::Done => return Ok(parts),
             }
@@ -198,9 +220,9 @@ mod tests {
     #[test]
     fn a_form_is_the_same_wherever_the_wire_cuts_it() {
         let expected: Parts = vec![
-            ("do".into(), None, b"upload".to_vec()),
-            ("file".into(), Some("a; name=b \".txt".into()), b"one\r\n--Xy\r\ntwo\r\n".to_vec()),
-            ("file".into(), Some(String::new()), Vec::new()),
+            (None, b"upload".to_vec()),
+            (Some("a; name=b \".txt".into()), b"one\r\n--Xy\r\ntwo\r\n".to_vec()),
+            (Some(String::new()), Vec::new()),
         ];
         for cut in [1, 2, 3, 7, 1000] {
             assert_eq!(read(FORM, cut).unwrap(), expected, "cut at {cut}");
@@ -214,6 +236,15 @@ mod tests {
         endless.resize(20_000, b'x');
         assert!(read(&endless, 100).is_err());
         assert!(read(b"--XyZ\r\nContent-Type: a/b\r\n\r\nx\r\n--XyZ--", 5).is_err());
+        for head in [
+            "Content-Disposition: form-data",
+            "Content-Disposition: form-data; name=f; filename=a\r\nContent-Transfer-Encoding: base64",
+            "Content-Disposition: form-data; name=f\r\nContent-Type: multipart/mixed; boundary=C",
+        ] {
+            assert!(read(format!("--XyZ\r\n{head}\r\n\r\nx\r\n--XyZ--").as_bytes(), 5).is_err(), "{head}");
+        }
+        let folded = b"--XyZ\r\nContent-Disposition: form-data;\r\n name=f;\r\n\tfilename=a\r\n\r\nx\r\n--XyZ--";
+        assert_eq!(read(folded, 5).unwrap(), [(Some("a".into()), b"x".to_vec())]);
         assert!(Reader::new("multipart/form-data").is_none());
         assert!(Reader::new("text/plain; boundary=x").is_none());
     }

@@ -48,7 +48,7 @@ impl Site for Tree {
         let (mut parts, body) = request.into_parts();
         let Rules { settings, sites, base, .. } = &*self.rules;
         let way = base.enter(&mut parts.uri);
-        let intake = Intake::new(body, connection).at_most(settings.body_size.0);
+        let intake = Intake::new(body, parts.version, connection).at_most(settings.body_size.0);
         let arrival = Arrival::of(&parts, connection, settings.forwarded);
         let path = parts.uri.path().chars().take(LONGEST_NOTED).collect();
         let mut note = Note::new(connection, visit::verb(&parts.method), path, Instant::now());
