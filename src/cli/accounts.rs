@@ -90,9 +90,12 @@ pub struct DeviceArgs {
     /// Doors the device may use, separated by commas [default: any].
     #[arg(long, value_delimiter = ',', value_name = "PROTOCOL")]
     protocols: Vec<String>,
-    /// Where the device lands and may always list and create.
+    /// Where the device lands and may always list, create and append.
     #[arg(long, value_name = "PATH")]
     folder: Option<String>,
+    /// What FTP shows it as `/`, and what it is confined to [default: FTP shows its folder].
+    #[arg(long, default_value = "", value_name = "PATH")]
+    root: String,
 }
 
 /// An account to give another password.
@@ -166,7 +169,7 @@ fn add_device(file: Option<&Path>, args: DeviceArgs) -> Result<(), Failure> {
     let row = AccountRow {
         name: args.name,
         kind: AccountKind::Device,
-        root: "/".to_owned(),
+        root: args.root,
         networks: args.networks,
         protocols: args.protocols,
         folder: args.folder.unwrap_or_default(),

@@ -25,6 +25,8 @@ pub struct Account {
     pub root: TreePath,
     /// Landing folder of a device.
     pub folder: Option<TreePath>,
+    /// What FTP shows it as `/`: its root; a device's folder, unless its `root` is set.
+    pub top: TreePath,
     /// Networks it may come from; empty: any.
     pub networks: Vec<IpNet>,
     /// Doors it may use; empty: any.

@@ -162,7 +162,7 @@ impl Hub {
                 kind: account.kind,
                 password_hash: String::new(),
                 groups: account.groups.clone(),
-                root: account.root.to_string(),
+                root: if account.top == account.root { account.root.to_string() } else { String::new() },
                 networks: account.networks.iter().map(ToString::to_string).collect(),
                 protocols: account.protocols.clone(),
                 folder: account.folder.as_ref().map(ToString::to_string).unwrap_or_default(),

@@ -12,9 +12,9 @@ use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
 use crate::hub::settings::Overwrite;
 use crate::hub::transfer::{Base, Download, Goal, Incoming, Upload, WriteMode, WriteOptions};
-use crate::hub::view::{Space, SpaceRole, View};
+use crate::hub::view::{Principal, Space, SpaceRole, View};
 use crate::origin::Origin;
-use crate::store::{Node, NodeKind, RelPath};
+use crate::store::{AccountKind, Node, NodeKind, RelPath};
 
 /// A principal at an origin. Made only by [`Hub::login`], [`Hub::resume`] and [`Hub::guest`]; cheap to clone.
 #[derive(Clone)]
@@ -91,10 +91,23 @@ impl Caller {
         &self.hub
     }
 
-    /// The folder it is confined to; `/` for most.
+    /// What FTP shows it as `/`: the folder it is confined to, or a device's own folder.
     #[must_use]
-    pub fn root(&self) -> TreePath {
-        self.account.as_deref().map_or_else(TreePath::root, |account| account.root.clone())
+    pub fn top(&self) -> TreePath {
+        self.account.as_deref().map_or_else(TreePath::root, |account| account.top.clone())
+    }
+
+    /// A device may also name this path from the root of the tree: it is in its own folder, or in a space that grants it something by name.
+    #[must_use]
+    pub fn may_name_in_full(&self, path: &TreePath) -> bool {
+        let Some(account) = self.account() else { return false };
+        let by_name = |space: &Space| {
+            space.grants.iter().any(|(to, _)| matches!(to, Principal::Device(name) if *name == account.name))
+        };
+        let view = self.hub.view();
+        account.kind == AccountKind::Device
+            && (path.is_in(&account.top)
+                || view.space_of(path).is_some_and(|(space, _)| space.role == SpaceRole::Shared && by_name(space)))
     }
 
     /// Where FTP starts: a device's landing folder, else the root.
@@ -247,7 +260,10 @@ impl Caller {
         let keeps_both = options.unique || (space.overwrite == Overwrite::KeepBoth && !filled);
         let whole = matches!(options.mode, WriteMode::Continue(_) | WriteMode::Replace);
         let replaces = there.is_some() && !(keeps_both && whole);
-        let verb = if replaces && !filled { Verb::Overwrite } else { Verb::Create };
+        let verb = match &there {
+            Some(node) if replaces && !filled => options.mode.changes(node.size),
+            _ => Verb::Create,
+        };
         view.allow(self.account(), verb, path)?;
         match &there {
             Some(node) if node.kind == NodeKind::Folder => {
@@ -304,7 +320,7 @@ impl Caller {
                 {
                     let mut stage = space.volume.stage(&partial.id).await?;
                     stage.truncate(from).await?;
-                    return Ok((Incoming::recorded(partial.id, stage), Base { len: from, tag: None }));
+                    return Ok((Incoming::recorded(partial.id, stage), Base { len: from, ..Base::default() }));
                 }
                 match there {
                     Some(_) if mode == WriteMode::Resume(from) => self.append_base(space, path, Some(from)).await,

@@ -1,6 +1,6 @@
 //! Copies of files and of whole folders: each file is an upload of its own, judged, counted and written down as any other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
 
@@ -10,6 +10,8 @@ use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder};
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::property::CopyProperties;
+use crate::hub::put::Put;
+use crate::hub::settings::Overwrite;
 use crate::hub::view::Space;
 use crate::hub::{Caller, NodeKind, Receipt, WriteOptions};
 use crate::store::{Node, RelPath};
@@ -24,8 +26,10 @@ const TOLD: usize = 1_000;
 const HIDDEN: &str = "the folder holds entries whose names are reserved for the server (`.stoa…`); they are not copied";
 
 /// What became of a folder's copy.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Copied {
+    /// Where the copy is: another place than asked for where the space keeps both.
+    pub place: TreePath,
     /// Files and folders that are there now.
     pub count: usize,
     /// Places where nothing could be put, and why: the first thousand.
@@ -127,6 +131,30 @@ impl Caller {
         upload.commit().await
     }
 
+    /// Where a copy or a move can go without touching what is there: `path` itself while it is free, the first free numbered name
+    /// after it where the space keeps both, `None` where what is there would have to be replaced.
+    ///
+    /// # Errors
+    /// The verdict's; `Exists` where the space never replaces; those of the volume.
+    pub async fn place_beside(&self, path: &TreePath) -> Result<Option<TreePath>> {
+        let view = self.hub().view();
+        let sight = Sight { hub: self.hub(), view: &view, caller: self, again: false };
+        let (space, rel) = sight.place(path)?;
+        if sight.look(&space, &rel).await?.is_none() {
+            return Ok(Some(path.clone()));
+        }
+        match space.overwrite {
+            Overwrite::KeepBoth => {}
+            Overwrite::Refuse => {
+                return Err(Error::new(Kind::Exists, "the name is taken and nothing here is ever replaced"));
+            }
+            Overwrite::Replace => return Ok(None),
+        }
+        self.allow(Verb::Create, path)?;
+        let free = Put::free_name(&sight, &space, &rel, &HashSet::new()).await?;
+        Ok(Some(space.path.with(&free)))
+    }
+
     /// Copies a folder to a place where nothing is: itself, and with `deep` all in it that the caller may list and read. Goes on when
     /// some of it cannot be copied; ends when there is more than `most`.
     ///
@@ -137,7 +165,7 @@ impl Caller {
             return Err(Error::new(Kind::Invalid, "a folder cannot be copied into itself"));
         }
         self.allow(Verb::List, from)?;
-        let mut copied = Copied::default();
+        let mut copied = Copied::at(to.clone());
         self.copy_one_folder(from, to).await?;
         copied.count += 1;
         let mut waiting = if deep { vec![(from.clone(), to.clone())] } else { Vec::new() };
@@ -202,6 +230,12 @@ impl Caller {
 }
 
 impl Copied {
+    /// Nothing yet.
+    #[must_use]
+    pub fn at(place: TreePath) -> Self {
+        Self { place, count: 0, failed: Vec::new(), sources: HashMap::new() }
+    }
+
     fn fail(&mut self, place: TreePath, error: Error) {
         if self.failed.len() < TOLD {
             self.failed.push((place, error));

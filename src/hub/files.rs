@@ -7,9 +7,12 @@ use crate::hub::act::{Act, Answer, Claim, Plan, Planned, Sight};
 use crate::hub::lock::Reach;
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
+use crate::hub::put::Put;
+use crate::hub::settings::Overwrite;
 use crate::hub::view::Space;
 use crate::store::volume::name;
 use crate::store::{Batch, Change, Edit, FileRow, Micros, Node, NodeKind, PropertyEdit, RelPath};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Makes a folder; its parent must be there. `Exists` when something is there.
@@ -36,16 +39,27 @@ pub struct RemoveFolder {
     pub tokens: Vec<String>,
 }
 
-/// Gives a file or folder another name, in the same space.
+/// Gives a file or folder another name, in the same space. Answers the name it got.
 pub struct Rename {
     /// From.
     pub from: TreePath,
-    /// To; a file there is replaced when `replace` and allowed, a folder never.
+    /// To.
     pub to: TreePath,
-    /// Replace a file that is there.
-    pub replace: bool,
+    /// What happens when that name is taken.
+    pub taken: Taken,
     /// Lock tokens the client holds.
     pub tokens: Vec<String>,
+}
+
+/// What a caller wants when the name it asks for is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// What the space's `overwrite` rule says. Where that is `replace`, a file replaces a file; a folder replaces nothing.
+    AsRuled,
+    /// Keep both where the space does so; else refuse.
+    NeverReplace,
+    /// Refuse.
+    Refuse,
 }
 
 /// Sets a modification time.
@@ -241,7 +255,7 @@ impl Act for RemoveFolder {
 
 #[async_trait]
 impl Act for Rename {
-    type Yield = ();
+    type Yield = TreePath;
 
     fn claim(&self) -> Option<Claim<'_>> {
         Some(Claim { verb: Verb::Rename, path: &self.from, also: None })
@@ -251,60 +265,80 @@ impl Act for Rename {
         vec![&self.from, &self.to]
     }
 
-    async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
+    async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<TreePath>> {
         let (space, from) = sight.place(&self.from)?;
         let (goal, to) = sight.place(&self.to)?;
         if goal.key != space.key {
             return Err(Error::new(Kind::Invalid, "a rename stays within one space; copy it there and delete it here"));
         }
-        let mut guards = Vec::with_capacity(2);
-        for path in [&self.from, &self.to] {
-            guards.push(sight.unlocked(path, &self.tokens, Reach::Tree)?);
-            sight.holds_no_space(path)?;
-        }
+        sight.holds_no_space(&self.from)?;
+        sight.holds_no_space(&self.to)?;
         let moved = sight.find(&space, &from).await?;
+        if from == to {
+            return Ok(unchanged(self.to.clone()));
+        }
         let folder = moved.kind == NodeKind::Folder;
-        if folder && to.is_in(&from) && to != from {
+        if folder && to.is_in(&from) {
             return Err(Error::new(Kind::Invalid, "a folder cannot move into itself"));
         }
         sight.parent_exists(&space, &to).await?;
-        let mut edits = self.clear_the_way(sight, &space, &to, folder).await?;
+        let (to, mut edits) = self.clear_the_way(sight, &space, to, folder).await?;
+        let path = space.path.with(&to);
+        for path in [&self.from, &path] {
+            edits.push(sight.unlocked(path, &self.tokens, Reach::Tree)?);
+        }
         edits.push(Edit::MoveFiles {
             space: space.key.clone(),
             from: from.as_str().to_owned(),
             to: to.as_str().to_owned(),
         });
-        edits.push(sight.line("rename", &self.from, moved.size, format!("to {}", self.to)));
-        edits.extend(guards);
+        edits.push(sight.line("rename", &self.from, moved.size, format!("to {path}")));
         // What is locked is the name, not what has it (RFC 4918 §7.6).
         let (ends, ended) = sight.ended_locks(&self.from);
         edits.extend(ends);
-        let plan = one_change(space, edits, Change::Rename { from, to }, sight.ending(ended));
-        Ok(Plan { wide: folder, ..plan })
+        let ending = sight.ending(ended);
+        let answer = Box::new(move |nodes: &[Option<Node>]| {
+            ending(nodes);
+            path
+        });
+        let changes = vec![Planned { space, change: Change::Rename { from, to }, body: None }];
+        Ok(Plan { batch: Batch { edits }, changes, wide: folder, answer })
     }
 }
 
+/// A rename to the name it has: nothing is done or written down.
+fn unchanged(path: TreePath) -> Plan<TreePath> {
+    Plan { batch: Batch { edits: Vec::new() }, changes: Vec::new(), wide: false, answer: Box::new(|_| path) }
+}
+
 impl Rename {
-    /// What must be forgotten because something is at the new name; whether it may be replaced at all.
-    async fn clear_the_way(&self, sight: &Sight<'_>, space: &Space, to: &RelPath, folder: bool) -> Result<Vec<Edit>> {
+    /// The name it gets, and what must be forgotten because something else has that name. The rule is that of [`Put`].
+    async fn clear_the_way(
+        &self,
+        sight: &Sight<'_>,
+        space: &Space,
+        to: RelPath,
+        folder: bool,
+    ) -> Result<(RelPath, Vec<Edit>)> {
         let account = sight.caller.account();
-        if self.from == self.to {
-            return Err(Error::new(Kind::Exists, "it has this name already"));
-        }
-        let Some(there) = sight.look(space, to).await? else {
+        let Some(there) = sight.look(space, &to).await? else {
             sight.view.allow(account, Verb::Create, &self.to)?;
-            sight.makes_no_alias(space, to).await?;
-            return Ok(Vec::new());
+            sight.makes_no_alias(space, &to).await?;
+            return Ok((to, Vec::new()));
         };
-        if folder || there.kind != NodeKind::File || !self.replace {
+        if space.overwrite == Overwrite::KeepBoth && self.taken != Taken::Refuse {
+            sight.view.allow(account, Verb::Create, &self.to)?;
+            return Ok((Put::free_name(sight, space, &to, &HashSet::new()).await?, Vec::new()));
+        }
+        if folder || there.kind != NodeKind::File || self.taken != Taken::AsRuled {
             return Err(Error::new(Kind::Exists, "the new name is taken"));
         }
         sight.view.allow(account, Verb::Overwrite, &self.to)?;
-        if space.overwrite == crate::hub::settings::Overwrite::Refuse {
+        if space.overwrite == Overwrite::Refuse {
             return Err(Error::new(Kind::Exists, "the new name is taken and files here are never replaced"));
         }
         let row = sight.hub.catalog().file(&space.key, to.as_str()).await?;
-        Ok(row.map(|row| forget(space, &row).to_vec()).unwrap_or_default())
+        Ok((to, row.map(|row| forget(space, &row).to_vec()).unwrap_or_default()))
     }
 }
 

@@ -17,7 +17,7 @@ pub enum Verb {
     Read = 2,
     /// Make a file or folder that was not there.
     Create = 4,
-    /// Replace, append to or touch a file that is there.
+    /// Replace a file that is there, change its bytes or its time. Whoever may do that may also append.
     Overwrite = 8,
     /// Remove.
     Delete = 16,
@@ -27,6 +27,8 @@ pub enum Verb {
     Share = 64,
     /// Change grants and quota.
     Admin = 128,
+    /// Add bytes at the end of a file that is there, and change nothing else.
+    Append = 256,
 }
 
 /// A set of verbs.
@@ -35,8 +37,17 @@ pub struct Verbs(u16);
 
 impl Verb {
     /// All of them, in the order they are shown.
-    pub const ALL: [Self; 8] =
-        [Self::List, Self::Read, Self::Create, Self::Overwrite, Self::Delete, Self::Rename, Self::Share, Self::Admin];
+    pub const ALL: [Self; 9] = [
+        Self::List,
+        Self::Read,
+        Self::Create,
+        Self::Append,
+        Self::Overwrite,
+        Self::Delete,
+        Self::Rename,
+        Self::Share,
+        Self::Admin,
+    ];
 
     /// Its word in the configuration and in the history.
     #[must_use]
@@ -50,6 +61,7 @@ impl Verb {
             Self::Rename => "rename",
             Self::Share => "share",
             Self::Admin => "admin",
+            Self::Append => "append",
         }
     }
 }
@@ -66,9 +78,15 @@ impl Verbs {
     /// `own`: edit and share admin.
     pub const OWN: Self = Self(255);
 
-    /// True when the verb is in it.
+    /// True when the verb is in it. `overwrite` includes `append`.
     #[must_use]
     pub fn has(self, verb: Verb) -> bool {
+        let appends = verb == Verb::Append && self.names(Verb::Overwrite);
+        self.names(verb) || appends
+    }
+
+    /// True when the verb itself is in it.
+    fn names(self, verb: Verb) -> bool {
         self.0 & verb as u16 != 0
     }
 
@@ -108,7 +126,7 @@ impl Verbs {
                         return Err(Error::new(
                             Kind::Invalid,
                             format!(
-                                "`{other}` is not a verb; use view, drop, edit, own or some of: list read create overwrite delete rename share admin"
+                                "`{other}` is not a verb; use view, drop, edit, own or some of: list read create append overwrite delete rename share admin"
                             ),
                         ));
                     }
@@ -121,7 +139,7 @@ impl Verbs {
 
 impl fmt::Display for Verbs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let words: Vec<_> = Verb::ALL.into_iter().filter(|verb| self.has(*verb)).map(Verb::word).collect();
+        let words: Vec<_> = Verb::ALL.into_iter().filter(|verb| self.names(*verb)).map(Verb::word).collect();
         f.write_str(&words.join(" "))
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Put {
     pub(crate) only_if: Option<Option<u64>>,
     /// Another rule than the space's own.
     pub(crate) rule: Option<Overwrite>,
+    /// It is what is there with bytes added at the end.
+    pub(crate) appends: bool,
     /// Judge the caller's grants; mail to a mailbox is not a grant.
     pub(crate) judge: bool,
     /// Missing folders are made.
@@ -170,7 +172,7 @@ impl Put {
         }
         match self.rule.unwrap_or(space.overwrite) {
             Overwrite::Replace if !taken.contains(&self.path) => {
-                self.allow(sight, Verb::Overwrite)?;
+                self.allow(sight, if self.appends { Verb::Append } else { Verb::Overwrite })?;
                 Ok((rel, true))
             }
             Overwrite::Refuse => {
@@ -179,7 +181,7 @@ impl Put {
             }
             Overwrite::Replace | Overwrite::KeepBoth => {
                 self.allow(sight, Verb::Create)?;
-                Ok((self.free_name(sight, space, &rel, taken).await?, false))
+                Ok((Self::free_name(sight, space, &rel, taken).await?, false))
             }
         }
     }
@@ -192,8 +194,7 @@ impl Put {
     }
 
     /// `a.pdf` → `a (2).pdf`, the first that is free on the disk, in the catalog and in this batch.
-    async fn free_name(
-        &self,
+    pub(crate) async fn free_name(
         sight: &Sight<'_>,
         space: &Space,
         rel: &RelPath,

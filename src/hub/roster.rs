@@ -75,7 +75,7 @@ impl<'a> Spec<'a> {
             password_hash: &device.password_hash,
             password_file: &device.password_file,
             groups: &[],
-            root: "/",
+            root: &device.root,
             folder: &device.folder,
             networks: &device.networks,
             protocols: &device.protocols,
@@ -132,6 +132,13 @@ impl<'a> Spec<'a> {
             "" => None,
             folder => tree_path(folder).map_err(|what| note("folder", what)).ok(),
         };
+        if let Some(folder) = folder.as_ref().filter(|folder| !folder.is_in(&root)) {
+            note("folder", format!("{folder} is not in its root {root}, so it could not use it"));
+        }
+        let top = match (&folder, self.root) {
+            (Some(folder), "") => folder.clone(),
+            _ => root.clone(),
+        };
         let mut networks = Vec::new();
         for network in self.networks {
             match network_of(network) {
@@ -159,6 +166,7 @@ impl<'a> Spec<'a> {
             groups: self.groups.to_vec(),
             root,
             folder,
+            top,
             networks,
             protocols: self.protocols.to_vec(),
             admin: self.admin,

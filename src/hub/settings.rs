@@ -89,8 +89,10 @@ pub struct DeviceSettings {
     pub networks: Vec<String>,
     /// Doors it may use; empty: any.
     pub protocols: Vec<String>,
-    /// Where it lands and may always list and create.
+    /// Where it lands and may always list, create and append.
     pub folder: String,
+    /// What FTP shows it as `/`, and what it is confined to; empty: FTP shows its `folder`, and its grants are its bounds.
+    pub root: String,
     /// Refuses every sign-in.
     pub disabled: bool,
 }

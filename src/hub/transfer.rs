@@ -13,6 +13,7 @@ use crate::hub::mail::{self, Envelope, Fingerprint, Proof};
 use crate::hub::once::OnceKey;
 use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
+use crate::hub::policy::Verb;
 use crate::hub::put::{Closing, Put, PutFile, PutFiles};
 use crate::hub::room::Ceiling;
 use crate::hub::settings::Overwrite;
@@ -32,6 +33,17 @@ pub enum WriteMode {
     Replace,
     /// The first `n` bytes of what is there (or of a broken upload kept by this account), then this (FTP REST + STOR).
     Resume(u64),
+}
+
+impl WriteMode {
+    /// What it does to a file of so many bytes: adding behind its end is less than changing it.
+    pub(super) fn changes(self, size: u64) -> Verb {
+        match self {
+            Self::Append => Verb::Append,
+            Self::Resume(from) if from == size => Verb::Append,
+            Self::Continue(_) | Self::Replace | Self::Resume(_) => Verb::Overwrite,
+        }
+    }
 }
 
 /// How a file is to be written.
@@ -119,6 +131,8 @@ pub(super) struct Base {
     pub(super) len: u64,
     /// Tag of the file they came from; `Some(None)`: nothing was there.
     pub(super) tag: Option<Option<u64>>,
+    /// They are all the bytes of that file.
+    pub(super) is_whole: bool,
 }
 
 impl Upload {
@@ -378,6 +392,7 @@ impl Work {
                 WriteMode::Resume(_) if base.tag.is_some() => Some(Overwrite::Replace),
                 WriteMode::Continue(_) | WriteMode::Replace | WriteMode::Resume(_) => None,
             },
+            appends: base.is_whole,
             judge: true,
             folders: options.folders,
             tokens: options.tokens.clone(),
@@ -517,7 +532,7 @@ impl Caller {
             Ok(opened) => opened,
             Err(error) if error.kind() == Kind::NotFound && upto.is_none() => {
                 let inline = self.hub().view().settings.storage.inline;
-                return Ok((Incoming::new(inline), Base { len: 0, tag: Some(None) }));
+                return Ok((Incoming::new(inline), Base { tag: Some(None), ..Base::default() }));
             }
             Err(error) => return Err(error),
         };
@@ -532,7 +547,10 @@ impl Caller {
             let _ = space.volume.discard(&id).await;
             return Err(error);
         }
-        Ok((Incoming::staged(id, stage), Base { len, tag: Some(Some(opened.node.tag)) }))
+        Ok((
+            Incoming::staged(id, stage),
+            Base { len, tag: Some(Some(opened.node.tag)), is_whole: len == opened.node.size },
+        ))
     }
 }
 

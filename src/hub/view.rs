@@ -192,7 +192,7 @@ pub struct View {
 }
 
 /// What a device may always do below its landing folder.
-pub(crate) const LANDING: &[Verb] = &[Verb::List, Verb::Create];
+pub(crate) const LANDING: &[Verb] = &[Verb::List, Verb::Create, Verb::Append];
 
 /// The reserved first name of a path: what is below it is not the tree (the browser's pages, the API).
 pub(crate) const RESERVED_NAME: &str = "-";

@@ -58,7 +58,8 @@ impl Default for Limits {
             handshake: Span(Duration::from_secs(15)),
             greeting: Span(Duration::from_mins(1)),
             idle: Span(Duration::from_mins(5)),
-            stall: Span(Duration::from_mins(1)),
+            // As long as vsftpd and Postfix wait: a database dump piped into an upload may be silent for minutes.
+            stall: Span(Duration::from_mins(5)),
             slowest: ByteSize(100),
             total: Span(Duration::ZERO),
             drain: Span(Duration::from_secs(30)),

@@ -36,6 +36,7 @@ pub(super) const LINGER: Duration = Duration::from_secs(1);
 const LARGE_BODY: u64 = 64 << 10;
 /// How long after a large body the end of the command connection is waited for.
 const HANGUP: Duration = Duration::from_millis(10);
+const TLS_FIRST: &str = "it began with a TLS handshake where TLS comes later: set it to STARTTLS (explicit TLS), or give it the port with TLS from the first byte";
 /// How far a deadline of "never" lies ahead.
 const NEVER: Duration = Duration::from_hours(24 * 365);
 
@@ -161,6 +162,9 @@ impl<D: Dialogue> Drive<D> {
     }
 
     fn answer(&mut self, command: D::Command) -> impl Future<Output = io::Result<Turn<D::Reply>>> + Send {
+        if self.talk.forgives() {
+            self.errors = 0;
+        }
         bounded(Box::pin(self.talk.answer(command)))
     }
 
@@ -185,10 +189,8 @@ impl<D: Dialogue> Drive<D> {
     /// Counts a malformed command; true when it was one too many.
     fn blame(&mut self, malformed: &Malformed) -> bool {
         match malformed {
-            Malformed::Foreign("TLS") => {
-                let words = "it began with a TLS handshake where TLS comes later: set it to STARTTLS (explicit TLS), or give it the port with TLS from the first byte";
-                self.trouble = Some(words.into());
-            }
+            Malformed::Foreign("TLS") => self.trouble = Some(TLS_FIRST.into()),
+            Malformed::Blank => return false,
             Malformed::Foreign(what) => self.trouble = Some(format!("it speaks something else: {what}")),
             _ => {}
         }

@@ -33,6 +33,8 @@ pub struct Lines {
 /// Why a line is not a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Malformed {
+    /// A line with nothing on it. It counts as no mistake.
+    Blank,
     /// A verb this language does not have.
     Unknown,
     /// A verb it has, with arguments it cannot have; the text is safe to show.
@@ -304,6 +306,11 @@ pub trait Dialogue: Send {
 
     /// The origin changed (TLS came up).
     fn renew(&mut self, _origin: &Origin) {}
+
+    /// A good command makes up for the malformed ones before it: whoever signed in may go on for days.
+    fn forgives(&self) -> bool {
+        false
+    }
 
     /// True once signed in or, where that is not needed, once something sensible was said: the idle limit counts, not the greeting limit.
     fn settled(&self) -> bool;

@@ -129,7 +129,7 @@ async fn every_principal_has_exactly_the_verbs_the_table_says() {
         // path, everyone, alice (staff), bob, carol (confined), camera, scanner, root (admin)
         ("/", ["list", "list", "list", nothing, "list", "list", "list"]),
         ("/scans/a.pdf", ["read", "edit", "read", nothing, "read", "read", "own"]),
-        ("/scans/in/x", ["read", "edit", "read", nothing, "read", "list create read", "own"]),
+        ("/scans/in/x", ["read", "edit", "read", nothing, "read", "list create append read", "own"]),
         ("/scans/inner", ["read", "edit", "read", nothing, "read", "read", "own"]),
         ("/scans/carol", ["read", "edit", "read", "edit", "read", "read", "own"]),
         ("/scans/carol/b", ["read", "edit", "read", "edit", "read", "read", "own"]),
@@ -138,7 +138,7 @@ async fn every_principal_has_exactly_the_verbs_the_table_says() {
         ("/inbox/d", [nothing, "view create delete", "drop", nothing, "list create", nothing, "own"]),
         ("/public/e/f", ["view", "view", "view", nothing, "view", "view", "own"]),
         ("/cameras", [nothing, nothing, nothing, nothing, "list", nothing, nothing]),
-        ("/cameras/3/g", [nothing, nothing, nothing, nothing, "list create", nothing, nothing]),
+        ("/cameras/3/g", [nothing, nothing, nothing, nothing, "list create append", nothing, nothing]),
         ("/home", [nothing, "list", "list", nothing, nothing, nothing, "list"]),
         ("/home/alice/h", [nothing, "own", nothing, nothing, nothing, nothing, nothing]),
         ("/home/carol/h", [nothing, nothing, nothing, nothing, nothing, nothing, nothing]),

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use stoa::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename};
+use stoa::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, Taken};
 use stoa::hub::settings::SpaceSettings;
 use stoa::hub::{Caller, Rescan, TreePath, WriteOptions};
 use stoa::store::{HistoryFilter, HistoryLine, SpaceRow, Usage};
@@ -220,7 +220,8 @@ async fn what_stoa_itself_does_is_never_adopted() {
     put(&alice, "/vault/a/small", b"small".to_vec()).await.unwrap();
     put(&alice, "/vault/a/large", vec![7; 300_000]).await.unwrap();
     alice.perform(MakeFolder { path: at("/vault/made") }).await.unwrap();
-    let rename = |from: &str, to: &str| Rename { from: at(from), to: at(to), replace: false, tokens: Vec::new() };
+    let rename =
+        |from: &str, to: &str| Rename { from: at(from), to: at(to), taken: Taken::NeverReplace, tokens: Vec::new() };
     alice.perform(rename("/vault/a", "/vault/b")).await.unwrap();
     alice.perform(rename("/vault/b/small", "/vault/made/small")).await.unwrap();
     alice.perform(RemoveFile { path: at("/vault/b/large"), tokens: Vec::new() }).await.unwrap();
@@ -247,7 +248,7 @@ async fn what_stoa_left_is_looked_at_again_once_others_touch_it() {
     world.counts("/vault", 0, 0).await;
 
     put(&alice, "/vault/d/x", b"x".to_vec()).await.unwrap();
-    let rename = Rename { from: at("/vault/d"), to: at("/vault/e"), replace: false, tokens: Vec::new() };
+    let rename = Rename { from: at("/vault/d"), to: at("/vault/e"), taken: Taken::NeverReplace, tokens: Vec::new() };
     alice.perform(rename).await.unwrap();
     fs::create_dir(world.disk("/vault/d")).unwrap();
     world.counts("/vault", 1, 1).await;

@@ -257,6 +257,23 @@ async fn a_body_that_stalls_or_breaks_off_is_abandoned() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_body_may_be_silent_for_five_minutes_by_default() {
+    let defaults =
+        |limits: &mut Limits| (limits.stall, limits.slowest) = (Limits::default().stall, Limits::default().slowest);
+    let mut talk = Talk::begin(defaults);
+    talk.say("take\r\nhalf").await;
+    talk.until("go\r\n").await;
+    sleep(Duration::from_secs(299)).await;
+    talk.say(" done\r\n.\r\n").await;
+    talk.until("took 11\r\n").await;
+
+    let mut talk = Talk::begin(defaults);
+    talk.say("take\r\nhalf").await;
+    let (said, after) = talk.rest().await;
+    assert!(said.ends_with("nothing moved for 300 s\r\n") && after == 300, "{said} {after}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_body_slower_than_allowed_is_cut() {
     let mut talk = Talk::begin(|_| {});
     talk.say("take\r\n").await;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use stoa::error::{Kind, Result};
-use stoa::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, SetModified};
+use stoa::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, SetModified, Taken};
 use stoa::hub::settings::{GrantSettings, Overwrite, SpaceSettings, UserSettings};
 use stoa::hub::{Caller, Hub, Receipt, Settings, TreePath, Volumes, WriteMode, WriteOptions};
 use stoa::origin::Origin;
@@ -278,13 +278,13 @@ async fn a_space_that_is_not_durable_records_each_change_before_its_reply() {
         assert_eq!(ground.usage("/lax").await, Usage { bytes: round as u64, files: 2 });
         assert_eq!(ground.read("/lax/a").unwrap().len(), round);
         alice
-            .perform(Rename { from: at("/lax/a"), to: at("/lax/b"), replace: true, tokens: Vec::new() })
+            .perform(Rename { from: at("/lax/a"), to: at("/lax/b"), taken: Taken::AsRuled, tokens: Vec::new() })
             .await
             .unwrap();
         put(&alice, "/lax/a", b"again").await.unwrap();
         alice.perform(RemoveFile { path: at("/lax/a"), tokens: Vec::new() }).await.unwrap();
         alice
-            .perform(Rename { from: at("/lax/b"), to: at("/lax/a"), replace: true, tokens: Vec::new() })
+            .perform(Rename { from: at("/lax/b"), to: at("/lax/a"), taken: Taken::AsRuled, tokens: Vec::new() })
             .await
             .unwrap();
     }
@@ -367,7 +367,8 @@ async fn folders_are_made_renamed_listed_and_removed_with_their_usage() {
     assert_eq!(alice.perform(MakeFolder { path: at("/free/one") }).await.unwrap_err().kind(), Kind::Exists);
     assert_eq!(put(&alice, "/free/none/a", b"x").await.unwrap_err().kind(), Kind::NotFound);
     put(&alice, "/free/one/a", b"12345").await.unwrap();
-    let rename = |from: &str, to: &str| Rename { from: at(from), to: at(to), replace: true, tokens: Vec::new() };
+    let rename =
+        |from: &str, to: &str| Rename { from: at(from), to: at(to), taken: Taken::AsRuled, tokens: Vec::new() };
     alice.perform(rename("/free/one", "/free/two")).await.unwrap();
     alice.perform(rename("/free/two/a", "/free/two/b")).await.unwrap();
     assert_eq!(ground.read("/free/two/b").unwrap(), b"12345");

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proptest::prelude::*;
 use stoa::error::Result;
-use stoa::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, SetModified};
+use stoa::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, SetModified, Taken};
 use stoa::hub::settings::UserSettings;
 use stoa::hub::{Caller, Hub, Settings, TreePath, Volumes, WriteOptions};
 use stoa::store::{Catalog, CatalogSettings, Directory, Volume};
@@ -78,7 +78,9 @@ async fn perform(alice: &Caller, step: &Step, mark: u8) -> Result<()> {
         Step::Remove(path) => alice.perform(RemoveFile { path: at(path), tokens }).await,
         Step::RemoveFolder(path) => alice.perform(RemoveFolder { path: at(path), all: true, tokens }).await,
         Step::MakeFolder(path) => alice.perform(MakeFolder { path: at(path) }).await,
-        Step::Rename(from, to) => alice.perform(Rename { from: at(from), to: at(to), replace: true, tokens }).await,
+        Step::Rename(from, to) => {
+            alice.perform(Rename { from: at(from), to: at(to), taken: Taken::AsRuled, tokens }).await.map(drop)
+        }
         Step::Touch(path) => alice.perform(SetModified { path: at(path), modified: 1_000_000 }).await,
         Step::Kill => Ok(()),
     }

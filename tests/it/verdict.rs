@@ -162,6 +162,8 @@ fn settings(data: &Path) -> Settings {
             name: "camera".into(),
             password_hash: password_hash.clone(),
             folder: "/land/camera".into(),
+            // It is asked about the whole tree.
+            root: "/".into(),
             ..DeviceSettings::default()
         }],
         spaces,
@@ -256,7 +258,7 @@ impl Daemon {
                         Err(Kind::Unauthenticated) => Class::SignIn,
                         Err(kind) => panic!("{kind:?} is no verdict"),
                     };
-                    let seen = place.folder.is_in(&who.root()).then(|| place.folder.seen_from(&who.root()));
+                    let seen = place.folder.is_in(&who.top()).then(|| place.folder.seen_from(&who.top()));
                     cells.push(Cell { caller, ask: *ask, place: place.clone(), meant, seen });
                 }
             }

@@ -313,6 +313,7 @@ impl<'a> Delivery<'a> {
             modified: self.arrived,
             only_if: None,
             rule: None,
+            appends: false,
             judge: true,
             folders: true,
             tokens: Vec::new(),

@@ -167,6 +167,7 @@ impl Import {
             modified: arrived,
             only_if: None,
             rule: Some(Overwrite::KeepBoth),
+            appends: false,
             judge: false,
             folders: true,
             tokens: Vec::new(),

@@ -200,6 +200,7 @@ impl UploadWriter {
             modified: about.modified.unwrap_or_else(now),
             only_if: None,
             rule: None,
+            appends: false,
             judge: true,
             folders: about.folders,
             tokens: Vec::new(),

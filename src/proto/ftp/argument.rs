@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use nom::bytes::complete::{take_while_m_n, take_while1};
+use nom::bytes::complete::take_while_m_n;
 use nom::character::complete::{char, digit1, one_of};
 use nom::combinator::{all_consuming, map_opt, opt};
 use nom::multi::count;
@@ -73,26 +73,38 @@ pub(super) fn letter(rest: &[u8], words: &'static str) -> Result<u8, Malformed> 
 }
 
 pub(super) fn number(rest: &[u8], words: &'static str) -> Result<u64, Malformed> {
-    let mut parser = terminated(decimal, opt((char(' '), take_while1(|_| true))));
-    match all_consuming(|input| parser.parse(input)).parse(trim(rest)) {
-        Ok((_, number)) => Ok(number),
-        Err(_) => Err(syntax(words)),
-    }
+    all_consuming(decimal).parse(trim(rest)).map(|(_, number)| number).map_err(|_| syntax(words))
 }
 
-fn decimal<T: std::str::FromStr>(input: &[u8]) -> IResult<&[u8], T> {
+/// `1024`, or `1024 R 128` with the longest record, which files do not have (RFC 959 §4.1.3).
+pub(super) fn allocation(rest: &[u8], words: &'static str) -> Result<u64, Malformed> {
+    let record = (char(' '), one_of("Rr"), char(' '), decimal::<u64>);
+    let parsed = all_consuming(terminated(decimal, opt(record))).parse(trim(rest));
+    parsed.map(|(_, number)| number).map_err(|_| syntax(words))
+}
+
+/// A command that takes no argument got none.
+pub(super) fn bare_word<T>(rest: &[u8], command: T) -> Result<T, Malformed> {
+    if trim(rest).is_empty() { Ok(command) } else { Err(syntax("this command takes no argument")) }
+}
+
+pub(super) fn decimal<T: std::str::FromStr>(input: &[u8]) -> IResult<&[u8], T> {
     map_opt(digit1, |digits: &[u8]| std::str::from_utf8(digits).ok()?.parse().ok()).parse(input)
 }
 
-/// `h1,h2,h3,h4,p1,p2`, each a byte in decimal.
+/// `h1,h2,h3,h4,p1,p2`, each a byte in decimal. Some devices put another comma behind.
 pub(super) fn host_port(input: &[u8]) -> IResult<&[u8], SocketAddr> {
-    map_opt((decimal::<u8>, count(preceded(char(','), decimal::<u8>), 5)), |(first, rest)| {
+    let numbers = terminated(count(preceded(char(','), decimal::<u8>), 5), opt(char(',')));
+    map_opt((decimal::<u8>, numbers), |(first, rest)| {
         let [b, c, d, high, low] = rest.try_into().ok()?;
         let address = Ipv4Addr::new(first, b, c, d);
         Some(SocketAddr::new(address.into(), u16::from_be_bytes([high, low])))
     })
     .parse(input)
 }
+
+/// Times outside of these years are refused: ext4, the commonest file system, keeps none of them.
+const KEPT_YEARS: std::ops::RangeInclusive<i16> = 1902..=2445;
 
 /// `yyyymmddhhmm[ss[.f]]` in UTC.
 pub(super) fn stamp(input: &[u8]) -> IResult<&[u8], Micros> {
@@ -103,6 +115,9 @@ pub(super) fn stamp(input: &[u8]) -> IResult<&[u8], Micros> {
         let small = |number: i16| i8::try_from(number).ok();
         // A leap second is the last second of its minute here.
         let second = small(second.min(59))?;
+        if !KEPT_YEARS.contains(&year) {
+            return None;
+        }
         let at = DateTime::new(year, small(month)?, small(day)?, small(hour)?, small(minute)?, second, 0).ok()?;
         let whole = at.to_zoned(TimeZone::UTC).ok()?.timestamp().as_microsecond();
         Some(whole + fraction.map_or(0, micros))
@@ -146,11 +161,11 @@ pub(super) fn quoted_word(text: &str) -> Option<(String, &str)> {
 pub(super) fn path_and_range(text: &str) -> Result<(String, Range), Malformed> {
     let whole = path(text.as_bytes())?;
     let numbers = |text: &str| -> Option<Range> {
-        let mut words = text.split_ascii_whitespace().map(str::parse::<u64>);
+        let mut words = text.split_ascii_whitespace().map(whole_number);
         match (words.next(), words.next(), words.next()) {
             (None, _, _) => Some((0, None)),
-            (Some(Ok(from)), None, _) => Some((from, None)),
-            (Some(Ok(from)), Some(Ok(to)), None) if from <= to => Some((from, Some(to))),
+            (Some(Some(from)), None, _) => Some((from, None)),
+            (Some(Some(from)), Some(Some(to)), None) if from <= to => Some((from, Some(to))),
             _ => None,
         }
     };
@@ -161,12 +176,15 @@ pub(super) fn path_and_range(text: &str) -> Result<(String, Range), Malformed> {
     // Without quotes only two numbers at the end are a range: a name may end with one.
     let mut parts = whole.rsplitn(3, ' ');
     let (to, from, name) = (parts.next(), parts.next(), parts.next());
-    match (name, from.map(str::parse), to.map(str::parse)) {
-        (Some(name), Some(Ok(from)), Some(Ok(to))) if from <= to && !name.is_empty() => {
-            Ok((name.to_owned(), (from, Some(to))))
-        }
+    match (name, from.and_then(whole_number), to.and_then(whole_number)) {
+        (Some(name), Some(from), Some(to)) if from <= to && !name.is_empty() => Ok((name.to_owned(), (from, Some(to)))),
         _ => Ok((whole, (0, None))),
     }
+}
+
+/// Digits and nothing else: `str::parse` would take a sign.
+fn whole_number(text: &str) -> Option<u64> {
+    all_consuming(decimal).parse(text.as_bytes()).ok().map(|(_, number)| number)
 }
 
 /// First byte, and the one behind the last; `None`: to the end.

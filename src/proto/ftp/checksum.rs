@@ -175,7 +175,7 @@ impl Session {
             true => (argument, (0, None)),
             false => path_and_range(&argument).map_err(|_| Error::new(Kind::Invalid, "a path is needed"))?,
         };
-        let path = self.resolve(caller, &name)?;
+        let path = self.resolve(caller, &name).await?;
         let job = Job { door: self.door.clone(), caller: caller.clone(), path: path.clone(), algorithm, from, to };
         let work = async move {
             let (digits, range) = job.run().await?;

@@ -11,7 +11,8 @@ use nom::combinator::all_consuming;
 use nom::sequence::terminated;
 
 use super::argument::{
-    host_port, letter, maybe_path, number, path, path_and_range, quoted_word, stamp, syntax, text, trim, word,
+    allocation, bare_word, decimal, host_port, letter, maybe_path, number, path, path_and_range, quoted_word, stamp,
+    syntax, text, trim, word,
 };
 use super::checksum::Algorithm;
 use crate::hub::Micros;
@@ -28,8 +29,8 @@ pub enum Command {
     Allo(u64),
     /// Append to a file.
     Appe(String),
-    /// Begin TLS; false for a mechanism we lack.
-    Auth(bool),
+    /// Begin TLS.
+    Auth(Mechanism),
     /// How many bytes would still fit.
     Avbl(Option<String>),
     /// To the folder above.
@@ -46,8 +47,8 @@ pub enum Command {
     Epsv(Epsv),
     /// What we can do.
     Feat,
-    /// What we understand.
-    Help,
+    /// What we understand; or whether we understand this.
+    Help(Option<String>),
     /// The host the client believes it talks to (RFC 7151).
     Host(String),
     /// The language of replies; `None`: the one there is.
@@ -146,6 +147,17 @@ impl std::fmt::Debug for Secret {
     }
 }
 
+/// What AUTH asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mechanism {
+    /// TLS; data connections stay in the clear until PROT P (RFC 4217).
+    Tls,
+    /// `SSL` and `TLS-P`: TLS with PROT P, as in the drafts before RFC 4217.
+    TlsWithData,
+    /// One we lack.
+    Unknown,
+}
+
 /// Which checksum, and how its reply looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
@@ -192,6 +204,38 @@ pub enum Type {
 
 type Parsed = Result<Command, Malformed>;
 
+impl Command {
+    /// It ends the preparation of a transfer: what REST and ALLO said is forgotten.
+    pub(super) fn ends_preparation(&self) -> bool {
+        matches!(
+            self,
+            Self::Abor
+                | Self::Cdup
+                | Self::Cwd(_)
+                | Self::Dele(_)
+                | Self::Mfmt(..)
+                | Self::Mkd(_)
+                | Self::Rmd(_)
+                | Self::Rnfr(_)
+                | Self::Rnto(_)
+                | Self::SiteChmod(_)
+                | Self::SiteCopy(..)
+                | Self::SiteCpfr(_)
+                | Self::SiteCpto(_)
+        )
+    }
+}
+
+/// The command of a line: without what Telnet left before it (a mark whose IAC went another way) and further CRs behind it.
+pub fn bare(line: &[u8]) -> &[u8] {
+    let start = line.iter().position(|byte| *byte < FIRST_TELNET).unwrap_or(line.len());
+    let end = line.iter().rposition(|byte| *byte != b'\r').map_or(start, |at| (at + 1).max(start));
+    line.get(start..end).unwrap_or_default()
+}
+
+/// Telnet's commands are the bytes from here on (RFC 854); no verb begins with one.
+const FIRST_TELNET: u8 = 240;
+
 /// Reads one line.
 ///
 /// # Errors
@@ -200,6 +244,9 @@ pub fn parse(line: &[u8]) -> Parsed {
     let split = line.iter().position(|byte| *byte == b' ').unwrap_or(line.len());
     let (verb, rest) = line.split_at(split);
     let rest = rest.get(1..).unwrap_or_default();
+    if line.iter().all(u8::is_ascii_whitespace) {
+        return Err(Malformed::Blank);
+    }
     if line.starts_with(b"SSH-") {
         return Err(Malformed::Foreign("SSH"));
     }
@@ -217,15 +264,20 @@ fn access(verb: &str, rest: &[u8]) -> Option<Parsed> {
         "ACCT" => Ok(Command::Acct),
         "AUTH" => {
             let mechanism = word(rest);
-            Ok(Command::Auth(matches!(mechanism.as_str(), "TLS" | "TLS-C" | "TLS-P" | "SSL")))
+            match mechanism.as_str() {
+                "" => Err(syntax("AUTH needs a mechanism: AUTH TLS")),
+                "TLS" | "TLS-C" => Ok(Command::Auth(Mechanism::Tls)),
+                "SSL" | "TLS-P" => Ok(Command::Auth(Mechanism::TlsWithData)),
+                _ => Ok(Command::Auth(Mechanism::Unknown)),
+            }
         }
         "CLNT" => text(trim(rest)).map(Command::Clnt),
         "HOST" => host(rest),
         "PASS" => Ok(Command::Pass(Secret(rest.to_vec()))),
-        "PBSZ" => Ok(Command::Pbsz),
+        "PBSZ" => number(rest, "PBSZ needs a number: PBSZ 0").map(|_| Command::Pbsz),
         "PROT" => letter(rest, "PROT takes C or P").map(Command::Prot),
         "QUIT" => Ok(Command::Quit),
-        "REIN" => Ok(Command::Rein),
+        "REIN" => bare_word(rest, Command::Rein),
         "USER" => match text(rest) {
             Ok(name) if !name.trim().is_empty() => Ok(Command::User(name.trim().to_owned())),
             _ => Err(syntax("USER needs a name")),
@@ -244,7 +296,7 @@ fn files(verb: &str, rest: &[u8]) -> Option<Parsed> {
     Some(match verb {
         "APPE" => path(rest).map(Command::Appe),
         "AVBL" => maybe_path(rest).map(Command::Avbl),
-        "CDUP" | "XCUP" => Ok(Command::Cdup),
+        "CDUP" | "XCUP" => bare_word(rest, Command::Cdup),
         "CWD" | "XCWD" => path(rest).map(Command::Cwd),
         "DELE" => path(rest).map(Command::Dele),
         "LIST" => listing(Style::Long, rest),
@@ -254,7 +306,7 @@ fn files(verb: &str, rest: &[u8]) -> Option<Parsed> {
         "MLSD" => maybe_path(rest).map(|path| Command::List(Style::Machine, path)),
         "MLST" => maybe_path(rest).map(Command::Mlst),
         "NLST" => listing(Style::Names, rest),
-        "PWD" | "XPWD" => Ok(Command::Pwd),
+        "PWD" | "XPWD" => bare_word(rest, Command::Pwd),
         "RETR" => path(rest).map(Command::Retr),
         "RMD" | "XRMD" => path(rest).map(Command::Rmd),
         "RNFR" => path(rest).map(Command::Rnfr),
@@ -270,17 +322,17 @@ fn files(verb: &str, rest: &[u8]) -> Option<Parsed> {
 /// How bytes travel, and small talk.
 fn wire(verb: &str, rest: &[u8]) -> Option<Parsed> {
     Some(match verb {
-        "ABOR" => Ok(Command::Abor),
-        "ALLO" => number(rest, "ALLO needs a number of bytes").map(Command::Allo),
+        "ABOR" => bare_word(rest, Command::Abor),
+        "ALLO" => allocation(rest, "ALLO needs a number of bytes").map(Command::Allo),
         "EPRT" => extended_port(rest),
         "EPSV" => epsv(rest),
-        "FEAT" => Ok(Command::Feat),
-        "HELP" => Ok(Command::Help),
+        "FEAT" => bare_word(rest, Command::Feat),
+        "HELP" => maybe_path(trim(rest)).map(Command::Help),
         "LANG" => maybe_path(rest).map(Command::Lang),
         "MODE" => letter(rest, "MODE takes S").map(Command::Mode),
         "NOOP" => Ok(Command::Noop),
         "OPTS" => options(rest),
-        "PASV" => Ok(Command::Pasv),
+        "PASV" => bare_word(rest, Command::Pasv),
         "PORT" => match all_consuming(host_port).parse(trim(rest)) {
             Ok((_, to)) => Ok(Command::Port(to, false)),
             Err(_) => Err(syntax("PORT needs h1,h2,h3,h4,p1,p2")),
@@ -351,7 +403,7 @@ fn extended_port(rest: &[u8]) -> Parsed {
     let (Some(family), Some(address), Some(port), Some(""), None) = (next(), next(), next(), next(), next()) else {
         return Err(wrong());
     };
-    let port: u16 = port.parse().map_err(|_| wrong())?;
+    let (_, port) = all_consuming(decimal::<u16>).parse(port.as_bytes()).map_err(|_| wrong())?;
     let address: IpAddr = match family {
         "1" => address.parse::<Ipv4Addr>().map_err(|_| wrong())?.into(),
         "2" => address.parse::<Ipv6Addr>().map_err(|_| wrong())?.into(),
@@ -361,11 +413,12 @@ fn extended_port(rest: &[u8]) -> Parsed {
 }
 
 fn epsv(rest: &[u8]) -> Parsed {
-    match word(rest).as_str() {
+    // What follows the first word is nothing: other servers do not look at it either.
+    match word(rest).split(' ').next().unwrap_or_default() {
         "" => Ok(Command::Epsv(Epsv::Any)),
         "ALL" => Ok(Command::Epsv(Epsv::All)),
-        family => match family.parse() {
-            Ok(family) => Ok(Command::Epsv(Epsv::Family(family))),
+        family => match all_consuming(decimal).parse(family.as_bytes()) {
+            Ok((_, family)) => Ok(Command::Epsv(Epsv::Family(family))),
             Err(_) => Err(syntax("EPSV takes nothing, 1, 2 or ALL")),
         },
     }
@@ -393,7 +446,9 @@ fn options(rest: &[u8]) -> Parsed {
             None => return Err(syntax("no such checksum; FEAT tells which there are")),
         },
         ("MLST", facts) => Command::OptsMlst(facts.to_owned()),
-        ("UTF8" | "UTF-8", value) => Command::OptsUtf8(value != "OFF"),
+        ("UTF8" | "UTF-8", "" | "ON" | "NLST") => Command::OptsUtf8(true),
+        ("UTF8" | "UTF-8", "OFF") => Command::OptsUtf8(false),
+        ("UTF8" | "UTF-8", _) => return Err(syntax("OPTS UTF8 takes ON or OFF")),
         _ => Command::OptsUnknown,
     })
 }
@@ -439,9 +494,9 @@ fn utime(rest: &[u8]) -> Parsed {
     let whole = text(rest)?;
     if let Some(head) = whole.strip_suffix(" UTC") {
         let mut parts = head.rsplitn(4, ' ');
-        let (_created, modified, _accessed, name) = (parts.next(), parts.next(), parts.next(), parts.next());
-        if let (Some(modified), Some(name)) = (modified, name)
-            && let Ok((_, modified)) = all_consuming(stamp).parse(modified.as_bytes())
+        let mut time = || all_consuming(stamp).parse(parts.next()?.as_bytes()).ok().map(|(_, time)| time);
+        if let (Some(_created), Some(modified), Some(_accessed)) = (time(), time(), time())
+            && let Some(name) = parts.next().filter(|name| !name.is_empty())
         {
             return Ok(Command::Mfmt(modified, name.to_owned(), false));
         }
@@ -489,7 +544,17 @@ mod tests {
         assert_eq!(ok("EPRT |1|10.0.0.7|258|"), Command::Port(to, true));
         assert_eq!(ok("EPRT !2!::1!258!"), Command::Port("[::1]:258".parse().unwrap(), true));
         assert_eq!(ok("EPRT |3|x|258|"), Command::PortUnknown);
-        for wrong in ["PORT 1,2,3,4,5", "PORT 1,2,3,4,5,6,7", "PORT 256,2,3,4,5,6", "EPRT", "EPRT |1|::1|5|"] {
+        assert_eq!(ok("PORT 10,0,0,7,1,2,"), Command::Port(to, false));
+        for wrong in [
+            "EPRT |1|10.0.0.7|+258|",
+            "EPSV +1",
+            "PORT +10,0,0,7,1,2",
+            "PORT 1,2,3,4,5",
+            "PORT 1,2,3,4,5,6,7",
+            "PORT 256,2,3,4,5,6",
+            "EPRT",
+            "EPRT |1|::1|5|",
+        ] {
             assert!(parse(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
@@ -506,7 +571,17 @@ mod tests {
         let long = "SITE UTIME a b 20190101000000 20200101000000 20190101000000 UTC";
         assert_eq!(ok(long), Command::Mfmt(newyear, "a b".into(), false));
         assert_eq!(ok("MDTM 20201301000000 a"), Command::Mdtm("20201301000000 a".into()));
-        assert!(parse(b"MFMT 20200230000000 a").is_err());
+        for wrong in [
+            "20200230000000",
+            "00010101000000",
+            "19010101000000",
+            "24460101000000",
+            "20200101250000",
+            "2020010100000000",
+        ] {
+            assert!(parse(format!("MFMT {wrong} a").as_bytes()).is_err(), "{wrong}");
+        }
+        assert!(parse(b"SITE UTIME a x 20200101000000 20190101000000 UTC").is_err());
     }
 
     #[test]
@@ -514,7 +589,82 @@ mod tests {
         assert_eq!(parse(b"GET / HTTP/1.1"), Err(Malformed::Foreign("HTTP")));
         assert_eq!(parse(b"SSH-2.0-x"), Err(Malformed::Foreign("SSH")));
         assert_eq!(parse(b"XYZZY"), Err(Malformed::Unknown));
-        assert_eq!(parse(b""), Err(Malformed::Unknown));
+        assert_eq!(parse(b""), Err(Malformed::Blank));
+        assert_eq!(parse(b" \t "), Err(Malformed::Blank));
+    }
+
+    #[test]
+    fn no_argument_is_half_read() {
+        for wrong in [
+            "REST 1 2",
+            "REST",
+            "REST -1",
+            "REST +1",
+            "REST 1x",
+            "REST 0x1",
+            "REST 18446744073709551616",
+            "ALLO",
+            "ALLO x",
+            "ALLO 10 R",
+            "ALLO 10 5",
+            "ALLO 10 R x",
+            "ALLO +1",
+            "PBSZ",
+            "PBSZ x",
+            "PROT",
+            "PROT PP",
+            "MODE",
+            "MODE S S",
+            "STRU",
+            "STRU F F",
+            "TYPE",
+            "OPTS UTF8 XYZ",
+            "OPTS HASH X",
+            "AUTH",
+            "CDUP x",
+            "PWD x",
+            "PASV 1",
+            "FEAT x",
+            "REIN x",
+            "ABOR x",
+            "USER",
+            "USER  ",
+            "HOST",
+            "HOST a b",
+            "EPRT",
+            "EPSV x",
+            "SITE CHMOD 644",
+            "SITE COPY a",
+            "SITE UTIME a",
+            "MKD",
+            "RNFR",
+            "CWD",
+        ] {
+            assert!(
+                matches!(parse(wrong.as_bytes()), Err(Malformed::Syntax(_))),
+                "{wrong}: {:?}",
+                parse(wrong.as_bytes())
+            );
+        }
+        assert_eq!(ok("REST  7 "), Command::Rest(7));
+        assert_eq!(ok("ALLO 7 r 1"), Command::Allo(7));
+        assert_eq!(ok("EPSV 1 2"), Command::Epsv(Epsv::Family(1)));
+        assert_eq!(ok("NOOP x"), Command::Noop);
+    }
+
+    #[test]
+    fn telnet_marks_before_a_verb_and_carriage_returns_behind_a_line_are_no_part_of_it() {
+        for (line, wanted) in [
+            (&b"\xf2ABOR"[..], &b"ABOR"[..]),
+            (b"\xf4\xf2ABOR\r\r", b"ABOR"),
+            (b"\xff\xf2NOOP", b"NOOP"),
+            (b"MKD \xff\r", b"MKD \xff"),
+            (b"\r", b""),
+            (b"\xf2", b""),
+            (b"", b""),
+        ] {
+            assert_eq!(bare(line), wanted, "{line:?}");
+        }
     }
 
     proptest! {

@@ -187,7 +187,7 @@ impl Session {
             Err(reply) => return Ok(Turn::Say(reply)),
         };
         let begun = Instant::now();
-        let path = self.resolve(caller, name)?;
+        let path = self.resolve(caller, name).await?;
         let download = match caller.open(&path).await {
             Ok(download) => download,
             Err(error) => {
@@ -211,7 +211,7 @@ impl Session {
 
     pub(super) async fn store(&mut self, caller: &Caller, name: &str) -> Result<Turn> {
         let (offset, size) = self.take_foretold();
-        let path = self.resolve(caller, name)?;
+        let path = self.resolve(caller, name).await?;
         let mode = if offset == 0 { WriteMode::Replace } else { WriteMode::Resume(offset) };
         let options = WriteOptions { mode, size, ..WriteOptions::default() };
         self.upload(caller, "STOR", path, options, "ready for the file".into()).await
@@ -220,7 +220,7 @@ impl Session {
     /// Goes on with what is there, or with a broken upload of this account that nobody else sees.
     pub(super) async fn append(&mut self, caller: &Caller, name: &str) -> Result<Turn> {
         let (_, size) = self.take_foretold();
-        let path = self.resolve(caller, name)?;
+        let path = self.resolve(caller, name).await?;
         let mode = match caller.resumable(&path) {
             Some(length) if caller.stat(&path).await.is_err() => WriteMode::Resume(length),
             _ => WriteMode::Append,
@@ -233,7 +233,7 @@ impl Session {
     pub(super) async fn store_unique(&mut self, caller: &Caller, name: Option<&str>) -> Result<Turn> {
         let (_, size) = self.take_foretold();
         let asked = match name {
-            Some(name) => self.resolve(caller, name)?,
+            Some(name) => self.resolve(caller, name).await?,
             None => self.cwd.join("upload")?,
         };
         let taken = name.is_none() || caller.stat(&asked).await.is_ok();
@@ -283,7 +283,7 @@ impl Session {
     /// An upload ended.
     pub(super) fn received(&mut self, came: u64, outcome: Result<Receipt>) -> Turn {
         let Some(running) = self.running.take() else { return Turn::Wait };
-        match outcome {
+        let turn = match outcome {
             Ok(receipt) => {
                 let words = match receipt.path == running.path {
                     true => format!("stored, {} bytes", receipt.bytes),
@@ -296,7 +296,9 @@ impl Session {
                 self.hint(&error);
                 self.noted(running.verb, &running.path, came, running.begun, Reply::from(&error))
             }
-        }
+        };
+        self.weigh_transfer(running.verb, &turn);
+        turn
     }
 
     /// A download or listing ended.
@@ -312,7 +314,9 @@ impl Session {
                 Reply::from(&error)
             }
         };
-        self.noted(running.verb, &running.path, bytes, running.begun, reply)
+        let turn = self.noted(running.verb, &running.path, bytes, running.begun, reply);
+        self.weigh_transfer(running.verb, &turn);
+        turn
     }
 }
 

@@ -13,7 +13,7 @@ use super::page::InPage;
 use super::reply::{Reply, quoted};
 use super::session::{Running, Session, Turn, log_fault, say};
 use crate::error::{Error, Kind, Result};
-use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, SetModified};
+use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, SetModified, Taken};
 use crate::hub::{Caller, Entry, Listing, NodeKind, TreePath, Verb};
 use crate::proto::dialogue::{Framing, Lane, Source};
 
@@ -36,7 +36,7 @@ impl Session {
             Command::Pwd => say(257, format!("{} is the current folder", quoted(&Self::shown(caller, &self.cwd)))),
             Command::Rmd(name) => self.remove_folder(caller, &name).await?,
             Command::Rnfr(name) => {
-                let path = self.resolve(caller, &name)?;
+                let path = self.resolve(caller, &name).await?;
                 caller.allow(Verb::Rename, &path)?;
                 // Who may rename but not look learns at RNTO whether it is there, as at the other doors.
                 let rights = caller.rights(&path);
@@ -55,6 +55,10 @@ impl Session {
     /// A name may begin like a time: what is there is asked first, for a question must change nothing.
     async fn modified(&self, caller: &Caller, name: &str) -> Result<Turn> {
         match self.look_at(caller, name).await {
+            // RFC 3659 §3.1: a file's time; that of a folder is told by MLST and MLSD.
+            Ok(entry) if entry.node.kind == NodeKind::Folder => {
+                Err(Error::new(Kind::WrongType, "this is a folder, not a file"))
+            }
             Ok(entry) => Ok(say(213, stamp(entry.node.modified))),
             Err(error) => match dated(name) {
                 Some((modified, name)) => self.touch(caller, modified, name, false).await,
@@ -77,7 +81,7 @@ impl Session {
     }
 
     async fn look_at(&self, caller: &Caller, name: &str) -> Result<Entry> {
-        caller.stat(&self.resolve(caller, name)?).await
+        caller.stat(&self.resolve(caller, name).await?).await
     }
 
     async fn enter(&mut self, caller: &Caller, name: &str) -> Result<Turn> {
@@ -94,7 +98,7 @@ impl Session {
         if self.framing() == Framing::Ascii {
             return Ok(say(550, "SIZE needs TYPE I"));
         }
-        let path = self.resolve(caller, name)?;
+        let path = self.resolve(caller, name).await?;
         match caller.stat(&path).await {
             Ok(entry) if entry.node.kind == NodeKind::File => Ok(say(213, entry.node.size.to_string())),
             Ok(entry) if entry.node.kind == NodeKind::Special => {
@@ -111,7 +115,7 @@ impl Session {
 
     async fn make_folder(&self, caller: &Caller, name: &str) -> Result<Turn> {
         let begun = Instant::now();
-        let path = self.resolve(caller, name)?;
+        let path = self.resolve(caller, name).await?;
         let made = caller.perform(MakeFolder { path: path.clone() }).await;
         let words = format!("{} made", quoted(&Self::shown(caller, &path)));
         Ok(self.done("MKD", &path, begun, made.map(|()| Reply::new(257, words))))
@@ -119,28 +123,32 @@ impl Session {
 
     async fn remove_file(&self, caller: &Caller, name: &str) -> Result<Turn> {
         let begun = Instant::now();
-        let path = self.resolve(caller, name)?;
+        let path = self.resolve(caller, name).await?;
         let gone = caller.perform(RemoveFile { path: path.clone(), tokens: Vec::new() }).await;
         Ok(self.done("DELE", &path, begun, gone.map(|()| Reply::new(250, "removed"))))
     }
 
     async fn remove_folder(&self, caller: &Caller, name: &str) -> Result<Turn> {
         let begun = Instant::now();
-        let path = self.resolve(caller, name)?;
+        let path = self.resolve(caller, name).await?;
         let gone = caller.perform(RemoveFolder { path: path.clone(), all: false, tokens: Vec::new() }).await;
         Ok(self.done("RMD", &path, begun, gone.map(|()| Reply::new(250, "removed"))))
     }
 
     pub(super) async fn rename(&self, caller: &Caller, from: TreePath, name: &str) -> Result<Turn> {
         let begun = Instant::now();
-        let to = self.resolve(caller, name)?;
-        let renamed = caller.perform(Rename { from: from.clone(), to, replace: true, tokens: Vec::new() }).await;
-        Ok(self.done("RNTO", &from, begun, renamed.map(|()| Reply::new(250, "renamed"))))
+        let to = self.resolve(caller, name).await?;
+        let act = Rename { from: from.clone(), to: to.clone(), taken: Taken::AsRuled, tokens: Vec::new() };
+        let renamed = caller.perform(act).await.map(|got| match got == to {
+            true => Reply::new(250, "renamed"),
+            false => Reply::new(250, format!("renamed to {}", got.name())),
+        });
+        Ok(self.done("RNTO", &from, begun, renamed))
     }
 
     async fn touch(&self, caller: &Caller, modified: i64, name: &str, told: bool) -> Result<Turn> {
         let begun = Instant::now();
-        let path = self.resolve(caller, name)?;
+        let path = self.resolve(caller, name).await?;
         let touched = caller.perform(SetModified { path: path.clone(), modified }).await;
         let words = match told {
             true => format!("Modify={}; {}", stamp(modified), Self::shown(caller, &path)),
@@ -159,7 +167,7 @@ impl Session {
 
     /// What a listing command names: a folder, a file, or a pattern in a folder.
     async fn aim(&self, caller: &Caller, name: &str) -> Result<Aim> {
-        let path = self.resolve(caller, name)?;
+        let path = self.resolve(caller, name).await?;
         match caller.stat(&path).await {
             Ok(entry) if entry.node.kind != NodeKind::Folder => Ok(Aim::File(entry)),
             Ok(_) => Ok(Aim::Folder(caller.list(&path).await?, path, None)),
@@ -173,7 +181,7 @@ impl Session {
                     ("", false) => ".",
                     _ => folder,
                 };
-                let path = self.resolve(caller, folder)?;
+                let path = self.resolve(caller, folder).await?;
                 Ok(Aim::Folder(caller.list(&path).await?, path, Some(pattern.nfc().collect())))
             }
         }

@@ -98,13 +98,9 @@ fn permissions(entry: &Entry) -> String {
             ('p', Verb::Delete),
         ],
         NodeKind::Special => &[('d', Verb::Delete), ('f', Verb::Rename)],
-        NodeKind::File => &[
-            ('a', Verb::Overwrite),
-            ('d', Verb::Delete),
-            ('f', Verb::Rename),
-            ('r', Verb::Read),
-            ('w', Verb::Overwrite),
-        ],
+        NodeKind::File => {
+            &[('a', Verb::Append), ('d', Verb::Delete), ('f', Verb::Rename), ('r', Verb::Read), ('w', Verb::Overwrite)]
+        }
     };
     table.iter().filter(|(_, verb)| entry.rights.has(*verb)).map(|(letter, _)| letter).collect()
 }

@@ -9,13 +9,16 @@ pub mod command;
 mod data;
 mod files;
 pub mod glob;
+mod help;
 mod hint;
 mod listing;
 mod page;
 mod policy;
 mod reply;
 mod session;
+mod sign_in;
 mod site;
+mod trouble;
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;

@@ -63,6 +63,12 @@ impl Reply {
         Self { page: Some(page), ..self }
     }
 
+    /// Its code and its first line's text.
+    #[must_use]
+    pub fn line(&self) -> String {
+        format!("{} {}", self.code, self.text)
+    }
+
     /// Its code.
     #[must_use]
     pub fn code(&self) -> u16 {

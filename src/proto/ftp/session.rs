@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::checksum::Algorithm;
 use super::command::{self, Command, Type};
 use super::data::Data;
+use super::help::{help, speak};
 use super::hint::Told;
 use super::listing::Facts;
 use super::page::Page;
@@ -22,21 +23,17 @@ use crate::telemetry::Access;
 /// What the wire does next.
 pub(super) type Turn = dialogue::Turn<Reply>;
 
-/// Told to who would sign in, or move data, in the clear.
-const NEEDS_TLS: &str = "sign-in needs TLS here: send AUTH TLS first, or use FTPS in your client";
-/// Wrong passwords before the connection is closed.
-const WRONG_PASSWORDS: u32 = 5;
-
 /// One control connection.
 pub struct Session {
     pub(super) door: Arc<Door>,
     pub(super) origin: Origin,
     pub(super) tls: Option<Arc<Tls>>,
     /// Taken from the link: it also counts the connections of each account.
-    permit: Permit,
-    who: Who,
-    wrong: u32,
-    /// Full path of the tree, inside the caller's root.
+    pub(super) permit: Permit,
+    pub(super) who: Who,
+    /// Wrong passwords so far.
+    pub(super) wrong: u32,
+    /// Full path of the tree: inside the caller's top, or where a device came to by a full path.
     pub(super) cwd: TreePath,
     pub(super) ascii: bool,
     /// PROT P: data connections speak TLS.
@@ -50,7 +47,7 @@ pub struct Session {
     /// What holds for who speaks.
     pub(super) policy: Arc<Policy>,
     /// OPTS UTF8 ON was said: no code page.
-    utf8: bool,
+    pub(super) utf8: bool,
     /// REST: where the next transfer starts.
     pub(super) offset: u64,
     /// ALLO: size of the next upload.
@@ -64,10 +61,12 @@ pub struct Session {
     /// HOST: what the client believes we are called.
     pub(super) host: Option<String>,
     pub(super) running: Option<Box<Running>>,
+    /// Why the conversation fails so far.
+    pub(super) trouble: Option<Box<str>>,
 }
 
 /// Who speaks.
-enum Who {
+pub(super) enum Who {
     Nobody,
     Named(String),
     Signed(Caller),
@@ -122,18 +121,22 @@ impl Session {
             hash: Algorithm::default(),
             host: None,
             running: None,
+            trouble: None,
         }
     }
 
-    /// A path as the client typed it, in the tree; `/` is its root and `..` does not climb above it.
-    pub(super) fn resolve(&self, caller: &Caller, text: &str) -> Result<TreePath> {
-        let root = caller.root();
+    /// A path as the client typed it, in the tree. `/` is the account's top, and `..` does not climb above it.
+    pub(super) async fn resolve(&self, caller: &Caller, text: &str) -> Result<TreePath> {
+        let top = caller.top();
         let seen = match text {
-            "~" => caller.start().seen_from(&root),
-            _ => TreePath::resolve(&self.cwd.seen_from(&root), text)?,
+            "~" => seen(caller, &caller.start()),
+            _ => TreePath::resolve(&seen(caller, &self.cwd), text)?,
         };
-        let full = seen.below(&TreePath::root()).map_or_else(|| root.clone(), |rel| root.with(&rel));
-        if full.seen_from(&root) != seen {
+        if is_in_full(caller, &seen).await {
+            return Ok(seen);
+        }
+        let full = seen.below(&TreePath::root()).map_or_else(|| top.clone(), |rel| top.with(&rel));
+        if full.seen_from(&top) != seen {
             return Err(Error::new(Kind::Invalid, "the path is too long"));
         }
         Ok(full)
@@ -141,7 +144,7 @@ impl Session {
 
     /// A path as the client sees it.
     pub(super) fn shown(caller: &Caller, path: &TreePath) -> String {
-        path.seen_from(&caller.root()).to_string()
+        seen(caller, path).to_string()
     }
 
     /// How file contents are framed in the current type.
@@ -153,7 +156,7 @@ impl Session {
     }
 
     /// May a session under this policy go without TLS, or has it TLS?
-    fn may_be_plain(&self, policy: &Policy) -> bool {
+    pub(super) fn may_be_plain(&self, policy: &Policy) -> bool {
         self.origin.secure || policy.plain_is_fine(self.origin.peer.ip())
     }
 
@@ -162,7 +165,7 @@ impl Session {
         self.policy.page.filter(|_| !self.utf8 && matches!(self.who, Who::Signed(_)))
     }
 
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         match &self.who {
             Who::Nobody => "",
             Who::Named(name) => name,
@@ -198,13 +201,13 @@ impl Session {
         Turn::Work { job: Box::pin(job), cut: Reply::new(426, "aborted") }
     }
 
-    fn forget(&mut self) {
+    /// RFC 959 §4.1.1: USER forgets who it was and what it was about to do; transfer parameters stay.
+    pub(super) fn forget(&mut self) {
         self.who = Who::Nobody;
         self.permit.no_account();
         self.cwd = TreePath::root();
         self.forget_data();
         self.policy = self.door.policies.base();
-        self.utf8 = false;
         self.offset = 0;
         self.announced = None;
         self.renaming = None;
@@ -215,6 +218,7 @@ impl Session {
     fn reinitialise(&mut self) {
         self.forget();
         self.ascii = true;
+        self.utf8 = false;
         self.only_epsv = false;
         self.facts = Facts::default();
         self.hash = Algorithm::default();
@@ -229,13 +233,13 @@ impl Session {
     async fn greet(&mut self, command: Command) -> std::result::Result<Turn, Command> {
         Ok(match command {
             Command::Acct => say(202, "no account is needed"),
-            Command::Auth(known) => self.auth(known),
+            Command::Auth(mechanism) => self.auth(mechanism),
             Command::Clnt(software) => {
                 tracing::debug!(peer = %self.origin.peer, link = self.origin.link, software, "ftp: client");
                 say(200, "noted")
             }
             Command::Feat => self.features(),
-            Command::Help => Turn::Say(Reply::many(214, "Commands:", helped(), "End")),
+            Command::Help(about) => help(about.as_deref()),
             Command::Host(name) => self.host(name),
             Command::Lang(language) => speak(language.as_deref()),
             Command::Noop => say(200, "ok"),
@@ -268,102 +272,8 @@ impl Session {
         })
     }
 
-    fn auth(&self, known: bool) -> Turn {
-        match (known, &self.tls) {
-            (false, _) => say(504, "only AUTH TLS is known"),
-            (true, None) => say(502, "TLS is not offered on this port"),
-            (true, Some(_)) if self.origin.secure => say(503, "TLS is on already"),
-            (true, Some(_)) => Turn::Secure(Reply::new(234, "go ahead with TLS")),
-        }
-    }
-
-    /// RFC 2389 §3.2: one feature a line, told alike before and after the sign-in.
-    fn features(&self) -> Turn {
-        let mut lines: Vec<String> = Vec::new();
-        let mut have = |features: &[&str]| lines.extend(features.iter().map(ToString::to_string));
-        if self.tls.is_some() {
-            have(&["AUTH TLS", "PBSZ", "PROT"]);
-        }
-        if self.policy.active {
-            have(&["EPRT"]);
-        }
-        have(&["AVBL", "CLNT", "EPSV"]);
-        if self.door.settings.checksums > 0 {
-            have(&[&format!("HASH {}", self.hash.feature()), "MD5"]);
-            have(&["XCRC", "XMD5", "XSHA", "XSHA1", "XSHA256", "XSHA512"]);
-        }
-        have(&["HOST", "LANG EN*", "MDTM", "MFMT", &format!("MLST {}", self.facts.feature()), "PASV", "REST STREAM"]);
-        have(&["SITE COPY", "SITE QUOTA", "SITE UTIME", "SIZE", "TVFS", "UTF8"]);
-        Turn::Say(Reply::many(211, "Features:", lines, "End"))
-    }
-
-    fn user(&mut self, name: String) -> Turn {
-        self.forget();
-        if !self.may_be_plain(&self.door.policies.of_name(&name)) {
-            return say(530, NEEDS_TLS);
-        }
-        self.who = Who::Named(name);
-        // The same for everyone, so that names cannot be probed.
-        say(331, "password please")
-    }
-
-    async fn pass(&mut self, password: &[u8]) -> Turn {
-        let name = match std::mem::replace(&mut self.who, Who::Nobody) {
-            Who::Named(name) => name,
-            signed @ Who::Signed(_) => {
-                self.who = signed;
-                return say(202, "signed in already");
-            }
-            Who::Nobody => return say(503, "USER first"),
-        };
-        let begun = Instant::now();
-        let guest = matches!(name.to_ascii_lowercase().as_str(), "anonymous" | "ftp");
-        let outcome = match guest && self.door.settings.anonymous {
-            true => Ok(self.door.hub.guest(self.origin.clone())),
-            false => self.door.hub.login(&self.origin, &name, password).await,
-        };
-        let allowed = outcome.and_then(|caller| {
-            let policy = self.door.policies.of_caller(&caller);
-            match self.may_be_plain(&policy) {
-                true => Ok((caller, policy)),
-                false => Err(Error::new(Kind::Denied, NEEDS_TLS)),
-            }
-        });
-        let counted = allowed.and_then(|(caller, policy)| match caller.is_guest() {
-            true => Ok((caller, policy)),
-            false => self.permit.account(caller.name()).map(|()| (caller, policy)),
-        });
-        let reply = match counted {
-            Ok((caller, policy)) => {
-                self.cwd = caller.start();
-                self.policy = policy;
-                self.who = Who::Signed(caller);
-                Reply::new(230, "signed in")
-            }
-            Err(error) => {
-                self.wrong += 1;
-                self.who = Who::Named(name);
-                match error.kind() {
-                    Kind::Throttled => Reply::new(421, error.public().to_owned()),
-                    Kind::Full | Kind::Internal | Kind::Unavailable => Reply::from(&error),
-                    Kind::Denied if error.public() == NEEDS_TLS => Reply::new(530, NEEDS_TLS),
-                    _ => Reply::new(530, "name or password is wrong"),
-                }
-            }
-        };
-        let turn = self.noted("login", &TreePath::root(), 0, begun, reply.clone());
-        if matches!(self.who, Who::Named(_)) {
-            self.who = Who::Nobody;
-            if reply.code() == 421 || self.wrong >= WRONG_PASSWORDS {
-                return Turn::Close(Some(reply));
-            }
-        }
-        turn
-    }
-
     /// Commands of someone signed in.
     async fn serve(&mut self, caller: &Caller, command: Command) -> Result<Turn> {
-        let (renaming, copying) = (self.renaming.take(), self.copying.take());
         Ok(match command {
             Command::Abor => say(226, "nothing is running"),
             Command::Allo(size) => self.allocate(caller, size).await,
@@ -381,21 +291,21 @@ impl Session {
                 say(350, format!("the next transfer starts at {offset}"))
             }
             Command::Retr(name) => self.retrieve(caller, &name).await?,
-            Command::Rnto(name) => match renaming {
+            Command::Rnto(name) => match self.renaming.take() {
                 Some(from) => self.rename(caller, from, &name).await?,
                 None => say(503, "RNFR first"),
             },
-            Command::SiteChmod(_) => say(200, "permissions are the server's; nothing changed"),
-            Command::SiteCopy(from, to) => self.copy(caller, self.resolve(caller, &from)?, &to)?,
+            Command::SiteChmod(name) => {
+                caller.stat(&self.resolve(caller, &name).await?).await?;
+                say(200, "permissions are the server's; nothing changed")
+            }
+            Command::SiteCopy(from, to) => self.copy(caller, self.resolve(caller, &from).await?, &to).await?,
             Command::SiteCpfr(name) => self.copy_from(caller, &name).await?,
-            Command::SiteCpto(name) => match copying {
-                Some(from) => self.copy(caller, from, &name)?,
+            Command::SiteCpto(name) => match self.copying.take() {
+                Some(from) => self.copy(caller, from, &name).await?,
                 None => say(503, "SITE CPFR first"),
             },
-            Command::SiteHelp => {
-                let words = vec!["CHMOD COPY CPFR CPTO HELP QUOTA UTIME".into()];
-                Turn::Say(Reply::many(214, "SITE:", words, "End"))
-            }
+            Command::SiteHelp => help(Some("SITE")),
             Command::SiteQuota => self.quota(caller).await?,
             Command::SiteUnknown => say(504, "no such SITE command"),
             Command::Stat(None) => self.status(caller),
@@ -452,7 +362,22 @@ impl Session {
         }
     }
 
+    /// RFC 959 §4.1.3: RNFR counts for the command behind it only; REST and ALLO for the next transfer, which nothing but its own
+    /// preparation may come before.
+    fn drop_unfinished(&mut self, command: &Command) {
+        if !matches!(command, Command::Rnto(_)) {
+            self.renaming = None;
+        }
+        if !matches!(command, Command::SiteCpto(_)) {
+            self.copying = None;
+        }
+        if command.ends_preparation() {
+            (self.offset, self.announced) = (0, None);
+        }
+    }
+
     async fn decide(&mut self, command: Command) -> Turn {
+        self.drop_unfinished(&command);
         let command = match self.greet(command).await {
             Ok(turn) => return turn,
             Err(command) => command,
@@ -472,12 +397,18 @@ impl Session {
                 tracing::info!(peer = %self.origin.peer, link = self.origin.link, language, "not FTP; closed");
                 Turn::Close((language != "TLS").then(|| Reply::new(500, "this is FTP")))
             }
-            Event::Malformed(Malformed::Syntax(words)) => say(501, words),
-            Event::Malformed(Malformed::TooLong) => say(500, "the line is too long"),
-            Event::Malformed(Malformed::Unknown | Malformed::Early) => say(500, "unknown command"),
+            Event::Malformed(malformed) => {
+                (self.renaming, self.copying) = (None, None);
+                match malformed {
+                    Malformed::Syntax(words) => say(501, words),
+                    Malformed::TooLong => say(500, "the line is too long"),
+                    _ => say(500, "unknown command"),
+                }
+            }
             Event::Secured => {
                 // RFC 4217 §4: whoever signed in before did so in the clear.
                 self.forget();
+                self.utf8 = false;
                 Turn::Wait
             }
             Event::Received(bytes, outcome) => self.received(bytes, outcome.and_then(whole)),
@@ -499,6 +430,7 @@ impl Dialogue for Session {
     const LINES: Lines = Lines { longest: 4_352, bare_lf: true, telnet: true };
 
     fn parse(&self, line: &[u8]) -> std::result::Result<Command, Malformed> {
+        let line = command::bare(line);
         match self.page() {
             Some(page) => command::parse(page.read(line).as_bytes()),
             None => command::parse(line),
@@ -506,8 +438,22 @@ impl Dialogue for Session {
     }
 
     async fn answer(&mut self, command: Command) -> Turn {
+        let weighed = command.weighed();
         let turn = self.decide(command).await;
+        self.weigh(weighed, &turn);
         self.written(turn)
+    }
+
+    fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    fn account(&self) -> &str {
+        self.name()
+    }
+
+    fn forgives(&self) -> bool {
+        self.is_signed_in()
     }
 
     fn host(&self) -> Option<&str> {
@@ -544,6 +490,23 @@ impl Dialogue for Session {
     }
 }
 
+/// A path as the client sees it: from its top, or from the root of the tree where a device named it so.
+fn seen(caller: &Caller, path: &TreePath) -> TreePath {
+    let top = caller.top();
+    if path.is_in(&top) { path.seen_from(&top) } else { path.clone() }
+}
+
+/// A device sees its own folder as `/`. A panel may hold the full path all the same: it is taken as one where nothing of its own folder
+/// has that name.
+async fn is_in_full(caller: &Caller, seen: &TreePath) -> bool {
+    let top = caller.top();
+    if top.is_root() || !caller.may_name_in_full(seen) {
+        return false;
+    }
+    let Some(own) = seen.parts().next().and_then(|first| top.join(first).ok()) else { return false };
+    caller.stat(&own).await.is_err_and(|error| error.kind() == Kind::NotFound)
+}
+
 /// What a peer cannot learn from the reply.
 pub(super) fn log_fault(error: &Error) {
     let no_lane = std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<NoLane>);
@@ -559,28 +522,6 @@ pub(super) fn say(code: u16, text: impl Into<std::borrow::Cow<'static, str>>) ->
 
 fn one_of(asked: u8, known: u8, words: &'static str) -> Turn {
     if asked == known { say(200, words) } else { say(504, format!("only {words}")) }
-}
-
-/// RFC 2640 §4: one language.
-fn speak(asked: Option<&str>) -> Turn {
-    let asked = asked.unwrap_or("en").trim().to_ascii_lowercase();
-    if asked == "en" || asked.starts_with("en-") {
-        say(200, "English it is")
-    } else {
-        say(504, "only English: LANG EN")
-    }
-}
-
-fn helped() -> Vec<String> {
-    [
-        "ABOR ACCT ALLO APPE AUTH AVBL CDUP CLNT CWD DELE EPRT EPSV FEAT HASH",
-        "HELP HOST LANG LIST MD5 MDTM MFMT MKD MLSD MLST MODE NLST NOOP OPTS",
-        "PASS PASV PBSZ PORT PROT PWD QUIT REIN REST RETR RMD RNFR RNTO SITE",
-        "SIZE STAT STOR STOU STRU SYST TYPE USER XCRC XCUP XCWD XMD5 XMKD XPWD",
-        "XRMD XSHA XSHA1 XSHA256 XSHA512",
-    ]
-    .map(str::to_owned)
-    .to_vec()
 }
 
 /// Every upload here is one body.

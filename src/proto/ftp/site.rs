@@ -38,7 +38,7 @@ impl Session {
 
     /// draft-peterson-streamlined-ftp-command-extensions §4: bytes that would still fit.
     pub(super) async fn available(&self, caller: &Caller, name: Option<&str>) -> Result<Turn> {
-        let path = self.resolve(caller, name.unwrap_or("."))?;
+        let path = self.resolve(caller, name.unwrap_or(".")).await?;
         if caller.stat(&path).await?.node.kind != NodeKind::Folder {
             return Err(Error::new(Kind::WrongType, "this is a file, not a folder"));
         }
@@ -61,7 +61,7 @@ impl Session {
     }
 
     pub(super) async fn copy_from(&mut self, caller: &Caller, name: &str) -> Result<Turn> {
-        let path = self.resolve(caller, name)?;
+        let path = self.resolve(caller, name).await?;
         if caller.stat(&path).await?.node.kind != NodeKind::File {
             return Err(Error::new(Kind::WrongType, "only a file can be copied"));
         }
@@ -69,12 +69,18 @@ impl Session {
         Ok(say(350, "and now SITE CPTO"))
     }
 
-    pub(super) fn copy(&self, caller: &Caller, from: TreePath, name: &str) -> Result<Turn> {
-        let (caller, to) = (caller.clone(), self.resolve(caller, name)?);
+    pub(super) async fn copy(&self, caller: &Caller, from: TreePath, name: &str) -> Result<Turn> {
+        let (caller, to) = (caller.clone(), self.resolve(caller, name).await?);
         let source = from.clone();
         let work = async move {
             let receipt = caller.copy(&source, &to, true).await?;
-            Ok(Reply::new(250, format!("copied, {} bytes", receipt.bytes)))
+            Ok(Reply::new(
+                250,
+                match receipt.path == to {
+                    true => format!("copied, {} bytes", receipt.bytes),
+                    false => format!("copied to {}, {} bytes", receipt.path.name(), receipt.bytes),
+                },
+            ))
         };
         Ok(self.work("COPY", from, work))
     }

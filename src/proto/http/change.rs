@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hyper::{Response, StatusCode, header};
 
 use crate::error::{Error, Kind};
-use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename};
+use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, Taken};
 use crate::hub::{Receipt, TreePath, Upload, Verb, WriteOptions};
 use crate::proto::http::archive;
 use crate::proto::http::body::{Note, Outgoing};
@@ -103,8 +103,9 @@ pub async fn post(visit: &mut Visit<'_>, folder: &TreePath, note: &mut Note) -> 
         "rename" => {
             // As they are written: a blank at the end belongs to the name.
             let (from, to) = (folder.join(name)?, folder.join(form.field("to"))?);
-            visit.caller.perform(Rename { from, to, replace: false, tokens: Vec::new() }).await?;
-            Ok(back(folder, "renamed=1"))
+            let act = Rename { from, to, taken: Taken::NeverReplace, tokens: Vec::new() };
+            let got = visit.caller.perform(act).await?;
+            Ok(back(folder, &format!("renamed={}", target::escape(got.name()))))
         }
         _ => Err(Refusal::bad("the form cannot be read")),
     }

@@ -99,8 +99,8 @@ fn notice(visit: &Visit<'_>) -> Option<String> {
             more => format!("{more} files were added."),
         });
     }
-    if visit.query("renamed").is_some() {
-        return Some("Renamed.".to_owned());
+    if let Some(name) = visit.query("renamed") {
+        return Some(format!("Renamed to {name}."));
     }
     visit.query("removed").map(|_| "Deleted.".to_owned())
 }

@@ -274,7 +274,7 @@ impl Session {
 
     fn malformed(&self, malformed: Malformed) -> Turn<Reply> {
         match malformed {
-            Malformed::Unknown | Malformed::Early => Turn::Say(Reply::err("command not recognised")),
+            Malformed::Blank | Malformed::Unknown | Malformed::Early => Turn::Say(Reply::err("command not recognised")),
             Malformed::Syntax(text) => Turn::Say(Reply::err(text)),
             Malformed::TooLong => Turn::Say(Reply::err("the line is too long")),
             Malformed::Foreign(what) => {

@@ -184,7 +184,7 @@ impl Session {
 
     fn malformed(&mut self, malformed: Malformed) -> Turn<Reply> {
         match malformed {
-            Malformed::Unknown => Turn::Say(Reply::new(500, "5.5.2", "command not recognised")),
+            Malformed::Blank | Malformed::Unknown => Turn::Say(Reply::new(500, "5.5.2", "command not recognised")),
             Malformed::Syntax(text) => Turn::Say(Reply::new(501, "5.5.4", text)),
             Malformed::TooLong => Turn::Say(Reply::new(500, "5.5.2", "the line is too long")),
             Malformed::Early => {

@@ -4,7 +4,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{StatusCode, Uri, header};
 
 use crate::error::{Error, Kind};
-use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename};
+use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, Taken};
 use crate::hub::lock::Reach;
 use crate::hub::{Copied, NodeKind, RemoveCopied, TreePath, Verb};
 use crate::proto::http::base::Base;
@@ -69,7 +69,7 @@ pub async fn answer(visit: &Visit<'_>, from: &TreePath, copy: bool, most: usize)
         false => transfer.relocate(visit).await,
     };
     match done {
-        Ok(copied) if copied.failed.is_empty() => Ok(transfer.arrived()),
+        Ok(copied) if copied.failed.is_empty() => Ok(transfer.arrived(&copied.place)),
         Ok(copied) => Ok(partly(&visit.rules.base, &copied)),
         Err(error) => Err(transfer.refused(visit, error).await),
     }
@@ -78,17 +78,17 @@ pub async fn answer(visit: &Visit<'_>, from: &TreePath, copy: bool, most: usize)
 impl Transfer<'_> {
     async fn copy(&self, visit: &Visit<'_>) -> Result<Copied, Error> {
         let caller = &visit.caller;
-        if self.kind != NodeKind::Folder {
-            if self.there == Some(NodeKind::Folder) {
-                self.clear(visit).await?;
-            }
-            return caller.copy(self.from, &self.to, self.replace).await.map(|_| Copied::default());
+        if self.kind != NodeKind::Folder && self.there.is_some_and(|there| there != NodeKind::Folder) {
+            return caller.copy(self.from, &self.to, self.replace).await.map(|receipt| Copied::at(receipt.path));
         }
-        caller.allow(Verb::List, self.from)?;
-        if self.there.is_some() {
-            self.clear(visit).await?;
+        if self.kind == NodeKind::Folder {
+            caller.allow(Verb::List, self.from)?;
         }
-        caller.copy_folder(self.from, &self.to, self.deep, self.most).await
+        let place = self.free_place(visit).await?;
+        match self.kind {
+            NodeKind::Folder => caller.copy_folder(self.from, &place, self.deep, self.most).await,
+            _ => caller.copy(self.from, &place, self.replace).await.map(|got| Copied::at(got.path)),
+        }
     }
 
     async fn relocate(&self, visit: &Visit<'_>) -> Result<Copied, Error> {
@@ -97,12 +97,16 @@ impl Transfer<'_> {
             return self.carry_over(visit).await;
         }
         // A file takes a file's place in one step; anything else must be gone first (RFC 4918 §9.9.3).
-        if self.there.is_some() && (self.kind, self.there) != (NodeKind::File, Some(NodeKind::File)) {
-            passes_locks(visit, self.from)?;
-            self.clear(visit).await?;
-        }
-        let act = Rename { from: self.from.clone(), to: self.to.clone(), replace: self.replace, tokens: Vec::new() };
-        caller.perform(act).await.map(|()| Copied::default())
+        let to = match (self.kind, self.there) {
+            (_, None) | (NodeKind::File, Some(NodeKind::File)) => self.to.clone(),
+            _ => {
+                passes_locks(visit, self.from)?;
+                self.free_place(visit).await?
+            }
+        };
+        let taken = if self.replace { Taken::AsRuled } else { Taken::Refuse };
+        let act = Rename { from: self.from.clone(), to, taken, tokens: Vec::new() };
+        caller.perform(act).await.map(Copied::at)
     }
 
     /// To another space: a copy, then the end of the original.
@@ -119,13 +123,16 @@ impl Transfer<'_> {
         Ok(copied)
     }
 
-    /// Removes what is at the destination, once it is clear that something else may come there.
-    async fn clear(&self, visit: &Visit<'_>) -> Result<(), Error> {
+    /// A place where nothing is. Where the space keeps both that is another name; where it replaces, what is at the destination is
+    /// removed, once it is clear that something else may come there.
+    async fn free_place(&self, visit: &Visit<'_>) -> Result<TreePath, Error> {
+        let Some(kind) = self.there else { return Ok(self.to.clone()) };
         visit.caller.allow(Verb::Create, &self.to)?;
-        match self.there {
-            Some(kind) => remove(visit, &self.to, kind).await,
-            None => Ok(()),
+        if let Some(place) = visit.caller.place_beside(&self.to).await? {
+            return Ok(place);
         }
+        remove(visit, &self.to, kind).await?;
+        Ok(self.to.clone())
     }
 
     /// The folder of the destination is missing.
@@ -136,12 +143,12 @@ impl Transfer<'_> {
         }
     }
 
-    fn arrived(&self) -> hyper::Response<Outgoing> {
-        if self.there.is_some() {
+    fn arrived(&self, place: &TreePath) -> hyper::Response<Outgoing> {
+        if self.there.is_some() && *place == self.to {
             return reply::bare(StatusCode::NO_CONTENT);
         }
         let mut response = reply::bare(StatusCode::CREATED);
-        reply::set(&mut response, header::LOCATION, &target::url(&self.to, self.kind == NodeKind::Folder));
+        reply::set(&mut response, header::LOCATION, &target::url(place, self.kind == NodeKind::Folder));
         response
     }
 
