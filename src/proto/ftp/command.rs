@@ -306,7 +306,7 @@ fn files(verb: &str, rest: &[u8]) -> Option<Parsed> {
         "MLSD" => maybe_path(rest).map(|path| Command::List(Style::Machine, path)),
         "MLST" => maybe_path(rest).map(Command::Mlst),
         "NLST" => listing(Style::Names, rest),
-        "PWD" | "XPWD" => bare_word(rest, Command::Pwd),
+        "PWD" | "XPWD" => Ok(Command::Pwd),
         "RETR" => path(rest).map(Command::Retr),
         "RMD" | "XRMD" => path(rest).map(Command::Rmd),
         "RNFR" => path(rest).map(Command::Rnfr),
@@ -326,13 +326,13 @@ fn wire(verb: &str, rest: &[u8]) -> Option<Parsed> {
         "ALLO" => allocation(rest, "ALLO needs a number of bytes").map(Command::Allo),
         "EPRT" => extended_port(rest),
         "EPSV" => epsv(rest),
-        "FEAT" => bare_word(rest, Command::Feat),
+        "FEAT" => Ok(Command::Feat),
         "HELP" => maybe_path(trim(rest)).map(Command::Help),
         "LANG" => maybe_path(rest).map(Command::Lang),
         "MODE" => letter(rest, "MODE takes S").map(Command::Mode),
         "NOOP" => Ok(Command::Noop),
         "OPTS" => options(rest),
-        "PASV" => bare_word(rest, Command::Pasv),
+        "PASV" => Ok(Command::Pasv),
         "PORT" => match all_consuming(host_port).parse(trim(rest)) {
             Ok((_, to)) => Ok(Command::Port(to, false)),
             Err(_) => Err(syntax("PORT needs h1,h2,h3,h4,p1,p2")),
@@ -622,9 +622,6 @@ mod tests {
             "OPTS HASH X",
             "AUTH",
             "CDUP x",
-            "PWD x",
-            "PASV 1",
-            "FEAT x",
             "REIN x",
             "ABOR x",
             "USER",
@@ -649,7 +646,7 @@ mod tests {
         assert_eq!(ok("REST  7 "), Command::Rest(7));
         assert_eq!(ok("ALLO 7 r 1"), Command::Allo(7));
         assert_eq!(ok("EPSV 1 2"), Command::Epsv(Epsv::Family(1)));
-        assert_eq!(ok("NOOP x"), Command::Noop);
+        assert_eq!((ok("NOOP x"), ok("PASV x"), ok("PWD x")), (Command::Noop, Command::Pasv, Command::Pwd));
     }
 
     #[test]

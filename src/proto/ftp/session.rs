@@ -368,7 +368,8 @@ impl Session {
         if !matches!(command, Command::Rnto(_)) {
             self.renaming = None;
         }
-        if !matches!(command, Command::SiteCpto(_)) {
+        // SITE CPFR is in no RFC; where it comes from NOOP leaves it alone.
+        if !matches!(command, Command::Noop | Command::SiteCpto(_)) {
             self.copying = None;
         }
         if command.ends_preparation() {
