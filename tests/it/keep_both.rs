@@ -12,12 +12,11 @@ fn files(folder: &Path) -> BTreeMap<String, String> {
     let mut waiting = vec![folder.to_owned()];
     while let Some(one) = waiting.pop() {
         for entry in std::fs::read_dir(one).expect("a folder").map(|entry| entry.expect("an entry").path()) {
-            match entry.is_dir() {
-                true => waiting.push(entry),
-                false => {
-                    let name = entry.strip_prefix(folder).expect("below").display().to_string();
-                    found.insert(name, std::fs::read_to_string(&entry).expect("text"));
-                }
+            if entry.is_dir() {
+                waiting.push(entry);
+            } else {
+                let name = entry.strip_prefix(folder).expect("below").display().to_string();
+                found.insert(name, std::fs::read_to_string(&entry).expect("text"));
             }
         }
     }
