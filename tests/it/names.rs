@@ -454,6 +454,38 @@ fn a_device_with_a_code_page_loses_no_letter() {
 }
 
 #[test]
+fn what_is_there_comes_before_what_an_argument_might_mean() {
+    let dav = start();
+    let mut ftp = Ftp::sign_in(&dav, "alice");
+    let disk = dav.daemon.on_disk("/dav");
+    for name in ["keep1.txt", "-x.tmp", "-y.tmp", "b.txt", "-a b.txt", "-l", "a.txt", "20200101000000 a.txt", "x", "x 0 1"] {
+        std::fs::write(disk.join(name), name).expect("a file");
+    }
+    ftp.must("CWD /dav", "250");
+    for (ask, answer) in [
+        ("NLST -*.tmp", "-x.tmp\r\n-y.tmp\r\n"),
+        ("NLST -a -*.tmp", "-x.tmp\r\n-y.tmp\r\n"),
+        ("NLST -a b.txt", "-a b.txt\r\n"),
+        ("NLST -1 b.txt", "b.txt\r\n"),
+        ("NLST -l", "-l\r\n"),
+    ] {
+        assert_eq!(String::from_utf8(ftp.fetch(ask)).expect("UTF-8"), answer, "{ask}");
+    }
+    assert_eq!(ftp.names("NLST -la", 0).len(), 10);
+    ftp.must("STAT -x.tmp", "213");
+    let modified = |name: &str| std::fs::metadata(disk.join(name)).and_then(|meta| meta.modified()).expect("a time");
+    let before = modified("a.txt");
+    let told = ftp.must("MDTM 20200101000000 a.txt", "213");
+    assert!(!told.contains("20200101000000") && modified("a.txt") == before, "a question changes nothing");
+    std::fs::remove_file(disk.join("20200101000000 a.txt")).expect("removed");
+    ftp.must("MDTM 20200101000000 a.txt", "213 20200101000000");
+    assert_ne!(modified("a.txt"), before, "as clients set a time");
+    assert_eq!(ftp.must("XCRC x 0 1", "250"), ftp.must("XCRC \"x 0 1\"", "250"));
+    std::fs::remove_file(disk.join("x 0 1")).expect("removed");
+    assert_eq!(ftp.must("XCRC x 0 1", "250"), ftp.must("XCRC \"x\" 0 1", "250"));
+}
+
+#[test]
 fn a_folder_with_odd_entries_is_not_empty_and_nothing_is_stuck() {
     let dav = start();
     let mut ftp = Ftp::sign_in(&dav, "alice");

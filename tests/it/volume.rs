@@ -14,6 +14,7 @@ use bytes::Bytes;
 use stoa::error::{Kind, Result};
 use stoa::store::fault::volume::{FaultyVolume, VolumeBreak, VolumeFault, VolumePoint};
 use stoa::store::volume::directory::Lookups;
+use stoa::store::volume::name::canonical;
 use stoa::store::{Body, Change, Directory, Node, NodeKind, RelPath, Soaked, StageId, Then, Touched, Volume};
 use tempfile::TempDir;
 use tokio::time::timeout;
@@ -371,7 +372,7 @@ async fn a_folder_is_never_destroyed_by_a_put_or_a_rename() {
 }
 
 #[tokio::test]
-async fn what_is_neither_file_nor_folder_does_not_exist_and_never_blocks() {
+async fn what_is_neither_file_nor_folder_is_seen_and_never_followed_opened_or_waited_for() {
     for lookups in BOTH {
         let place = Place::new(lookups);
         place.put("real/file", "x").await.unwrap();
@@ -390,18 +391,24 @@ async fn what_is_neither_file_nor_folder_does_not_exist_and_never_blocks() {
             mode,
             device,
         );
-        let mut hidden = vec!["out", "out/secret", "in", "in/file", "link", "dangling", "fifo", "socket"];
+        let mut special = vec!["dangling", "fifo", "in", "link", "out", "socket"];
         match made {
-            Ok(()) => hidden.push("null"),
+            Ok(()) => special.insert(4, "null"),
             Err(error) => eprintln!("no device node could be made ({error}): not tested"),
         }
-        for path in hidden {
+        for path in special.iter().copied().chain(["out/secret", "in/file"]) {
             let stat = timeout(Duration::from_secs(5), place.volume.stat(&rel(path))).await.expect("never blocks");
-            assert_eq!(stat.unwrap_err().kind(), Kind::NotFound, "stat {path}");
             let open = timeout(Duration::from_secs(5), place.volume.open(&rel(path))).await.expect("never blocks");
-            assert_eq!(open.err().unwrap().kind(), Kind::NotFound, "open {path}");
+            let (seen, refused) = match path.contains('/') {
+                true => (Err(Kind::NotFound), Kind::NotFound),
+                false => (Ok(NodeKind::Special), Kind::WrongType),
+            };
+            assert_eq!(stat.map(|node| node.kind).map_err(|error| error.kind()), seen, "stat {path}");
+            assert_eq!(open.err().unwrap().kind(), refused, "open {path}");
         }
-        assert_eq!(names(&place.volume.list(&RelPath::root(), None, 99).await.unwrap()), ["real"]);
+        special.insert(special.len() - 1, "real");
+        special.sort_unstable();
+        assert_eq!(names(&place.volume.list(&RelPath::root(), None, 99).await.unwrap()), special);
         assert_eq!(place.volume.list(&rel("out"), None, 99).await.unwrap_err().kind(), Kind::NotFound);
         assert_eq!(place.volume.list(&rel("real/file"), None, 99).await.unwrap_err().kind(), Kind::WrongType);
         assert_eq!(place.volume.open(&rel("real")).await.err().unwrap().kind(), Kind::WrongType);
@@ -412,7 +419,7 @@ async fn what_is_neither_file_nor_folder_does_not_exist_and_never_blocks() {
         assert_eq!(place.kind(Change::Folder { path: rel("out/a/b") }).await, Kind::WrongType);
         assert_eq!(place.kind(rename("real/file", "out/file")).await, Kind::WrongType);
         place.volume.publish(&Change::Remove { path: rel("out/secret") }, None).await.unwrap();
-        place.volume.publish(&Change::RemoveFolder { path: rel("out"), all: true }, None).await.unwrap();
+        assert_eq!(place.kind(Change::RemoveFolder { path: rel("out"), all: true }).await, Kind::WrongType);
         assert_eq!(place.volume.publish(&rename("out/secret", "stolen"), None).await.unwrap(), None);
         assert!(place.tree("out").is_symlink() && !place.tree("stolen").exists());
         place.put("link", "mine").await.unwrap();
@@ -456,7 +463,8 @@ async fn names_may_be_255_bytes_of_anything_but_slash_and_nul() {
     for name in ["n".repeat(255), "ä".repeat(127), "a\nb\\c*?\u{202e}".into(), " ".into(), "-rf".into(), "...".into()]
     {
         place.volume.publish(&inline(&name), Some(Bytes::new())).await.unwrap();
-        assert_eq!(place.volume.stat(&rel(&name)).await.unwrap().name, name);
+        assert_eq!(place.volume.stat(&rel(&name)).await.unwrap().name, canonical(&name));
+        assert!(place.tree(&name).exists(), "on the disk as it was typed");
     }
     for name in ["n".repeat(256), "..".into(), "a/../b".into(), "/etc".into(), "a//b".into(), ".stoa-stage".into()] {
         assert_eq!(RelPath::new(&name).unwrap_err().kind(), Kind::Invalid);
@@ -466,7 +474,7 @@ async fn names_may_be_255_bytes_of_anything_but_slash_and_nul() {
     fs::write(place.tree("").join::<&std::ffi::OsStr>(foreign), "").unwrap();
     fs::write(place.tree(".stoa-hidden"), "").unwrap();
     let nodes = place.volume.list(&RelPath::root(), None, 99).await.unwrap();
-    assert_eq!(nodes.len(), 7, "{:?}", names(&nodes));
+    assert_eq!(nodes.len(), 8, "{:?}", names(&nodes));
 }
 
 #[tokio::test]

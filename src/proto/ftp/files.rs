@@ -232,7 +232,8 @@ impl Session {
         let begun = Instant::now();
         let look = Look { style: Style::Long, ..self.look(caller) };
         let name = match self.listed(caller, name).await {
-            "" => ".",
+            // Flags and nothing else.
+            "" => return Ok(self.status(caller)),
             name => name,
         };
         let (source, path) = match self.aim(caller, name).await? {

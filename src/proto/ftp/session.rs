@@ -321,7 +321,7 @@ impl Session {
         })
     }
 
-    fn status(&self, caller: &Caller) -> Turn {
+    pub(super) fn status(&self, caller: &Caller) -> Turn {
         let mut lines = vec![
             format!("Signed in as {}", if caller.is_guest() { "guest" } else { caller.name() }),
             format!("In {}", Self::shown(caller, &self.cwd)),
