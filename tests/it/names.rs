@@ -458,7 +458,9 @@ fn what_is_there_comes_before_what_an_argument_might_mean() {
     let dav = start();
     let mut ftp = Ftp::sign_in(&dav, "alice");
     let disk = dav.daemon.on_disk("/dav");
-    for name in ["keep1.txt", "-x.tmp", "-y.tmp", "b.txt", "-a b.txt", "-l", "a.txt", "20200101000000 a.txt", "x", "x 0 1"] {
+    for name in
+        ["keep1.txt", "-x.tmp", "-y.tmp", "b.txt", "-a b.txt", "-l", "a.txt", "20200101000000 a.txt", "x", "x 0 1"]
+    {
         std::fs::write(disk.join(name), name).expect("a file");
     }
     ftp.must("CWD /dav", "250");
