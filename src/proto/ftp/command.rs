@@ -565,8 +565,6 @@ mod tests {
         assert_eq!(ok("MFMT 20200101000000 a b"), Command::Mfmt(newyear, "a b".into(), true));
         assert_eq!(ok("MFMT 20200101000000.25 a"), Command::Mfmt(newyear + 250_000, "a".into(), true));
         assert_eq!(ok("MDTM 20200101000000 a"), Command::Mdtm("20200101000000 a".into()));
-        assert_eq!(super::super::argument::dated("20200101000000 a b"), Some((newyear, "a b")));
-        assert_eq!(super::super::argument::dated("20201301000000 a"), None);
         assert_eq!(ok("SITE UTIME 202001010000 a"), Command::Mfmt(newyear, "a".into(), false));
         let long = "SITE UTIME a b 20190101000000 20200101000000 20190101000000 UTC";
         assert_eq!(ok(long), Command::Mfmt(newyear, "a b".into(), false));
