@@ -207,7 +207,9 @@ mod tests {
     #[test]
     fn a_time_may_stand_before_a_path() {
         assert_eq!(dated("20200101000000 a b"), Some((1_577_836_800_000_000, "a b")));
-        assert!([dated("20201301000000 a"), dated("20200101000000"), dated("20200101000000 ")].iter().all(Option::is_none));
+        assert!(
+            [dated("20201301000000 a"), dated("20200101000000"), dated("20200101000000 ")].iter().all(Option::is_none)
+        );
     }
 
     #[test]
