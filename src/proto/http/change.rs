@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hyper::{Response, StatusCode, header};
 
 use crate::error::{Error, Kind};
-use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, Taken};
+use crate::hub::files::{self, MakeFolder, RemoveFile, RemoveFolder, Rename};
 use crate::hub::{Receipt, TreePath, Upload, Verb, WriteOptions};
 use crate::proto::http::archive;
 use crate::proto::http::body::{Note, Outgoing};
@@ -103,7 +103,7 @@ pub async fn post(visit: &mut Visit<'_>, folder: &TreePath, note: &mut Note) -> 
         "rename" => {
             // As they are written: a blank at the end belongs to the name.
             let (from, to) = (folder.join(name)?, folder.join(form.field("to"))?);
-            let act = Rename { from, to, taken: Taken::NeverReplace, tokens: Vec::new() };
+            let act = Rename { from, to, taken: files::Taken::NeverReplace, tokens: Vec::new() };
             let got = visit.caller.perform(act).await?;
             Ok(back(folder, &format!("renamed={}", target::escape(got.name()))))
         }
