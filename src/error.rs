@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::time::Duration;
 
 /// `Result` with the house's error.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -56,18 +57,26 @@ pub struct Error {
     kind: Kind,
     public: Cow<'static, str>,
     source: Option<Source>,
+    wait: Option<Duration>,
 }
 
 impl Error {
     /// An error whose text may be shown to the peer.
     pub fn new(kind: Kind, public: impl Into<Cow<'static, str>>) -> Self {
-        Self { kind, public: public.into(), source: None }
+        Self { kind, public: public.into(), source: None, wait: None }
     }
 
     /// The same error with its cause, which only the log sees.
     #[must_use]
     pub fn with(mut self, source: impl Into<Source>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// The same error with the time after which the request may be repeated.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.wait = Some(wait);
         self
     }
 
@@ -95,14 +104,23 @@ impl Error {
         matches!(self.kind, Cancelled | Conflict | Full | Locked | Throttled | Unavailable)
     }
 
-    /// Text for the log: the public text and every cause below it.
+    /// When the request may be repeated, where that is known.
+    #[must_use]
+    pub fn wait(&self) -> Option<Duration> {
+        self.wait
+    }
+
+    /// Text for the log: the public text and every cause below it that says something more.
     #[must_use]
     pub fn detail(&self) -> String {
         let mut text = self.public.to_string();
         let mut next = self.source.as_deref().map(|source| source as &dyn StdError);
         while let Some(error) = next {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
+            let cause = error.to_string();
+            if !text.contains(&cause) {
+                text.push_str(": ");
+                text.push_str(&cause);
+            }
             next = error.source();
         }
         text
@@ -127,10 +145,25 @@ impl StdError for Error {
     }
 }
 
+/// EMFILE, ENFILE: the limit and where it is set. Nothing else tells an operator what to raise.
+#[must_use]
+pub fn out_of_descriptors(error: &std::io::Error) -> Option<&'static str> {
+    match error.raw_os_error().map(rustix::io::Errno::from_raw_os_error)? {
+        rustix::io::Errno::MFILE => Some(
+            "the server has no file descriptors left; its limit (LimitNOFILE= of the unit, ulimit -n) is too small",
+        ),
+        rustix::io::Errno::NFILE => Some("the server's machine has no file descriptors left (fs.file-max)"),
+        _ => None,
+    }
+}
+
 impl From<std::io::Error> for Error {
     /// The file system's word in the house's words; the path is the caller's to add.
     fn from(error: std::io::Error) -> Self {
         use std::io::ErrorKind as Io;
+        if let Some(words) = out_of_descriptors(&error) {
+            return Self::new(Kind::Unavailable, words).with(error);
+        }
         let (kind, public) = match error.kind() {
             Io::NotFound => (Kind::NotFound, "no such file or folder"),
             Io::AlreadyExists => (Kind::Exists, "the name is taken"),
@@ -145,5 +178,26 @@ impl From<std::io::Error> for Error {
             _ => (Kind::Internal, "internal error, see the server's log"),
         };
         Self::new(kind, public).with(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn missing_descriptors_are_said_with_the_name_of_the_limit() {
+        let error = Error::from(std::io::Error::from_raw_os_error(24));
+        assert_eq!(error.kind(), Kind::Unavailable);
+        assert!(error.public().contains("LimitNOFILE="), "{error}");
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let cause = || std::io::Error::from_raw_os_error(2);
+        let error = Error::new(Kind::NotFound, format!("/a: cannot be read: {}", cause())).with(cause());
+        assert_eq!(error.detail(), "/a: cannot be read: No such file or directory (os error 2)");
+        let other = Error::new(Kind::NotFound, "/a: cannot be read").with(cause());
+        assert_eq!(other.detail(), error.detail());
     }
 }

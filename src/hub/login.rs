@@ -14,17 +14,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::account::{Account, Secret};
 use crate::hub::recent::Recent;
 use crate::hub::roster::LONGEST_NAME;
 use crate::hub::settings::LoginSettings;
-use crate::hub::throttle::{Attempt, Throttle, counted_as};
+use crate::hub::throttle::{Attempt, Begun, End, Pending, Throttle, counted_as};
 use crate::hub::view::View;
 use crate::hub::{Caller, Hub};
 use crate::origin::Origin;
+use crate::telemetry::metric;
 
 /// Longest password that is looked at.
 const LONGEST_PASSWORD: usize = 1024;
@@ -38,6 +40,8 @@ const ROUNDS: u32 = 2;
 /// Counts failures, remembers proofs, hashes passwords.
 pub struct Gatekeeper {
     throttle: Mutex<Throttle>,
+    /// An attempt was judged: its place is free.
+    ended: Notify,
     proofs: Mutex<Recent<[u8; 32], ()>>,
     /// Makes remembered proofs worthless outside this process.
     key: [u8; 32],
@@ -77,6 +81,36 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    fn end(self) -> End {
+        match self {
+            Self::Remembered | Self::Right => End::Right,
+            Self::Busy => End::Unknown,
+            Self::Disabled | Self::Unknown | Self::WrongDoor | Self::WrongNetwork | Self::WrongPassword => End::Wrong,
+        }
+    }
+}
+
+/// An attempt that is being judged. Its end is counted when this is dropped, also when the peer went away meanwhile.
+struct Judged<'a> {
+    keeper: &'a Gatekeeper,
+    attempt: &'a Attempt,
+    limits: &'a LoginSettings,
+    pending: Pending,
+    end: End,
+}
+
+impl Drop for Judged<'_> {
+    fn drop(&mut self) {
+        let waits = self.keeper.throttle.lock().end(self.attempt, &self.pending, self.end, self.limits);
+        self.keeper.ended.notify_waiters();
+        if let Some(what) = waits {
+            let (account, peer) = (self.attempt.name.as_str(), self.attempt.address);
+            tracing::warn!(target: "login", account, %peer, refused = what, "too many wrong passwords");
+        }
+    }
+}
+
 impl Gatekeeper {
     /// With the limits of the settings.
     #[must_use]
@@ -90,6 +124,7 @@ impl Gatekeeper {
         let hashers = settings.hashers.clamp(1, 256);
         Self {
             throttle: Mutex::new(Throttle::new()),
+            ended: Notify::new(),
             proofs: Mutex::new(Recent::new(settings.remember_entries)),
             key,
             hashers: Arc::new(Semaphore::new(hashers)),
@@ -116,28 +151,49 @@ impl Gatekeeper {
             known: account.is_some(),
             address: counted_as(address),
             spared: view.never_ban.iter().any(|network| network.contains(&address)),
+            at_home: account.is_some_and(|one| !one.networks.is_empty() && one.may_come_from(origin.peer.ip())),
             name,
         };
-        if let Err(error) = self.throttle.lock().check(&attempt) {
-            report(&attempt, origin, "throttled");
-            return Err(error);
-        }
+        let mut place = match self.place(&attempt, limits).await {
+            Ok(place) => place,
+            Err(error) => {
+                report(&attempt, origin, "throttled");
+                metric::login("throttled");
+                return Err(error);
+            }
+        };
         let outcome = self.judge(account, origin, password, limits).await?;
         report(&attempt, origin, outcome.word());
+        place.end = outcome.end();
         match (outcome, account) {
             (Outcome::Remembered | Outcome::Right, Some(account)) => {
-                self.throttle.lock().succeed(&attempt);
+                metric::login("ok");
                 Ok(account.clone())
             }
             (Outcome::Busy, _) => {
-                Err(Error::new(Kind::Throttled, "too many sign-ins at once; try again in a few seconds"))
+                metric::login("unavailable");
+                let wait = Duration::from_secs(5);
+                let text = "too many sign-ins at once; try again in a few seconds";
+                Err(Error::new(Kind::Throttled, text).retry_after(wait))
             }
             _ => {
-                let banned = self.throttle.lock().fail(&attempt, limits);
-                if let Some(what) = banned {
-                    tracing::warn!(target: "login", account = attempt.name, peer = %address, door = origin.door, banned = what, wait = %limits.ban, "banned");
-                }
+                metric::login("refused");
                 Err(Error::new(Kind::Unauthenticated, "wrong name or password"))
+            }
+        }
+    }
+
+    /// A place among the attempts that are judged. Where as many as may fail are being judged, it comes when one of them has ended.
+    async fn place<'a>(&'a self, attempt: &'a Attempt, limits: &'a LoginSettings) -> Result<Judged<'a>> {
+        loop {
+            let ended = self.ended.notified();
+            tokio::pin!(ended);
+            // From here on, so that an end between the question and the wait is not missed.
+            ended.as_mut().enable();
+            let begun = self.throttle.lock().begin(attempt, limits)?;
+            match begun {
+                Begun::Now(pending) => return Ok(Judged { keeper: self, attempt, limits, pending, end: End::Unknown }),
+                Begun::Later => ended.await,
             }
         }
     }
@@ -199,7 +255,7 @@ impl Gatekeeper {
             return Ok(Outcome::Remembered);
         }
         self.computed.fetch_add(1, Ordering::Relaxed);
-        let (hash, password) = (hash.to_owned(), password.to_vec());
+        let (hash, password) = (hash.to_owned(), Zeroizing::new(password.to_vec()));
         let work = tokio::task::spawn_blocking(move || {
             // The permit comes back with the answer: the next in line must find the proof.
             (Argon2::default().verify_password(&password, hash.as_str()).is_ok(), permit)

@@ -1,4 +1,10 @@
-//! Wrong passwords counted by address and by account, and the wait they earn; one count for all doors.
+//! Wrong passwords, counted by address and by account, and the wait they earn. All doors share one count.
+//!
+//! An attempt is counted before it is judged: [`Throttle::begin`] reserves a place, and the outcome turns it into a failure or gives
+//! it back. So many guesses sent at once are no more than as many sent one after the other.
+//!
+//! An address that failed too often is refused for a while. An account is never refused because others failed: from the addresses and
+//! networks it is known to use it signs in as always, and from elsewhere it waits longer and longer between two attempts.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -14,56 +20,73 @@ use crate::hub::settings::LoginSettings;
 /// Most addresses, known accounts and unknown names that are counted, each.
 const MOST_TALLIES: usize = 65_536;
 
-/// An address from which an account signed in is not kept out by strangers' failures for so long.
+/// How long an address from which an account signed in is known as one of its own.
 const TRUST: Duration = Duration::from_hours(24);
 
 /// Most pairs of account and address that are trusted.
 const MOST_TRUSTED: usize = 65_536;
 
+/// Failures that an account takes from unknown addresses without delay, in multiples of what one address may make. More than one, so
+/// that a single address is refused before it delays anybody else.
+const ADDRESSES: u32 = 3;
+
+/// The first delay of an account; it doubles with each failure.
+const FIRST_DELAY: Duration = Duration::from_secs(1);
+
 /// Failures of one address or account.
+#[derive(Default)]
 struct Tally {
     failures: u32,
-    since: Instant,
-    banned: Option<Instant>,
+    /// Attempts being judged now.
+    pending: u32,
+    /// The first failure of an address, the last of an account.
+    since: Option<Instant>,
+    /// Nothing is judged before this moment.
+    until: Option<Instant>,
+    /// Failures of an address by account, so that a success forgives only its own.
+    by_name: HashMap<String, u32>,
+}
+
+impl Tally {
+    fn wait(&self, now: Instant) -> Option<Duration> {
+        self.until?.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+
+    fn is_idle(&self, now: Instant, window: Duration) -> bool {
+        let old = self.since.is_none_or(|since| now.saturating_duration_since(since) >= window);
+        self.pending == 0 && old && self.wait(now).is_none()
+    }
+
+    /// Forgets failures that are older than the window or were paid for.
+    fn expire(&mut self, now: Instant, window: Duration) {
+        let paid = self.until.is_some_and(|until| until <= now);
+        let old = self.since.is_some_and(|since| now.saturating_duration_since(since) >= window);
+        if old || (paid && !self.by_name.is_empty()) {
+            *self = Self { pending: self.pending, ..Self::default() };
+        }
+    }
 }
 
 /// Tallies by key, never more than [`MOST_TALLIES`].
 struct Tallies<K>(HashMap<K, Tally>);
 
 impl<K: Hash + Eq + Clone> Tallies<K> {
-    /// How long it must still wait.
-    fn wait(&self, key: &K) -> Option<Duration> {
-        let until = self.0.get(key)?.banned?;
-        until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
-    }
-
-    /// Counts a failure; true when it earned a ban.
-    fn fail(&mut self, key: K, limits: &LoginSettings) -> bool {
+    /// The tally of a key, made when it is missing.
+    fn of(&mut self, key: &K, limits: &LoginSettings) -> &mut Tally {
         let now = Instant::now();
-        if self.0.len() >= MOST_TALLIES && !self.0.contains_key(&key) {
+        if self.0.len() >= MOST_TALLIES && !self.0.contains_key(key) {
             self.make_room(now, limits);
         }
-        let tally = self.0.entry(key).or_insert(Tally { failures: 0, since: now, banned: None });
-        let over = |at: Instant, time: Duration| now.saturating_duration_since(at) >= time;
-        if over(tally.since, limits.window.0) || tally.banned.is_some_and(|until| until <= now) {
-            *tally = Tally { failures: 0, since: now, banned: None };
-        }
-        tally.failures = tally.failures.saturating_add(1);
-        if tally.failures >= limits.attempts && tally.banned.is_none() {
-            tally.banned = now.checked_add(limits.ban.0);
-            return true;
-        }
-        false
+        let tally = self.0.entry(key.clone()).or_default();
+        tally.expire(now, limits.window.0);
+        tally
     }
 
-    /// Drops what is over; else the oldest that is not banned, else the oldest.
+    /// Drops what is over; else the oldest that is not refused, else the oldest.
     fn make_room(&mut self, now: Instant, limits: &LoginSettings) {
-        self.0.retain(|_, tally| {
-            tally.banned.is_some_and(|until| until > now)
-                || now.saturating_duration_since(tally.since) < limits.window.0
-        });
+        self.0.retain(|_, tally| !tally.is_idle(now, limits.window.0));
         if self.0.len() >= MOST_TALLIES {
-            let oldest = self.0.iter().min_by_key(|(_, tally)| (tally.banned.is_some(), tally.since));
+            let oldest = self.0.iter().min_by_key(|(_, tally)| (tally.pending, tally.until.is_some(), tally.since));
             if let Some(key) = oldest.map(|(key, _)| key.clone()) {
                 self.0.remove(&key);
             }
@@ -89,8 +112,35 @@ pub(crate) struct Attempt {
     pub(crate) known: bool,
     /// [`counted_as`] the peer's address.
     pub(crate) address: IpAddr,
-    /// Its address is never banned.
+    /// Its address is never refused.
     pub(crate) spared: bool,
+    /// It comes from a network that the account is bound to.
+    pub(crate) at_home: bool,
+}
+
+/// May an attempt be judged?
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// Yes; its end must be told.
+    Now(Pending),
+    /// As many as may fail are being judged: ask again when one of them has ended.
+    Later,
+}
+
+/// What an attempt holds while it is judged.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    address: bool,
+    account: bool,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Right,
+    Wrong,
+    /// It was not judged.
+    Unknown,
 }
 
 impl Throttle {
@@ -103,49 +153,106 @@ impl Throttle {
         }
     }
 
-    /// Lets an attempt through or says how long to wait.
-    pub(crate) fn check(&mut self, attempt: &Attempt) -> Result<()> {
-        let by_address = match attempt.spared {
-            true => None,
-            false => self.addresses.wait(&attempt.address),
-        };
-        let by_account = match self.is_trusted(attempt) {
-            true => None,
-            false if attempt.known => self.accounts.wait(&attempt.name),
-            false => self.strangers.wait(&attempt.name),
-        };
-        match by_address.max(by_account) {
-            None => Ok(()),
-            Some(left) => {
-                Err(Error::new(Kind::Throttled, format!("too many wrong passwords; try again in {}", in_words(left))))
-            }
+    /// Reserves a place for an attempt, or says how long to wait.
+    ///
+    /// # Errors
+    /// `Throttled`.
+    pub(crate) fn begin(&mut self, attempt: &Attempt, limits: &LoginSettings) -> Result<Begun> {
+        let now = Instant::now();
+        let counts_account = !self.is_trusted(attempt);
+        let names = if attempt.known { &mut self.accounts } else { &mut self.strangers };
+        let account = counts_account.then(|| names.of(&attempt.name, limits));
+        let address = (!attempt.spared).then(|| self.addresses.of(&attempt.address, limits));
+        let wait = |tally: &Option<&mut Tally>| tally.as_ref().and_then(|tally| tally.wait(now));
+        if let Some(left) = wait(&address).max(wait(&account)) {
+            let text = format!("too many wrong passwords; try again in {}", in_words(left));
+            return Err(Error::new(Kind::Throttled, text).retry_after(left));
         }
+        let full = |tally: &Tally, most: u32| tally.pending > 0 && tally.failures + tally.pending >= most;
+        if address.as_ref().is_some_and(|tally| full(tally, limits.attempts))
+            || account.as_ref().is_some_and(|tally| full(tally, free(limits)))
+        {
+            return Ok(Begun::Later);
+        }
+        let pending = Pending { address: address.is_some(), account: account.is_some() };
+        address.into_iter().chain(account).for_each(|tally| tally.pending += 1);
+        Ok(Begun::Now(pending))
     }
 
     /// A spared address has no count of its own to stop it, so the account's must.
     fn is_trusted(&mut self, attempt: &Attempt) -> bool {
-        attempt.known && !attempt.spared && self.trusted.find(&(attempt.name.clone(), attempt.address)).is_some()
+        let known = attempt.at_home || self.trusted.find(&(attempt.name.clone(), attempt.address)).is_some();
+        attempt.known && !attempt.spared && known
     }
 
-    /// Counts a wrong password; says what was banned by it.
-    pub(crate) fn fail(&mut self, attempt: &Attempt, limits: &LoginSettings) -> Option<&'static str> {
-        let address = !attempt.spared && self.addresses.fail(attempt.address, limits);
-        let trusted = self.is_trusted(attempt);
+    /// Takes the outcome; says what must wait because of it.
+    pub(crate) fn end(
+        &mut self,
+        attempt: &Attempt,
+        pending: &Pending,
+        end: End,
+        limits: &LoginSettings,
+    ) -> Option<&'static str> {
+        let now = Instant::now();
+        let mut forgiven = 0;
+        let mut refused = false;
+        if pending.address {
+            let tally = self.addresses.of(&attempt.address, limits);
+            tally.pending = tally.pending.saturating_sub(1);
+            match end {
+                End::Right => {
+                    forgiven = tally.by_name.remove(&attempt.name).unwrap_or(0);
+                    tally.failures = tally.failures.saturating_sub(forgiven);
+                }
+                End::Wrong => refused = fail_address(tally, &attempt.name, now, limits),
+                End::Unknown => {}
+            }
+        }
         let names = if attempt.known { &mut self.accounts } else { &mut self.strangers };
-        let account = !trusted && names.fail(attempt.name.clone(), limits);
-        match (address, account) {
+        let delayed = pending.account && end_account(names.of(&attempt.name, limits), end, now, limits);
+        if end == End::Right {
+            if let Some(own) = names.0.get_mut(&attempt.name) {
+                own.failures = own.failures.saturating_sub(forgiven);
+            }
+            self.trusted.keep((attempt.name.clone(), attempt.address), (), TRUST);
+        }
+        match (refused, delayed) {
             (true, _) => Some("address"),
             (false, true) => Some("account"),
             (false, false) => None,
         }
     }
+}
 
-    /// A right password: what was counted against the pair is forgiven.
-    pub(crate) fn succeed(&mut self, attempt: &Attempt) {
-        self.addresses.0.remove(&attempt.address);
-        self.accounts.0.remove(&attempt.name);
-        self.trusted.keep((attempt.name.clone(), attempt.address), (), TRUST);
+/// Counts a failure of an address; true when it is refused from now on.
+fn fail_address(tally: &mut Tally, name: &str, now: Instant, limits: &LoginSettings) -> bool {
+    tally.failures = tally.failures.saturating_add(1);
+    tally.since.get_or_insert(now);
+    *tally.by_name.entry(name.to_owned()).or_default() += 1;
+    let refused = tally.failures >= limits.attempts && tally.until.is_none();
+    if refused {
+        tally.until = now.checked_add(limits.ban.0);
     }
+    refused
+}
+
+/// Takes the outcome of an attempt from an address the account is not known at; true when the next one must wait.
+fn end_account(tally: &mut Tally, end: End, now: Instant, limits: &LoginSettings) -> bool {
+    tally.pending = tally.pending.saturating_sub(1);
+    if end != End::Wrong {
+        return false;
+    }
+    tally.failures = tally.failures.saturating_add(1);
+    tally.since = Some(now);
+    let Some(over) = tally.failures.checked_sub(free(limits)) else { return false };
+    let delay = FIRST_DELAY.saturating_mul(1 << over.min(20)).min(limits.delay.0);
+    tally.until = now.checked_add(delay);
+    !delay.is_zero()
+}
+
+/// Failures of an account from unknown addresses that cost nothing.
+fn free(limits: &LoginSettings) -> u32 {
+    limits.attempts.saturating_mul(ADDRESSES)
 }
 
 /// The address failures are counted under: a whole /64 for IPv6, where one host has as many addresses as it likes.
@@ -176,74 +283,169 @@ mod tests {
     use super::*;
 
     fn attempt(name: &str, address: &str) -> Attempt {
-        Attempt { name: name.into(), known: true, address: counted_as(address.parse().unwrap()), spared: false }
+        let address = counted_as(address.parse().unwrap());
+        Attempt { name: name.into(), known: true, address, spared: false, at_home: false }
     }
 
     fn limits() -> LoginSettings {
         LoginSettings { attempts: 3, ..LoginSettings::default() }
     }
 
+    /// One attempt from its begin to its end; `None` when it was refused.
+    fn attempted(throttle: &mut Throttle, attempt: &Attempt, end: End) -> Option<Option<&'static str>> {
+        match throttle.begin(attempt, &limits()) {
+            Ok(Begun::Now(pending)) => Some(throttle.end(attempt, &pending, end, &limits())),
+            Ok(Begun::Later) => panic!("nothing else is being judged"),
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Throttled);
+                None
+            }
+        }
+    }
+
+    fn is_let_in(throttle: &mut Throttle, attempt: &Attempt) -> bool {
+        attempted(throttle, attempt, End::Unknown).is_some()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_address_waits_after_its_failures_and_is_free_afterwards() {
         let mut throttle = Throttle::new();
-        let limits = limits();
-        for name in ["a", "b", "c"] {
-            assert!(throttle.check(&attempt(name, "192.0.2.1")).is_ok());
-            throttle.fail(&attempt(name, "192.0.2.1"), &limits);
+        for (name, banned) in [("a", None), ("b", None), ("c", Some("address"))] {
+            assert_eq!(attempted(&mut throttle, &attempt(name, "192.0.2.1"), End::Wrong), Some(banned));
         }
-        let error = throttle.check(&attempt("d", "192.0.2.1")).unwrap_err();
-        assert_eq!(error.kind(), Kind::Throttled);
+        let error = throttle.begin(&attempt("d", "192.0.2.1"), &limits()).unwrap_err();
         assert_eq!(error.public(), "too many wrong passwords; try again in 10 minutes");
-        assert!(throttle.check(&attempt("a", "192.0.2.2")).is_ok(), "another address may");
-        tokio::time::advance(limits.ban.0).await;
-        assert!(throttle.check(&attempt("d", "192.0.2.1")).is_ok());
-        assert_eq!(throttle.fail(&attempt("d", "192.0.2.1"), &limits), None, "the count began anew");
+        assert_eq!(error.wait(), Some(limits().ban.0));
+        assert!(is_let_in(&mut throttle, &attempt("a", "192.0.2.2")), "another address may");
+        tokio::time::advance(limits().ban.0).await;
+        assert_eq!(
+            attempted(&mut throttle, &attempt("d", "192.0.2.1"), End::Wrong),
+            Some(None),
+            "the count began anew"
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_account_waits_after_failures_from_many_addresses_but_not_where_it_was_right() {
+    async fn one_address_cannot_delay_an_account_elsewhere() {
         let mut throttle = Throttle::new();
-        let limits = limits();
-        throttle.succeed(&attempt("alice", "198.51.100.7"));
-        for host in 1..=3 {
-            throttle.fail(&attempt("alice", &format!("192.0.2.{host}")), &limits);
+        for _ in 0..12 {
+            attempted(&mut throttle, &attempt("bob", "192.0.2.1"), End::Wrong);
         }
-        assert!(throttle.check(&attempt("alice", "203.0.113.9")).is_err());
-        assert!(throttle.check(&attempt("alice", "198.51.100.7")).is_ok(), "strangers cannot lock her out");
-        assert!(throttle.check(&Attempt { spared: true, ..attempt("alice", "198.51.100.7") }).is_err());
+        assert!(!is_let_in(&mut throttle, &attempt("bob", "192.0.2.1")));
+        assert!(is_let_in(&mut throttle, &attempt("bob", "192.0.2.2")));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_addresses_delay_an_account_more_and_more_but_not_where_it_is_known() {
+        let mut throttle = Throttle::new();
+        let (known, bound) =
+            (attempt("alice", "198.51.100.7"), Attempt { at_home: true, ..attempt("alice", "10.0.0.1") });
+        assert!(attempted(&mut throttle, &known, End::Right).is_some());
+        let mut stranger = (1..=250).map(|host| attempt("alice", &format!("192.0.2.{host}")));
+        let mut fail = |throttle: &mut Throttle| attempted(throttle, &stranger.next().unwrap(), End::Wrong);
+        for _ in 0..free(&limits()) - 1 {
+            assert_eq!(fail(&mut throttle), Some(None));
+        }
+        let mut delay = FIRST_DELAY;
+        for _ in 0..10 {
+            assert_eq!(fail(&mut throttle), Some(Some("account")));
+            let error = throttle.begin(&attempt("alice", "203.0.113.9"), &limits()).unwrap_err();
+            assert_eq!(error.wait(), Some(delay.min(limits().delay.0)));
+            assert!(is_let_in(&mut throttle, &known) && is_let_in(&mut throttle, &bound));
+            assert!(!is_let_in(&mut throttle, &Attempt { spared: true, ..known.clone() }));
+            tokio::time::advance(delay.min(limits().delay.0)).await;
+            delay *= 2;
+        }
+        assert!(is_let_in(&mut throttle, &attempt("alice", "203.0.113.9")), "nobody is kept out for longer");
         for _ in 0..3 {
-            throttle.fail(&attempt("alice", "198.51.100.7"), &limits);
+            attempted(&mut throttle, &known, End::Wrong);
         }
-        assert!(throttle.check(&attempt("alice", "198.51.100.7")).is_err(), "its own failures count by address");
+        assert!(!is_let_in(&mut throttle, &known), "its own failures count by address");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_are_forgotten_after_the_window_and_by_a_right_password() {
+    async fn guesses_sent_at_once_are_counted_before_they_are_judged() {
         let mut throttle = Throttle::new();
-        let limits = limits();
         let one = attempt("bob", "192.0.2.1");
-        throttle.fail(&one, &limits);
-        throttle.fail(&one, &limits);
-        tokio::time::advance(limits.window.0).await;
-        assert_eq!(throttle.fail(&one, &limits), None);
-        throttle.fail(&one, &limits);
-        throttle.succeed(&one);
-        assert_eq!(throttle.fail(&one, &limits), None);
-        assert!(throttle.check(&one).is_ok());
+        let mut judged = Vec::new();
+        for _ in 0..60 {
+            if let Begun::Now(pending) = throttle.begin(&one, &limits()).unwrap() {
+                judged.push(pending);
+            }
+        }
+        assert_eq!(judged.len(), 3);
+        for pending in judged {
+            throttle.end(&one, &pending, End::Wrong, &limits());
+        }
+        assert!(throttle.begin(&one, &limits()).is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn right_passwords_sent_at_once_are_all_let_in() {
+        let mut throttle = Throttle::new();
+        let one = attempt("bob", "192.0.2.1");
+        let (mut waiting, mut judged, mut right) = (60, Vec::new(), 0);
+        while right < 60 {
+            match throttle.begin(&one, &limits()).unwrap() {
+                Begun::Now(pending) if waiting > 0 => {
+                    waiting -= 1;
+                    judged.push(pending);
+                }
+                _ => {}
+            }
+            if judged.len() == 3 || waiting == 0 {
+                for pending in judged.drain(..) {
+                    right += 1;
+                    throttle.end(&one, &pending, End::Right, &limits());
+                }
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_success_forgives_the_failures_of_its_own_account_only() {
+        let mut throttle = Throttle::new();
+        let own = attempt("mallory", "192.0.2.1");
+        let mut judged = 0;
+        for round in 0..20 {
+            judged += usize::from(
+                attempted(&mut throttle, &attempt(&format!("user-{round}"), "192.0.2.1"), End::Wrong).is_some(),
+            );
+            attempted(&mut throttle, &own, End::Right);
+        }
+        assert_eq!(judged, 3, "one's own sign-in buys no guesses at others");
+        let two = attempt("bob", "192.0.2.2");
+        for _ in 0..10 {
+            assert_eq!(attempted(&mut throttle, &two, End::Wrong), Some(None));
+            assert_eq!(attempted(&mut throttle, &two, End::Wrong), Some(None));
+            assert_eq!(attempted(&mut throttle, &two, End::Right), Some(None));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_forgotten_after_the_window() {
+        let mut throttle = Throttle::new();
+        let one = attempt("bob", "192.0.2.1");
+        attempted(&mut throttle, &one, End::Wrong);
+        attempted(&mut throttle, &one, End::Wrong);
+        tokio::time::advance(limits().window.0).await;
+        assert_eq!(attempted(&mut throttle, &one, End::Wrong), Some(None));
+        assert!(is_let_in(&mut throttle, &one));
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_counts_are_bounded_and_bans_outlive_a_flood() {
-        let mut tallies = Tallies(HashMap::new());
-        let limits = limits();
+        let mut throttle = Throttle::new();
+        let one = attempt("bob", "192.0.2.1");
         for _ in 0..3 {
-            tallies.fail(u64::MAX, &limits);
+            attempted(&mut throttle, &one, End::Wrong);
         }
-        for key in 0..MOST_TALLIES as u64 + 10 {
-            tallies.fail(key, &limits);
+        for key in 0..u32::try_from(MOST_TALLIES).unwrap() + 10 {
+            let address = IpAddr::V4(std::net::Ipv4Addr::from_bits(0x0a00_0000 + key));
+            attempted(&mut throttle, &Attempt { address, ..attempt(&format!("x{key}"), "10.0.0.1") }, End::Wrong);
         }
-        assert_eq!(tallies.0.len(), MOST_TALLIES);
-        assert!(tallies.wait(&u64::MAX).is_some());
+        assert_eq!((throttle.addresses.0.len(), throttle.accounts.0.len()), (MOST_TALLIES, MOST_TALLIES));
+        assert!(!is_let_in(&mut throttle, &one));
     }
 
     #[test]

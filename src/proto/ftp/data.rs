@@ -13,7 +13,7 @@ use super::hint::{self, Told};
 use super::reply::Reply;
 use super::session::{Running, Session, Turn, log_fault, say};
 use super::{CloseNotify, Hangup};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, out_of_descriptors};
 use crate::hub::{AccountKind, Caller, Receipt, Soaked, TreePath, Upload, WriteMode, WriteOptions};
 use crate::net::side;
 use crate::proto::dialogue::{Intake, Lane, Left, NoLane, Source};
@@ -61,7 +61,8 @@ impl Session {
         let bound = side::Passive::bind(&self.origin, self.door.ports.clone(), self.door.settings.data_peer);
         let listener = bound.map_err(|error| {
             hint::no_port(&self.door, &self.origin, &error);
-            Reply::new(425, "no port is free for a data connection; try again")
+            let words = out_of_descriptors(&error).unwrap_or("no port is free for a data connection");
+            Reply::new(425, format!("{words}; try again"))
         })?;
         let port = listener.port;
         self.data = Some(Box::new(Data::Passive(listener, address)));

@@ -45,8 +45,8 @@ pub type Answer = Result<Response<Outgoing>, Refusal>;
 pub const PAGE_POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; \
                                frame-ancestors 'none'; base-uri 'none'";
 
-/// Seconds a throttled client is asked to wait.
-const RETRY_THROTTLED: &str = "60";
+/// Seconds a throttled client is asked to wait where nobody said how long.
+const RETRY_THROTTLED: u64 = 60;
 /// Seconds after which a missing resource may be back.
 const RETRY_UNAVAILABLE: &str = "10";
 
@@ -116,13 +116,19 @@ impl From<Error> for Refusal {
         }
         let refusal = Self::new(status, error.public().to_owned());
         if error.kind() == Kind::Throttled {
-            return refusal.with(header::RETRY_AFTER, HeaderValue::from_static(RETRY_THROTTLED));
+            return refusal.with(header::RETRY_AFTER, retry_after(&error));
         }
         if matches!(error.kind(), Kind::Full | Kind::Unavailable) {
             return refusal.with(header::RETRY_AFTER, HeaderValue::from_static(RETRY_UNAVAILABLE));
         }
         refusal
     }
+}
+
+/// The seconds a throttled client is asked to wait: those that its message says, where it says any.
+pub fn retry_after(error: &Error) -> HeaderValue {
+    let wait = error.wait().map_or(RETRY_THROTTLED, |wait| wait.as_secs() + u64::from(wait.subsec_nanos() > 0));
+    HeaderValue::from(wait)
 }
 
 /// The refusal as a response: a page for a browser, a sentence for anything else, the way to the sign-in page for a

@@ -258,6 +258,9 @@ impl Tree {
                     if throttled { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::UNAUTHORIZED };
                 // A 401 names a scheme; browsers do not ask for a Bearer token, so the page is shown.
                 reply::set(&mut response, header::WWW_AUTHENTICATE, "Bearer realm=\"Stoa\"");
+                if throttled {
+                    response.headers_mut().insert(header::RETRY_AFTER, reply::retry_after(&error));
+                }
                 return Ok(response);
             }
             Err(error) => return Err(error.into()),
