@@ -173,6 +173,11 @@ pub trait Engine: Send + Sync + 'static {
         Ok(())
     }
 
+    /// What is wrong with its files while they are open; `None`: nothing that shows.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
+
     /// True when several daemons may write to it at the same time.
     fn is_shared(&self) -> bool {
         false
@@ -295,6 +300,47 @@ impl Catalog {
             EngineKind::Postgres => Arc::new(postgres::Postgres::open(node, settings).await?),
         };
         Ok(Self::new(engine))
+    }
+
+    /// The same for a daemon: of those that share a catalog, one runs at a time.
+    ///
+    /// # Errors
+    /// As [`Catalog::open`]; `Unavailable` when another daemon runs on it.
+    pub async fn open_alone(settings: &CatalogSettings, data: &Path, node: &str) -> Result<Self> {
+        match settings.engine {
+            // The lock of the data folder keeps others away.
+            EngineKind::Sqlite => Self::open(settings, data, node).await,
+            EngineKind::Postgres => Ok(Self::new(Arc::new(postgres::Postgres::open_alone(node, settings).await?))),
+        }
+    }
+
+    /// The same, going on with what can be read of a damaged redo log.
+    ///
+    /// # Errors
+    /// As [`Catalog::open`].
+    pub async fn open_damaged(settings: &CatalogSettings, data: &Path, node: &str) -> Result<Self> {
+        match settings.engine {
+            EngineKind::Postgres => Self::open(settings, data, node).await,
+            EngineKind::Sqlite => {
+                let file = data.join("catalog.db");
+                Ok(Self::new(Arc::new(sqlite::Sqlite::open_with(&file, node, settings, true)?)))
+            }
+        }
+    }
+
+    /// See [`Engine::trouble`].
+    #[must_use]
+    pub fn trouble(&self) -> Option<String> {
+        self.engine.trouble()
+    }
+
+    /// Asks one short question, of a reader and of the writer.
+    ///
+    /// # Errors
+    /// `Unavailable` when either cannot answer.
+    pub async fn ask_for_life(&self) -> Result<()> {
+        self.usage("").await?;
+        self.engine.version().await.map(drop)
     }
 
     /// Makes a batch durable, or fails leaving nothing.

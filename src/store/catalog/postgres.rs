@@ -6,6 +6,7 @@
 
 mod address;
 mod committer;
+mod lease;
 mod link;
 mod pool;
 mod schema;
@@ -36,7 +37,22 @@ pub struct Postgres {
 
 impl Postgres {
     /// Connects and brings its schema forward.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be reached.
     pub async fn open(node: &str, settings: &CatalogSettings) -> Result<Self> {
+        Self::open_as(node, settings, false).await
+    }
+
+    /// The same for a daemon: no other daemon may have this catalog, now or as long as this one is connected.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be reached, or another daemon has it.
+    pub async fn open_alone(node: &str, settings: &CatalogSettings) -> Result<Self> {
+        Self::open_as(node, settings, true).await
+    }
+
+    async fn open_as(node: &str, settings: &CatalogSettings, alone: bool) -> Result<Self> {
         let address = Address::read(&settings.url, node)?;
         let group = settings.group.clamp(1, LARGEST_GROUP) as usize;
         let connections = settings.readers.clamp(1, MOST_READERS) as usize;
@@ -47,7 +63,7 @@ impl Postgres {
         let serve = async move {
             let started: Result<_> = async {
                 let readers = Readers::new(&address, connections)?;
-                let mut committer = Committer::new(address, &name);
+                let mut committer = Committer::new(address, &name, alone);
                 committer.prepare_schema().await?;
                 Ok((committer, readers))
             }

@@ -6,6 +6,7 @@
 //! The file stays an ordinary SQLite database: `sqlite3`, a backup tool and our own command line may open it beside
 //! the daemon. Nothing here runs on a runtime's thread; callers only wait for an answer.
 
+mod damage;
 mod reader;
 mod record;
 mod recovery;
@@ -15,9 +16,9 @@ mod turn;
 mod writer;
 
 use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -51,13 +52,25 @@ pub struct Sqlite {
     reads: Option<mpsc::Sender<reader::Question>>,
     writer: Option<JoinHandle<()>>,
     readers: Vec<JoinHandle<()>>,
+    files: Files,
     /// Something was answered that readers cannot see yet.
     ahead: Arc<AtomicBool>,
 }
 
 impl Sqlite {
     /// Opens or makes the file and brings its schema forward.
+    ///
+    /// # Errors
+    /// `Corrupt`: its pages or its redo log are damaged; `Unavailable`.
     pub fn open(file: &Path, node: &str, settings: &CatalogSettings) -> Result<Self> {
+        Self::open_with(file, node, settings, false)
+    }
+
+    /// The same; `lenient` goes on with what can be read of a damaged redo log.
+    ///
+    /// # Errors
+    /// `Corrupt`: its pages are damaged; `Unavailable`.
+    pub fn open_with(file: &Path, node: &str, settings: &CatalogSettings, lenient: bool) -> Result<Self> {
         let place = file.display().to_string();
         // The file holds password hashes; SQLite gives the same mode to the files it makes beside it.
         OpenOptions::new().create(true).append(true).mode(0o600).open(file).map_err(|error| {
@@ -65,7 +78,7 @@ impl Sqlite {
         })?;
         let group = settings.group.clamp(1, LARGEST_GROUP) as usize;
         let ahead = Arc::new(AtomicBool::new(false));
-        let writer = writer::Writer::open(file, node, ahead.clone())?;
+        let writer = writer::Writer::open_with(file, node, ahead.clone(), lenient)?;
         let (writes, jobs) = mpsc::channel(QUEUE);
         let clock = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let clock = clock.map_err(|error| Error::new(Kind::Unavailable, "the catalog has no clock").with(error))?;
@@ -84,6 +97,7 @@ impl Sqlite {
             reads: Some(reads),
             writer: Some(writer),
             readers,
+            files: Files::of(file),
             ahead,
         })
     }
@@ -159,12 +173,36 @@ impl Engine for Sqlite {
         }
     }
 
+    fn trouble(&self) -> Option<String> {
+        self.files.trouble()
+    }
+
     async fn show_bodies(&self) -> Result<()> {
         self.write(writer::Job::Bodies).await?
     }
 
     async fn version(&self) -> Result<i64> {
         self.write(writer::Job::Version).await?
+    }
+}
+
+/// The files that are open, to notice when somebody removes or replaces them: what is written to them then is lost.
+struct Files(Vec<(PathBuf, u64, u64)>);
+
+impl Files {
+    fn of(file: &Path) -> Self {
+        let with = |end: &str| PathBuf::from(format!("{}{end}", file.display()));
+        let there = |path: PathBuf| std::fs::metadata(&path).ok().map(|there| (path, there.dev(), there.ino()));
+        let all = [file.to_owned(), with("-wal"), file.with_extension("redo")];
+        Self(all.into_iter().filter_map(there).collect())
+    }
+
+    fn trouble(&self) -> Option<String> {
+        let is_same = |(path, device, inode): &&(PathBuf, u64, u64)| {
+            std::fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (*device, *inode))
+        };
+        let (path, ..) = self.0.iter().find(|file| !is_same(file))?;
+        Some(format!("{} was removed or replaced while it is in use: restart, and restore it", path.display()))
     }
 }
 

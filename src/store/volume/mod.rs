@@ -140,6 +140,19 @@ impl Change {
         }
     }
 
+    /// The path it is about: of a rename the new one.
+    #[must_use]
+    pub fn path(&self) -> &RelPath {
+        match self {
+            Self::Put { path, .. }
+            | Self::Folder { path }
+            | Self::Remove { path }
+            | Self::RemoveFolder { path, .. }
+            | Self::Rename { to: path, .. }
+            | Self::SetModified { path, .. } => path,
+        }
+    }
+
     /// Back from the intent row.
     ///
     /// # Errors

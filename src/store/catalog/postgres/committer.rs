@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::address::Address;
 use super::link::{Failure, Link, Step};
-use super::schema;
+use super::{lease, schema};
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::chain::{HEAD, Head};
 use crate::store::catalog::{Gathered, Sent, Statement, Transaction, Value, copy};
@@ -36,17 +36,25 @@ pub(super) struct Committer {
     link: Option<Link>,
     head: Option<Head>,
     own: i64,
+    /// Holds the catalog against other daemons, by its connection.
+    alone: bool,
 }
 
 impl Committer {
-    pub(super) fn new(address: Address, node: &str) -> Self {
-        Self { address, node: node.to_owned(), link: None, head: None, own: 0 }
+    pub(super) fn new(address: Address, node: &str, alone: bool) -> Self {
+        Self { address, node: node.to_owned(), link: None, head: None, own: 0, alone }
     }
 
     /// Connects for the first time and brings the schema forward.
     pub(super) async fn prepare_schema(&mut self) -> Result<()> {
         let link = Link::open(&self.address).await?;
+        if self.alone {
+            lease::wait(link.client(), &self.node).await?;
+        }
         schema::migrate(link.client()).await?;
+        if self.alone {
+            lease::sign(link.client(), &self.node).await?;
+        }
         self.link = Some(link);
         Ok(())
     }
@@ -227,7 +235,11 @@ impl Committer {
             link
         } else {
             self.head = None;
-            Link::open(&self.address).await.map_err(Failure::Lost)?
+            let link = Link::open(&self.address).await.map_err(Failure::Lost)?;
+            if self.alone && !lease::take(link.client()).await.map_err(Failure::Lost)? {
+                return Err(Failure::Lost(lease::refusal(link.client(), &self.node).await));
+            }
+            link
         };
         Ok(self.link.insert(link))
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::OptionalExtension;
 
+use super::damage::LOG_WAYS_OUT;
 use super::record::{Between, Record};
 use super::redo::{Mark, Redo};
 use super::word;
@@ -34,7 +35,7 @@ impl Writer {
     pub(super) fn take_log(&mut self) -> Result<()> {
         self.redo = Redo::take(&self.log)?;
         if self.redo.is_some()
-            && let Err(error) = self.recover().and_then(|()| self.renew_log())
+            && let Err(error) = self.check_pages().and_then(|()| self.recover()).and_then(|()| self.renew_log())
         {
             self.redo = None;
             return Err(error);
@@ -54,8 +55,7 @@ impl Writer {
             Kind::Unavailable | Kind::Full | Kind::Invalid => error,
             kind => {
                 let text = format!(
-                    "{} holds acknowledged changes that do not fit the catalog ({error}): restore both from one backup, \
-                     or move this file away to go on without them",
+                    "{} does not fit the catalog, and acknowledged changes may be missing ({error}): {LOG_WAYS_OUT}",
                     self.log.display()
                 );
                 Error::new(kind, text).with(error)
@@ -65,7 +65,7 @@ impl Writer {
 
     fn repeat(&mut self, redo: &Redo) -> Result<()> {
         let Some(mark) = self.format()?.map(|_| self.read_mark()).transpose()?.flatten() else { return Ok(()) };
-        let (node, mut last) = (self.node.clone(), mark.number);
+        let (node, mut last, mut fits) = (self.node.clone(), mark.number, true);
         let repeated = redo.read(mark, |record| {
             if record.number <= mark.number {
                 return self.put_bodies(&record, |_| true);
@@ -74,11 +74,20 @@ impl Writer {
                 self.node.clone_from(&record.node);
                 self.head = None;
             }
+            if self.lenient {
+                fits = fits && self.apply_if_it_fits(&record.transaction)?;
+                last = if fits { record.number } else { last };
+                return Ok(());
+            }
             last = record.number;
             self.apply(&record.transaction)
         });
         (self.node, self.head) = (node, None);
-        redo.check_end(repeated?)?;
+        let end = repeated?;
+        if !self.lenient {
+            redo.check_end(end)?;
+            self.check_log(redo, mark, end.number)?;
+        }
         if last > mark.number {
             tracing::info!(
                 changes = last - mark.number,
@@ -120,12 +129,14 @@ impl Writer {
 
     /// Begins the redo log anew, once SQLite's own files hold all of it.
     pub(super) fn renew_log(&mut self) -> Result<()> {
-        let Some(redo) = self.redo.as_mut().filter(|redo| redo.is_used()) else { return Ok(()) };
+        let ending = self.ending;
+        let Some(redo) = self.redo.as_mut().filter(|redo| redo.is_used() || ending) else { return Ok(()) };
         if !self.connection.is_autocommit() || !self.trail.is_empty() {
             return Ok(());
         }
         // Should it fail, nobody knows which log the catalog names.
         redo.close();
+        redo.lay()?;
         if self.format()?.is_none() {
             return Ok(());
         }
@@ -145,7 +156,14 @@ impl Writer {
     /// The catalog names the next log, and needs nothing of the last.
     fn hand_over(&self, next: Mark) -> Result<()> {
         self.take_bodies_in()?;
+        self.note_new_log(next)?;
         self.set_mark(next)
+    }
+
+    /// A clean end: the catalog needs nothing of the log any more, and says so.
+    pub(super) fn end_log(&mut self) -> Result<()> {
+        self.ending = true;
+        self.renew_log()
     }
 
     /// Puts the bodies that are in the log alone into the catalog.

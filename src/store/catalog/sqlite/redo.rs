@@ -25,6 +25,9 @@ const LARGEST: u64 = 32 << 20;
 /// The file grows by this.
 const STEP: usize = 1 << 20;
 
+/// What it has from the start.
+const FIRST: usize = 4096;
+
 /// Records that need not be synced are written once they come to this.
 const KEPT: usize = 256 << 10;
 
@@ -122,6 +125,40 @@ impl Redo {
         self.known.clear();
         self.unwritten.clear();
         self.broken = false;
+    }
+
+    /// The last record that is surely on the disk.
+    pub(super) fn synced(&self) -> u64 {
+        self.synced
+    }
+
+    /// Was there nothing in the file when it was taken?
+    pub(super) fn is_empty(&self) -> bool {
+        self.laid == 0
+    }
+
+    /// The log whose record stands at the start of the file; `None` where nothing stands there.
+    pub(super) fn first_log(&self) -> Result<Option<i64>> {
+        let mut start = [0; LOG_AT + 8];
+        match self.file.read_exact_at(&mut start, 0) {
+            Ok(()) => {
+                let log = start.last_chunk::<8>().map_or(0, |bytes| i64::from_le_bytes(*bytes));
+                Ok(Some(log).filter(|log| *log != 0))
+            }
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(unreadable(error)),
+        }
+    }
+
+    /// Gives the file its first bytes, so that an empty one is known for one that lost them.
+    pub(super) fn lay(&mut self) -> Result<()> {
+        if self.laid > 0 {
+            return Ok(());
+        }
+        let laid = self.file.write_all_at(&[0; FIRST], 0).and_then(|()| self.file.sync_all());
+        laid.map_err(|error| Error::from(error).with("the redo log cannot be begun"))?;
+        self.laid = FIRST as u64;
+        Ok(())
     }
 
     /// What the catalog has taken in once it commits all that was noted.

@@ -57,8 +57,14 @@ pub(super) struct Writer {
     pub(super) head: Option<Head>,
     pub(super) trail: Trail,
     pub(super) turn: Turn,
+    /// Where the catalog is.
+    pub(super) file: PathBuf,
     /// Where the redo log is.
     pub(super) log: PathBuf,
+    /// A damaged log is taken in as far as it can be read.
+    pub(super) lenient: bool,
+    /// This is a clean end.
+    pub(super) ending: bool,
     /// `None` while another process has it: then each group is committed before it is answered.
     pub(super) redo: Option<Redo>,
     /// Intents whose bodies are in the log alone; `None`: bodies go into the catalog.
@@ -69,7 +75,13 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Opens the file for writing and brings its schema forward.
+    #[cfg(test)]
     pub(super) fn open(file: &Path, node: &str, ahead: Arc<AtomicBool>) -> Result<Self> {
+        Self::open_with(file, node, ahead, false)
+    }
+
+    /// The same; `lenient` goes on with what can be read of a damaged redo log.
+    pub(super) fn open_with(file: &Path, node: &str, ahead: Arc<AtomicBool>, lenient: bool) -> Result<Self> {
         let named = |error: rusqlite::Error| {
             let error = word(error);
             Error::new(error.kind(), format!("cannot open the catalog {}: {error}", file.display())).with(error)
@@ -86,8 +98,20 @@ impl Writer {
         }
         let (turn, log) = (Turn::open(&file.with_extension("turn"))?, file.with_extension("redo"));
         let (node, trail) = (node.to_owned(), Trail::new(ahead));
-        let mut writer =
-            Self { connection, node, head: None, trail, turn, log, redo: None, bodies: None, written: None };
+        let mut writer = Self {
+            connection,
+            node,
+            head: None,
+            trail,
+            turn,
+            file: file.to_owned(),
+            log,
+            lenient,
+            ending: false,
+            redo: None,
+            bodies: None,
+            written: None,
+        };
         // What an earlier daemon did comes before the schema moves on.
         writer.take_log()?;
         // What another process answered lately is committed first. If it cannot be (a full disk), the rest can be read all the same.
@@ -136,7 +160,7 @@ impl Writer {
             }
         }
         // A clean end leaves everything in the catalog itself.
-        let _ = self.settle().and_then(|()| self.renew_log());
+        let _ = self.settle().and_then(|()| self.end_log());
     }
 
     pub(super) fn roll_back(&mut self) {
