@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::Failure;
-use crate::config::{self, Config};
+use crate::config::{self, Loaded};
 use crate::daemon::{data, volumes};
 use crate::hub::{Hub, Volumes};
 use crate::store::Catalog;
@@ -24,40 +24,67 @@ pub struct Desk {
 impl Desk {
     /// Opens the catalog the configuration names.
     pub fn open(file: Option<&Path>) -> Result<Self, Failure> {
-        let config = config::load(file)?.config;
-        Self::with(&config)
+        let loaded = config::load(file)?;
+        Self::with(&loaded)
     }
 
     /// The same with its files; only one such command runs at a time.
     pub fn with_files(file: Option<&Path>) -> Result<Self, Failure> {
-        let config = config::load(file)?.config;
+        let loaded = config::load(file)?;
+        let config = &loaded.config;
         data::prepare(&config.data)?;
         same_owner(&config.data)?;
         data::lay(&config.data)?;
         let turn = data::turn(&config.data)?;
-        let mut desk = Self::open_as(&config, "mail", volumes::Directories::new(config.data.clone()))?;
+        let mut desk = Self::open_as(&loaded, "mail", volumes::Directories::new(config.data.clone()))?;
         desk.turn = Some(turn);
         desk.wait(desk.hub.resume_publishing())?;
         Ok(desk)
     }
 
     /// The same for a configuration already read.
-    pub fn with(config: &Config) -> Result<Self, Failure> {
-        data::prepare(&config.data)?;
-        same_owner(&config.data)?;
-        Self::open_as(config, "cli", volumes::closed())
+    pub fn with(loaded: &Loaded) -> Result<Self, Failure> {
+        data::prepare(loaded.data())?;
+        same_owner(loaded.data())?;
+        Self::open_as(loaded, "cli", volumes::closed())
     }
 
-    fn open_as(config: &Config, role: &str, volumes: Arc<dyn Volumes>) -> Result<Self, Failure> {
-        let node = format!("{}-{role}", data::node(&config.data)?);
+    /// With its files, as the daemon's own node: nobody else may be at work when it changes something.
+    pub fn for_verify(loaded: &Loaded, alone: bool) -> Result<Self, Failure> {
+        let config = &loaded.config;
+        data::prepare(&config.data)?;
+        same_owner(&config.data)?;
+        let node = match alone {
+            // What is left of a store is what this is for.
+            true => data::node(&config.data)?,
+            false => data::open_node(&config.data, config.catalog.engine)?,
+        };
+        data::lay(&config.data)?;
+        let volumes = volumes::Directories::new(config.data.clone());
+        Self::assemble(async {
+            let catalog = match alone {
+                true => Catalog::open_damaged(&config.catalog, &config.data, &node).await?,
+                false => Catalog::open(&config.catalog, &config.data, &node).await?,
+            };
+            Hub::open_for_admin(loaded.hub(), catalog, volumes).await
+        })
+    }
+
+    fn open_as(loaded: &Loaded, role: &str, volumes: Arc<dyn Volumes>) -> Result<Self, Failure> {
+        let config = &loaded.config;
+        let node = format!("{}-{role}", data::open_node(&config.data, config.catalog.engine)?);
+        Self::assemble(async {
+            let catalog = Catalog::open(&config.catalog, &config.data, &node).await?;
+            Hub::open_for_admin(loaded.hub(), catalog, volumes).await
+        })
+    }
+
+    fn assemble(opening: impl Future<Output = crate::error::Result<Hub>>) -> Result<Self, Failure> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::io("starting", &error))?;
-        let hub = runtime.block_on(async {
-            let catalog = Catalog::open(&config.catalog, &config.data, &node).await?;
-            Hub::open_for_admin(config.hub(), catalog, volumes).await
-        })?;
+        let hub = runtime.block_on(opening)?;
         Ok(Self { hub, runtime, turn: None })
     }
 

@@ -75,7 +75,8 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let code = match error.kind() {
             Kind::Denied | Kind::Unauthenticated => PERMISSION,
-            Kind::Exists
+            Kind::Corrupt
+            | Kind::Exists
             | Kind::Invalid
             | Kind::NotEmpty
             | Kind::NotFound
@@ -85,7 +86,7 @@ impl From<Error> for Failure {
             Kind::Cancelled | Kind::Conflict | Kind::Full | Kind::Locked | Kind::Throttled | Kind::Unavailable => {
                 UNAVAILABLE
             }
-            Kind::Corrupt | Kind::Internal => SOFTWARE,
+            Kind::Internal => SOFTWARE,
         };
         Self { code, words: error.detail() }
     }

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::Failure;
 use super::desk::Desk;
-use crate::config::{self, Config, DEFAULT_FILE};
+use crate::config::{self, DEFAULT_FILE, Loaded};
 use crate::daemon::{data, first};
 use crate::net::Tls;
 
@@ -42,7 +42,8 @@ pub fn run(file: Option<&Path>, args: &InitArgs) -> Result<(), Failure> {
         write_config(file, args)?;
         tell!("made  {}", file.display());
     }
-    let config = config::load(Some(file))?.config;
+    let loaded = config::load(Some(file))?;
+    let config = &loaded.config;
     data::prepare(&config.data)?;
     data::lay(&config.data)?;
     tell!("ready {}", config.data.display());
@@ -50,15 +51,15 @@ pub fn run(file: Option<&Path>, args: &InitArgs) -> Result<(), Failure> {
     if config.tls.certificate.is_empty() {
         tell!("ready {}", config.data.join("tls").display());
     }
-    administrator(&config)?;
+    administrator(&loaded)?;
     tell!("start it with: stoa serve --config {}", file.display());
     Ok(())
 }
 
-fn administrator(config: &Config) -> Result<(), Failure> {
-    let desk = Desk::with(config)?;
-    match desk.wait(first::administrator(&desk.hub, &config.data))? {
-        true => tell!("made  user admin; its password is in {}", data::admin_password(&config.data).display()),
+fn administrator(loaded: &Loaded) -> Result<(), Failure> {
+    let desk = Desk::with(loaded)?;
+    match desk.wait(first::administrator(&desk.hub, loaded.data()))? {
+        true => tell!("made  user admin; its password is in {}", data::admin_password(loaded.data()).display()),
         false => tell!("kept  the accounts that are there"),
     }
     Ok(())

@@ -18,15 +18,18 @@ mod password;
 mod space;
 mod table;
 mod trace;
+mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 pub use failure::Failure;
 
+use crate::config;
 use crate::daemon;
+use crate::error::Kind;
 
 /// One store, many doors: files and mail for browsers, FTP and SMTP clients out of one tree.
 #[derive(Parser)]
@@ -48,8 +51,10 @@ struct ConfigArgs {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the daemon until SIGTERM.
+    /// Run the daemon until SIGTERM. SIGHUP reloads the configuration, SIGUSR1 opens the log files again.
     Serve,
+    /// Have the running daemon read its configuration again; says what it refused.
+    Reload,
     /// Print the effective configuration with each value's origin, and try what it names.
     Check(check::CheckArgs),
     /// Make configuration, data folder, certificate and a first administrator.
@@ -74,6 +79,8 @@ enum Command {
     /// Mail in and out of mailboxes: import, export.
     #[command(subcommand)]
     Mail(mail::MailCommand),
+    /// Compare tree, records, usage, history and mail numbering; repair what differs.
+    Verify(verify::VerifyArgs),
     /// Who did what, when, by which door.
     History(history::HistoryArgs),
     /// Print the version.
@@ -104,6 +111,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     let file = arguments.place.config.as_deref();
     match arguments.command {
         Command::Serve => daemon::run(file).map_err(Failure::from),
+        Command::Reload => reload(file),
         Command::Check(args) => check::run(file, &args),
         Command::Init(args) => init::run(file, &args),
         Command::User(command) => accounts::user(file, command),
@@ -113,12 +121,24 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Alias(command) => alias::run(file, command),
         Command::Trace(args) => trace::run(file, &args),
         Command::Mail(command) => mail::run(file, command),
+        Command::Verify(args) => verify::run(file, &args),
         Command::History(args) => history::run(file, &args),
         Command::Version => {
             say!("stoa {}", env!("CARGO_PKG_VERSION"));
             Ok(())
         }
     }
+}
+
+/// Waits for the daemon's own answer: what it refuses changes nothing.
+fn reload(file: Option<&Path>) -> Result<(), Failure> {
+    let loaded = config::load(file)?;
+    daemon::reload::ask(loaded.data()).map_err(|error| match error.kind() {
+        Kind::Invalid => Failure::config(error.public()),
+        _ => error.into(),
+    })?;
+    tell!("the configuration was reloaded");
+    Ok(())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::Failure;
 use super::desk::Desk;
 use super::table::{self, plain};
+use crate::hub::Verbs;
 use crate::hub::admin::SpaceView;
 use crate::store::{GrantRow, SpaceRow};
 use crate::units::ByteSize;
@@ -113,7 +114,10 @@ fn row(args: SpaceArgs) -> Result<SpaceRow, Failure> {
 }
 
 fn grant(text: &str) -> Result<GrantRow, String> {
-    match text.split_once('=') {
+    // `users:edit` can mean nothing else than `users=edit`.
+    let by_colon =
+        || text.rsplit_once(':').filter(|(_, allow)| Verbs::parse(allow).is_ok_and(|verbs| !verbs.is_empty()));
+    match text.split_once('=').or_else(by_colon) {
         Some((to, allow)) if !to.is_empty() && !allow.is_empty() => {
             Ok(GrantRow { to: to.to_owned(), allow: allow.to_owned() })
         }

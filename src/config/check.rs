@@ -202,8 +202,7 @@ impl<'a> Check<'a> {
         if !matches!(log.format.as_str(), "text" | "json") {
             self.wrong("log.format", format!("`{}` is not a format", log.format), "use \"text\" or \"json\"");
         }
-        if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&log.level) {
-            let what = format!("`{}` is not a level: {error}", log.level);
+        if let Err(what) = crate::telemetry::log::check_level(&log.level) {
             self.wrong(
                 "log.level",
                 what,

@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::problem::{self, Problem, Problems};
 use super::schema::{self, LISTS};
-use super::{Config, Loaded, Origins, Place, check, split};
+use super::{Config, Loaded, Origins, Place, check, doubt, split};
 use crate::proto::PROTOCOLS;
 use crate::units::{ByteSize, Span};
 
@@ -116,7 +116,13 @@ impl Layers {
     fn text(&mut self, file: &Text<'_>) {
         let parsed = match DeTable::parse(file.content) {
             Ok(parsed) => parsed,
-            Err(error) => return self.typed(file, &error),
+            // Nobody can tell which value the text at this place belongs to: it may be a secret and is not shown.
+            Err(error) => {
+                let (line, column) = problem::position(file.content, error.span().unwrap_or(0..0).start);
+                let place = format!("{}:{line}:{column}", file.name);
+                self.problems.push(Problem::new(place, error.message().trim(), "correct this line"));
+                return;
+            }
         };
         let before = self.problems.len();
         let known = self.known.clone();
@@ -142,7 +148,7 @@ impl Layers {
     fn typed(&mut self, file: &Text<'_>, error: &toml::de::Error) {
         let span = error.span().unwrap_or(0..0);
         let remedy = unknown_word(error.message()).unwrap_or_else(|| "correct this line".to_owned());
-        self.problems.push(Problem::at(&file.name, file.content, span, error.message().trim(), remedy));
+        self.problems.push(Problem::at(&file.name, file.content, span, problem::plain(error.message()), remedy));
     }
 
     /// Refuses unknown keys and remembers the line of every known one.
@@ -262,10 +268,12 @@ impl Layers {
             let key = error.path().to_string();
             let place = format!("{}: {key}", self.origins.near(&key));
             let remedy = unknown_word(error.inner().message()).unwrap_or_else(|| "correct it there".to_owned());
-            Problems(vec![Problem::new(place, error.inner().message(), remedy)])
+            Problems(vec![Problem::new(place, problem::plain(error.inner().message()), remedy)])
         })?;
-        let loaded = Loaded { config, values, origins: self.origins, file: main.map(Path::to_owned) };
+        let file = main.map(Path::to_owned);
+        let mut loaded = Loaded { config, values, origins: self.origins, file, warnings: Vec::new() };
         let problems = check::check(&loaded);
+        loaded.warnings = doubt::doubts(&loaded);
         match problems.is_empty() {
             true => Ok(loaded),
             false => Err(Problems(problems)),

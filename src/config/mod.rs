@@ -5,6 +5,8 @@
 //! daemon's business.
 
 mod check;
+mod complaint;
+mod doubt;
 pub mod explain;
 mod layers;
 pub mod origin;
@@ -128,7 +130,21 @@ impl Config {
             storage: self.storage.clone(),
             locks: self.locks.clone(),
             properties: self.properties.clone(),
+            protected: self.protected(),
         }
+    }
+
+    /// Files and folders of the server's own that no space may show.
+    fn protected(&self) -> Vec<PathBuf> {
+        let pairs = self.tls.certificates.iter().map(|pair| &pair.key);
+        let files = self.user.iter().map(|user| &user.password_file);
+        let files = files.chain(self.device.iter().map(|device| &device.password_file));
+        let named = files.chain(pairs).chain([&self.tls.key, &self.log.folder, &self.catalog.url]);
+        named
+            .map(|text| text.strip_prefix("file:").unwrap_or(text))
+            .filter(|text| !text.is_empty() && !text.contains("://") && !text.starts_with("credential:"))
+            .map(PathBuf::from)
+            .collect()
     }
 
     /// The table of one language, as its `open` wants it.
@@ -163,6 +179,8 @@ pub struct Loaded {
     pub origins: Origins,
     /// The main file; `None` when there is none and the defaults stand.
     pub file: Option<PathBuf>,
+    /// Values that are allowed and may not be meant.
+    pub warnings: Vec<Problem>,
 }
 
 impl Loaded {
@@ -170,6 +188,14 @@ impl Loaded {
     #[must_use]
     pub fn name(&self) -> String {
         self.file.as_deref().map_or_else(|| "no file, the defaults".to_owned(), |file| file.display().to_string())
+    }
+
+    /// What the hub takes from it. No space may show the configuration itself.
+    #[must_use]
+    pub fn hub(&self) -> Settings {
+        let mut settings = self.config.hub();
+        settings.protected.extend(self.file.clone());
+        settings
     }
 
     /// The folder that a relative name in the configuration is meant from: the one the daemon runs in.

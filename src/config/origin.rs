@@ -49,6 +49,12 @@ impl Origins {
         self.places.get(key).or_else(below).unwrap_or(&Place::Default)
     }
 
+    /// Was this value, or one inside it, set by anybody?
+    #[must_use]
+    pub fn knows(&self, key: &str) -> bool {
+        *self.near(key) != Place::Default
+    }
+
     /// Remembers; the last to say so counts.
     pub fn note(&mut self, key: String, place: Place) {
         self.places.insert(key, place);

@@ -43,8 +43,46 @@ impl Problem {
         let marked = text.get(span).map_or(1, |marked| marked.chars().take_while(|c| *c != '\n').count());
         let carets = "^".repeat(marked.clamp(1, rest));
         let excerpt = format!("  {pad} |\n  {number} | {shown}\n  {pad} | {blanks}{carets}\n");
-        Self { place: format!("{file}:{line}:{column}"), what: what.into(), remedy: remedy.into(), excerpt }
+        let (place, what, remedy) = (format!("{file}:{line}:{column}"), what.into(), remedy.into());
+        match may_hold_a_secret(shown) {
+            true => Self::new(place, without_value(&what), remedy),
+            false => Self { place, what, remedy, excerpt },
+        }
     }
+}
+
+/// Does this line say something that is not for everybody who reads a log?
+fn may_hold_a_secret(line: &str) -> bool {
+    let line = line.to_ascii_lowercase();
+    ["password", "passwd", "secret", "token", "hash", "url", "key", "$argon2"].iter().any(|word| line.contains(word))
+}
+
+/// What a type said, without the value: `invalid type: string "x", expected a table` becomes `expected a table`.
+fn without_value(what: &str) -> String {
+    match (what.starts_with("unknown key"), what.rfind("expected ")) {
+        (false, Some(at)) => what.get(at..).unwrap_or_default().to_owned(),
+        (false, None) if what.contains(['`', '"']) => "the value cannot be used".to_owned(),
+        _ => what.to_owned(),
+    }
+}
+
+/// What a type of Rust said, in words of the configuration.
+#[must_use]
+pub fn plain(message: &str) -> String {
+    let message = message.trim();
+    let Some((said, expected)) = message.rsplit_once("expected ") else { return message.to_owned() };
+    let words = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" | "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" => "text in quotes",
+        "a sequence" => "a list: [\"…\"]",
+        "a map" => "a table",
+        other if other.starts_with("struct ") => "a table",
+        other => other,
+    };
+    let said = said.replace("integer `", "the number `").replace("floating point `", "the number `");
+    format!("{said}expected {words}")
 }
 
 /// Line and column, counted from 1, of a byte of a text.

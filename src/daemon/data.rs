@@ -6,15 +6,22 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Kind, Result};
+use crate::store::EngineKind;
 
 /// One `protocol address` a line, written when every listener is bound, removed at the end.
 const LISTENERS: &str = "listeners";
+/// Held by the daemon; its first line is its pid, the second its configuration file.
+const LOCK: &str = "lock";
+/// The answer to the last reload.
+const RELOADED: &str = "reloaded";
+/// The embedded catalog.
+const CATALOG: &str = "catalog.db";
 /// The password of the first administrator, until it is removed.
 const ADMIN_PASSWORD: &str = "admin-password";
 
 /// Held for as long as the daemon runs; the system gives it back even after SIGKILL.
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// Makes the folder (0750) with its parents where it is missing.
@@ -23,7 +30,23 @@ pub struct Lock {
 /// `Unavailable`, naming the folder.
 pub fn prepare(data: &Path) -> Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o750).create(data);
-    made.map_err(|error| failed("the data folder cannot be made", data, error))
+    made.map_err(|error| failed("the data folder cannot be made", data, error))?;
+    close_to_others(data)
+}
+
+/// A folder that was there before us may be open to every account of the machine.
+fn close_to_others(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(folder).map_err(|error| failed("cannot be read", folder, error))?.permissions().mode();
+    let private = mode & 0o7750;
+    if mode & 0o7777 == private {
+        return Ok(());
+    }
+    match std::fs::set_permissions(folder, std::fs::Permissions::from_mode(private)) {
+        Ok(()) => tracing::info!(folder = %folder.display(), "closed to other accounts of this machine"),
+        Err(error) => tracing::warn!(folder = %folder.display(), "is open to other accounts of this machine: {error}"),
+    }
+    Ok(())
 }
 
 /// Makes the folders the daemon keeps in it.
@@ -34,12 +57,147 @@ pub fn lay(data: &Path) -> Result<()> {
     ["tree", "stage"].into_iter().try_for_each(|name| prepare(&data.join(name)))
 }
 
-/// Takes the folder for this process.
+/// Takes the folder for this process, which runs with this configuration file.
 ///
 /// # Errors
 /// `Unavailable` when another daemon has it, naming its pid.
-pub fn lock(data: &Path) -> Result<Lock> {
-    hold(data, "lock", "another stoa runs on this data folder", "stop it, or give this one its own `data`")
+pub fn lock(data: &Path, file: Option<&Path>) -> Result<Lock> {
+    let lock = hold(data, LOCK, "another stoa runs on this data folder", "stop it, or give this one its own `data`")?;
+    if let Some(file) = file.and_then(|file| file.canonicalize().ok()) {
+        // Only for words: without it the daemon is known by its pid alone.
+        let _ = writeln!(&lock.file, "{}", file.display());
+    }
+    Ok(lock)
+}
+
+/// The daemon that runs on a data folder.
+pub struct Holder {
+    /// Its process.
+    pub pid: u32,
+    /// Its configuration file; `None`: the default one or none.
+    file: Option<PathBuf>,
+}
+
+impl Holder {
+    /// Was it started with this file?
+    #[must_use]
+    pub fn is_of(&self, file: Option<&Path>) -> bool {
+        let file = file.and_then(|file| file.canonicalize().ok());
+        self.file.is_none() || file.is_none() || self.file == file
+    }
+
+    /// Its configuration as people call it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.file.as_deref().map_or_else(|| "without a file".to_owned(), |file| file.display().to_string())
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// `Denied` where it belongs to another account.
+    pub fn signal(&self, signal: rustix::process::Signal) -> Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
+        let sent = pid.map_or(Err(rustix::io::Errno::SRCH), |pid| rustix::process::kill_process(pid, signal));
+        sent.map_err(|error| {
+            let text =
+                format!("the daemon (pid {}) cannot be told: {error}; run this as its account or as root", self.pid);
+            Error::new(Kind::Denied, text)
+        })
+    }
+}
+
+/// Who holds a data folder now.
+#[must_use]
+pub fn holder(data: &Path) -> Option<Holder> {
+    let mut file = File::open(data.join(LOCK)).ok()?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => {}
+        Ok(()) | Err(TryLockError::Error(_)) => return None,
+    }
+    let mut text = String::new();
+    (&mut file).take(8192).read_to_string(&mut text).ok()?;
+    let mut lines = text.lines();
+    let pid = lines.next()?.trim().parse().ok()?;
+    Some(Holder { pid, file: lines.next().map(PathBuf::from) })
+}
+
+/// The answer to the last reload: when it began, and what was wrong.
+#[must_use]
+pub fn answer(data: &Path) -> Option<(i64, String)> {
+    let text = std::fs::read_to_string(data.join(RELOADED)).ok()?;
+    let (began, words) = text.split_once('\n')?;
+    Some((began.parse().ok()?, words.to_owned()))
+}
+
+/// Leaves the answer to a reload.
+///
+/// # Errors
+/// `Unavailable`, naming the file.
+pub fn write_answer(data: &Path, began: i64, lines: &[String]) -> Result<()> {
+    write_whole(&data.join(RELOADED), &format!("{began}\n{}", lines.join("\n")))
+}
+
+/// Names this data folder, once there is nothing in the way: files and records that belong to a catalog that is missing are not begun anew.
+///
+/// # Errors
+/// `Corrupt`, with the ways out.
+pub fn open_node(data: &Path, engine: EngineKind) -> Result<String> {
+    if engine == EngineKind::Sqlite {
+        refuse_orphans(data)?;
+    }
+    node(data)
+}
+
+/// Sets the catalog and its logs aside, so that a new one is begun over the tree. Gives the files' new names.
+///
+/// # Errors
+/// `Unavailable`, naming the file.
+pub fn set_catalog_aside(data: &Path) -> Result<Vec<PathBuf>> {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let mut moved = Vec::new();
+    for name in [CATALOG, "catalog.db-wal", "catalog.db-shm", "catalog.redo"] {
+        let (from, to) = (data.join(name), data.join(format!("{name}.aside-{now}")));
+        match std::fs::rename(&from, &to) {
+            Ok(()) => moved.push(to),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(failed("cannot be set aside", &from, error)),
+        }
+    }
+    Ok(moved)
+}
+
+/// What is left of a store whose catalog is missing.
+///
+/// # Errors
+/// `Corrupt`, with the ways out.
+pub fn refuse_orphans(data: &Path) -> Result<()> {
+    let has_content = |name: &str| std::fs::metadata(data.join(name)).is_ok_and(|there| there.len() > 0);
+    if has_content(CATALOG) {
+        return Ok(());
+    }
+    let tree = data.join("tree");
+    let has_files = || std::fs::read_dir(&tree).is_ok_and(|mut entries| entries.next().is_some());
+    let left: Vec<&str> = [
+        ("the files in tree/", has_files()),
+        // A first start that was cut short leaves a node and nothing else.
+        ("the name of its node", data.join("node").exists() && data.join(ADMIN_PASSWORD).exists()),
+        ("catalog.redo", has_content("catalog.redo")),
+        ("catalog.db-wal", has_content("catalog.db-wal")),
+    ]
+    .into_iter()
+    .filter_map(|(what, is_there)| is_there.then_some(what))
+    .collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let text = format!(
+        "{}: the catalog is missing or empty, but {} are there: accounts, grants, spaces and quotas made by command would be lost. \
+         Restore {CATALOG} with its -wal and catalog.redo from one backup, or run `stoa verify --adopt` to begin anew over the tree on purpose",
+        data.join(CATALOG).display(),
+        left.join(", ")
+    );
+    Err(Error::new(Kind::Corrupt, text))
 }
 
 /// Waits for nobody: one command at a time moves mail, beside the daemon.
@@ -68,7 +226,7 @@ fn hold(data: &Path, name: &str, other: &str, remedy: &str) -> Result<Lock> {
     }
     let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
     noted.map_err(|error| failed("cannot be written", &path, error))?;
-    Ok(Lock { _file: file })
+    Ok(Lock { file })
 }
 
 /// The name of this data folder among all that share a catalog: made once from the machine's name, then kept.
@@ -118,13 +276,17 @@ fn is_node(name: &str) -> bool {
 /// `Unavailable`, naming the file.
 pub fn write_listeners(data: &Path, listeners: &[(String, String)]) -> Result<()> {
     let lines: Vec<_> = listeners.iter().map(|(protocol, address)| format!("{protocol} {address}")).collect();
-    let text = lines.join("\n") + "\n";
-    let (path, aside) = (data.join(LISTENERS), data.join("listeners.new"));
+    write_whole(&data.join(LISTENERS), &(lines.join("\n") + "\n"))
+}
+
+/// Replaces a file by its whole new content.
+fn write_whole(path: &Path, text: &str) -> Result<()> {
+    let aside = path.with_extension("new");
     let _ = std::fs::remove_file(&aside);
     let written = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&aside);
     let written = written.and_then(|mut file| file.write_all(text.as_bytes()));
-    let written = written.and_then(|()| std::fs::rename(&aside, &path));
-    written.map_err(|error| failed("cannot be written", &path, error))
+    let written = written.and_then(|()| std::fs::rename(&aside, path));
+    written.map_err(|error| failed("cannot be written", path, error))
 }
 
 /// Nothing is bound any more, or not yet.
@@ -165,11 +327,11 @@ mod tests {
     #[test]
     fn a_data_folder_has_one_holder() {
         let folder = tempfile::tempdir().unwrap();
-        let first = lock(folder.path()).unwrap();
-        let refused = lock(folder.path()).err().unwrap().to_string();
+        let first = lock(folder.path(), None).unwrap();
+        let refused = lock(folder.path(), None).err().unwrap().to_string();
         assert!(refused.contains(&format!("(pid {})", std::process::id())), "{refused}");
         drop(first);
-        lock(folder.path()).unwrap();
+        lock(folder.path(), None).unwrap();
     }
 
     #[test]

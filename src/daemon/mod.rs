@@ -8,8 +8,9 @@ pub mod data;
 pub mod first;
 mod memory;
 mod notify;
+pub mod preflight;
 pub mod probe;
-mod reload;
+pub mod reload;
 mod signal;
 mod start;
 pub mod volumes;
@@ -24,10 +25,10 @@ use std::time::Duration;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{self, Config, Problem, Problems};
+use crate::config::{self, Config, Loaded, Problem, Problems};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::net::{Gate, Service, Tls, Workers};
+use crate::net::{Gate, Service, Tls, Waiting, Workers};
 use crate::telemetry::log;
 use signal::{Signal, Signals};
 
@@ -35,6 +36,8 @@ use signal::{Signal, Signals};
 const CONTROL_THREADS: usize = 2;
 /// How long blocking work may hold up the end.
 const LEAVE: Duration = Duration::from_secs(5);
+/// How long a start that failed holds up the next one, where systemd would start it again at once.
+const LAST_LOOK: Duration = Duration::from_secs(2);
 /// Beyond the drain itself: what the keepers may take to put the last publishes on the disk.
 const MARGIN: Duration = Duration::from_secs(10);
 
@@ -77,28 +80,65 @@ impl StartError {
 pub fn run(file: Option<&Path>) -> Result<(), StartError> {
     memory::choose();
     copies::choose();
-    let config = config::load(file)?.config;
-    let _log = log::init(&config.log)?;
-    let has_files = !config.log.folder.is_empty();
+    memory::hide();
+    let loaded = patiently(file)?;
+    let _log = log::init(&loaded.config.log)?;
+    let has_files = !loaded.config.log.folder.is_empty();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("control")
         .enable_all()
         .build()
         .map_err(Error::internal)?;
-    let ended = runtime.block_on(control(file, config));
+    let ended = runtime.block_on(control(file, loaded));
     runtime.shutdown_timeout(LEAVE);
     if let (Err(error), true) = (&ended, has_files) {
         for line in error.lines() {
             tracing::error!("cannot start: {line}");
         }
     }
+    if ended.is_err() {
+        pause();
+    }
     ended
 }
 
-async fn control(file: Option<&Path>, config: Config) -> Result<(), StartError> {
+/// Reads the configuration. While clients wait at sockets that systemd keeps, it would start a daemon that ends at once again and again:
+/// so a wrong configuration is read again for a moment, and the daemon goes on as soon as it is mended.
+fn patiently(file: Option<&Path>) -> Result<Loaded, Problems> {
+    let until = std::time::Instant::now() + LAST_LOOK;
+    loop {
+        let problems = match config::load(file) {
+            Ok(loaded) => match preflight::look(&loaded).problems {
+                problems if problems.is_empty() => return Ok(loaded),
+                problems => Problems(problems),
+            },
+            Err(problems) => problems,
+        };
+        if !is_activated() || std::time::Instant::now() >= until {
+            return Err(problems);
+        }
+        let first = problems.0.first().map(Problem::line).unwrap_or_default();
+        notify::status(&format!("the configuration is wrong: {first}"));
+        std::thread::sleep(LAST_LOOK / 10);
+    }
+}
+
+/// A start that failed for another reason is not tried again at once either.
+fn pause() {
+    if is_activated() {
+        std::thread::sleep(LAST_LOOK);
+    }
+}
+
+/// systemd keeps our sockets and starts us when somebody connects.
+fn is_activated() -> bool {
+    std::env::var_os("LISTEN_FDS").is_some() && std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+async fn control(file: Option<&Path>, loaded: Loaded) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(Error::internal)?;
-    let starting = start::start(file, config);
+    let starting = start::start(file, loaded);
     let mut daemon = tokio::select! {
         started = starting => started?,
         // Nothing was acknowledged yet, and a start can begin again from any point.
@@ -120,6 +160,7 @@ struct Daemon {
     /// With the place of each one's `[[listen]]` in the configuration.
     services: Vec<(usize, Arc<Service>)>,
     workers: Workers,
+    waiting: Waiting,
     keepers: JoinSet<std::result::Result<(), JoinError>>,
     keeping: CancellationToken,
     ready: Arc<AtomicBool>,
@@ -158,7 +199,7 @@ impl Daemon {
         }
     }
 
-    /// Stops accepting, lets running work finish, ends. A second signal ends it now.
+    /// Stops accepting, lets running work finish, ends. A second signal ends it now; so do clients that wait for the next daemon, after a while.
     async fn drain(mut self, signals: &mut Signals) {
         let limit = self.config.limits.drain.0;
         let open = self.workers.links().open();
@@ -166,6 +207,10 @@ impl Daemon {
         tracing::info!(open, limit = %self.config.limits.drain, "draining");
         notify::stopping(&format!("draining {open} connections"));
         notify::patience(limit + MARGIN);
+        let soon = self.config.limits.drain_waiting.0;
+        let hurry = async {
+            tokio::join!(tokio::time::sleep(soon), self.waiting.somebody());
+        };
         let drained = {
             let draining = self.workers.drain(limit);
             tokio::pin!(draining);
@@ -173,6 +218,11 @@ impl Daemon {
                 drained = &mut draining => drained,
                 () = signals.end() => {
                     tracing::warn!("told twice: ending now");
+                    self.workers.links().now();
+                    draining.await
+                }
+                () = hurry => {
+                    tracing::info!("new connections wait for the next daemon: ending now");
                     self.workers.links().now();
                     draining.await
                 }

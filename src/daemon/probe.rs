@@ -1,40 +1,34 @@
 //! Trying what a configuration names, without a daemon: folders, files, certificates, the languages' own tables.
 //!
-//! Nothing that exists is changed. What only a running system can answer (a port that is taken, a password that is wrong)
-//! is left to the start.
+//! Nothing that exists is changed, and what is tried leaves nothing in the history.
 
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Access;
-
-use super::volumes;
+use super::preflight::{self, Findings};
+use super::{data, start, volumes};
 use crate::config::{Config, Loaded, Problem};
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::net::{Tls, TlsSettings, examine_certificates};
-use crate::proto::{PROTOCOLS, Tools};
-use crate::store::{Catalog, CatalogSettings, EngineKind};
+use crate::net::{self, Tls, TlsSettings};
+use crate::proto::PROTOCOLS;
+use crate::proto::Tools;
+use crate::store::{Batch, Catalog, CatalogSettings, Edit, EngineKind, MailEdit};
 
-/// Problems, and what was tried without finding one. Problems are everything that would keep the daemon from starting or serving, as far as it can be seen from here.
+/// Everything that would keep the daemon from starting or serving, as far as it can be seen from here.
 #[must_use]
-pub fn all(loaded: &Loaded) -> (Vec<Problem>, Vec<String>) {
-    let mut probe = Probe { loaded, problems: Vec::new(), notes: Vec::new() };
-    probe.data();
-    probe.certificate();
-    probe.sources();
-    probe.passwords();
-    probe.log();
+pub fn all(loaded: &Loaded) -> Findings {
+    let mut probe = Probe { loaded, found: preflight::look(loaded) };
+    probe.running();
     match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(probe.rooms()),
         Err(error) => probe.wrong("check", error.to_string(), "free some memory or threads"),
     }
-    (probe.problems, probe.notes)
+    probe.found
 }
 
 struct Probe<'a> {
     loaded: &'a Loaded,
-    problems: Vec<Problem>,
-    notes: Vec<String>,
+    found: Findings,
 }
 
 impl<'a> Probe<'a> {
@@ -44,73 +38,32 @@ impl<'a> Probe<'a> {
 
     fn wrong(&mut self, key: &str, what: impl Into<String>, remedy: &str) {
         let place = format!("{}: {key}", self.loaded.origins.near(key));
-        self.problems.push(Problem::new(place, what, remedy));
+        self.found.problems.push(Problem::new(place, what, remedy));
     }
 
-    /// Writable, or it can be made.
-    fn writable(&mut self, key: &str, folder: &Path) {
-        let full = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-        let Some(there) = full.ancestors().find(|folder| folder.exists()) else { return };
-        if !there.is_dir() {
-            return self.wrong(key, format!("{} is not a folder", there.display()), "name a folder");
-        }
-        if rustix::fs::access(there, Access::WRITE_OK | Access::EXEC_OK).is_err() {
-            let what = format!("this account may not write to {}", there.display());
-            self.wrong(key, what, "give the server's account the right to, or name another folder");
-        }
-    }
-
-    fn data(&mut self) {
-        self.writable("data", &self.config().data);
-    }
-
-    fn log(&mut self) {
-        let folder = &self.config().log.folder;
-        if !folder.is_empty() {
-            self.writable("log.folder", Path::new(folder));
-        }
-    }
-
-    fn certificate(&mut self) {
+    /// A daemon that runs with this configuration has its data folder and its ports; anybody else's are in the way.
+    fn running(&mut self) {
         let config = self.config();
-        let unseen =
-            config.tls.certificate.starts_with("credential:") && std::env::var_os("CREDENTIALS_DIRECTORY").is_none();
-        if unseen || (config.tls.certificate.is_empty() && config.tls.certificates.is_empty()) {
-            return;
-        }
-        for (file, ending) in examine_certificates(&config.tls) {
-            match ending {
-                Ok(said) => self.notes.push(format!("certificate {file}: {said}")),
-                Err(words) => self.notes.push(format!("WARNING: certificate {file}: {words}")),
+        match data::holder(&config.data) {
+            Some(holder) if !holder.is_of(self.loaded.file.as_deref()) => {
+                let what =
+                    format!("another stoa (pid {}, {}) runs on {}", holder.pid, holder.name(), config.data.display());
+                self.wrong("data", what, "stop it, or give this one its own `data`");
             }
-        }
-        if let Err(error) = Tls::open(&config.tls, &config.data, &config.domain) {
-            self.wrong("tls.certificate", error.detail(), "put a PEM chain and its key there, or leave both out");
+            Some(holder) => {
+                self.found.notes.push(format!("a daemon runs with this configuration (pid {})", holder.pid));
+            }
+            None => self.ports(),
         }
     }
 
-    fn sources(&mut self) {
-        for (number, space) in self.config().space.iter().enumerate() {
-            let key = format!("space[{number}].source");
-            if !space.source.is_empty() && !Path::new(&space.source).is_dir() {
-                self.wrong(&key, format!("`{}` is no directory", space.source), "make it, or name one that is there");
-            }
-        }
-    }
-
-    fn passwords(&mut self) {
-        let config = self.config();
-        let users = config.user.iter().map(|user| user.password_file.as_str());
-        let devices = config.device.iter().map(|device| device.password_file.as_str());
-        let keyed = users.enumerate().map(|(n, file)| (format!("user[{n}].password_file"), file));
-        let keyed = keyed.chain(devices.enumerate().map(|(n, file)| (format!("device[{n}].password_file"), file)));
-        for (key, file) in keyed {
-            let file = file.strip_prefix("file:").unwrap_or(file);
-            if file.is_empty() || file.starts_with("credential:") {
-                continue;
-            }
-            if let Err(error) = std::fs::File::open(file) {
-                self.wrong(&key, format!("`{file}` cannot be read: {error}"), "put the password into its first line");
+    /// Binds what the daemon would bind, but for the sockets that systemd keeps for it.
+    fn ports(&mut self) {
+        for (number, listen) in self.config().listen.iter().enumerate() {
+            if let Some(unit) = net::socket_unit(listen) {
+                self.found.notes.push(format!("listen[{number}] {}: left to {unit}", listen.address));
+            } else if let Err(error) = net::try_bind(listen) {
+                self.wrong(&format!("listen[{number}].address"), error.public(), "free it, or choose another");
             }
         }
     }
@@ -119,20 +72,23 @@ impl<'a> Probe<'a> {
     /// of its own.
     async fn rooms(&mut self) {
         let Some((catalog, scratch)) = self.catalog().await else { return };
-        match Hub::try_settings(self.config().hub(), &catalog, volumes::closed().as_ref()).await {
-            Ok(problems) => problems.into_iter().for_each(|what| self.wrong("accounts and spaces", what, "correct it")),
+        match Hub::try_settings(self.loaded.hub(), &catalog, volumes::closed().as_ref()).await {
+            Ok(problems) => {
+                self.found.problems.extend(problems.iter().flat_map(|what| self.loaded.complaints(what)));
+            }
             Err(error) => self.wrong("catalog", error.detail(), "see the words before"),
         }
         let opened = async {
-            let hub = Hub::open_for_admin(self.config().hub(), catalog, volumes::closed()).await?;
+            let hub = Hub::open_for_admin(self.loaded.hub(), catalog, volumes::closed()).await?;
+            self.found.warnings.extend(start::doubts(self.loaded, &hub));
             let tls = Tls::open(&TlsSettings::default(), &scratch.0, &self.config().domain)?;
-            let tools = super::start::tools(&hub, &tls, &std::sync::Arc::default());
-            super::start::open_doors(self.config(), &tools)?;
+            let tools = start::tools(&hub, &tls, &std::sync::Arc::default());
+            start::open_doors(self.config(), &tools)?;
             Ok::<_, Error>(tools)
         };
         match opened.await {
             Ok(tools) => self.examine(&tools).await,
-            Err(error) => self.wrong("doors", error.detail(), "correct the value it names"),
+            Err(error) => self.found.problems.extend(self.loaded.complaints(&error.detail())),
         }
     }
 
@@ -143,7 +99,9 @@ impl<'a> Probe<'a> {
             let Some(protocol) = PROTOCOLS.iter().find(|protocol| protocol.name() == listen.protocol) else { continue };
             let section = config.section_of(protocol.name(), listen);
             let Some(examined) = protocol.examine(&section, tools).await else { continue };
-            self.notes.push(format!("listen[{number}] {} {}: {}", listen.protocol, listen.address, examined.tried));
+            self.found
+                .notes
+                .push(format!("listen[{number}] {} {}: {}", listen.protocol, listen.address, examined.tried));
             for what in examined.worked {
                 self.wrong(
                     &format!("listen[{number}]"),
@@ -154,7 +112,7 @@ impl<'a> Probe<'a> {
         }
     }
 
-    /// The configured catalog; an empty one where that would have to be made first.
+    /// A copy of what the configured catalog says of accounts, spaces and aliases, in a folder of its own: trials leave nothing behind.
     async fn catalog(&mut self) -> Option<(Catalog, Scratch)> {
         let config = self.config();
         let scratch = match Scratch::new() {
@@ -166,9 +124,16 @@ impl<'a> Probe<'a> {
         };
         let file = config.data.join("catalog.db");
         let embedded = config.catalog.engine == EngineKind::Sqlite;
-        let opened = match embedded && !file.exists() {
+        if embedded && let Err(error) = data::refuse_orphans(&config.data) {
+            self.wrong("data", error.detail(), "see docs/troubleshooting.md");
+            return None;
+        }
+        let opened = match embedded && !std::fs::metadata(&file).is_ok_and(|there| there.len() > 0) {
             true => Catalog::open(&CatalogSettings::default(), &scratch.0, "check").await,
-            false => Catalog::open(&config.catalog, &config.data, "check").await,
+            false => match Catalog::open(&config.catalog, &config.data, "check").await {
+                Ok(real) => copy_of(&real, &scratch.0).await,
+                Err(error) => Err(error),
+            },
         };
         let (key, remedy) = match embedded {
             true => ("data", "run this as the owner of the data folder"),
@@ -182,6 +147,16 @@ impl<'a> Probe<'a> {
             }
         }
     }
+}
+
+/// Another catalog with the same accounts, spaces and aliases.
+async fn copy_of(real: &Catalog, folder: &Path) -> Result<Catalog> {
+    let copy = Catalog::open(&CatalogSettings::default(), folder, "check").await?;
+    let mut edits: Vec<Edit> = real.accounts().await?.into_iter().map(Edit::PutAccount).collect();
+    edits.extend(real.spaces().await?.into_iter().map(Edit::PutSpace));
+    edits.extend(real.aliases().await?.into_iter().map(|row| Edit::Mail(MailEdit::PutAlias(row))));
+    copy.commit(Batch { edits }).await?;
+    Ok(copy)
 }
 
 /// A private folder that is gone when this is dropped.

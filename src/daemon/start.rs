@@ -9,11 +9,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::volumes::Directories;
-use super::{Daemon, data, first, notify, watchdog};
-use crate::config::Config;
+use super::{Daemon, StartError, data, first, notify, preflight, watchdog};
+use crate::config::{Config, Loaded, Problem, Problems};
 use crate::error::{Error, Kind, Result};
 use crate::hub::Hub;
-use crate::net::{Bound, Gate, Handler, Passed, Service, Tls, Trusted, Workers, bind_all};
+use crate::net::{Bound, Gate, Handler, Passed, Service, Tls, Trusted, Waiting, Workers, bind_all};
 use crate::proto::{PROTOCOLS, Tools};
 use crate::store::Catalog;
 use crate::telemetry::conversation;
@@ -21,28 +21,37 @@ use crate::telemetry::conversation;
 /// What recovery after a crash or a migration may take before systemd loses patience.
 const RECOVERY: Duration = Duration::from_mins(10);
 
-/// Starts everything, or nothing.
-pub(super) async fn start(file: Option<&Path>, config: Config) -> Result<Daemon> {
+/// Starts everything, or nothing. An administrator is made last: whatever is wrong is said before a password is.
+pub(super) async fn start(file: Option<&Path>, loaded: Loaded) -> std::result::Result<Daemon, StartError> {
+    let found = preflight::look(&loaded);
+    warn(&found.warnings);
+    if !found.problems.is_empty() {
+        return Err(Problems(found.problems).into());
+    }
+    let config = &loaded.config;
     data::prepare(&config.data)?;
-    let lock = data::lock(&config.data)?;
+    let lock = data::lock(&config.data, file)?;
     data::clear_listeners(&config.data);
-    data::lay(&config.data)?;
     notify::patience(RECOVERY);
     notify::status("opening the store");
-    let node = data::node(&config.data)?;
-    let catalog = Catalog::open(&config.catalog, &config.data, &node).await?;
+    let node = data::open_node(&config.data, config.catalog.engine)?;
+    data::lay(&config.data)?;
+    let catalog = Catalog::open_alone(&config.catalog, &config.data, &node).await?;
     let volumes = Directories::new(config.data.clone());
-    let hub = Hub::open(config.hub(), catalog.clone(), volumes).await?;
-    first::administrator(&hub, &config.data).await?;
+    let hub = Hub::open(loaded.hub(), catalog.clone(), volumes).await.map_err(|error| explained(&loaded, error))?;
+    warn(&doubts(&loaded, &hub));
     let tls = Tls::open(&config.tls, &config.data, &config.domain)?;
-    let bound = sockets(&config)?;
+    let ready = Arc::new(AtomicBool::new(false));
+    let gate = Gate::new(config.limits.clone())?;
+    let handlers = open_doors(config, &tools(&hub, &tls, &ready)).map_err(|error| explained(&loaded, error))?;
+    let bound = sockets(config)?;
+    first::administrator(&hub, &config.data).await?;
+    first::space(&hub).await?;
 
     if let Err(error) = conversation::keep(&config.data) {
         tracing::warn!("failed conversations will not be remembered: {error}");
     }
-    let ready = Arc::new(AtomicBool::new(false));
-    let gate = Gate::new(config.limits.clone())?;
-    let handlers = open_doors(&config, &tools(&hub, &tls, &ready))?;
+    let waiting = Waiting::at(&bound);
     let mut services = Vec::with_capacity(bound.len());
     let mut lanes = Vec::with_capacity(bound.len());
     let mut addresses = Vec::with_capacity(bound.len());
@@ -65,7 +74,42 @@ pub(super) async fn start(file: Option<&Path>, config: Config) -> Result<Daemon>
     ready.store(true, Ordering::Release);
     let file = file.map(Path::to_owned);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %node, data = %config.data.display(), "ready");
-    Ok(Daemon { file, config, hub, tls, gate, services, workers, keepers, keeping, ready, _lock: lock })
+    let config = loaded.config;
+    Ok(Daemon { file, config, hub, tls, gate, services, workers, waiting, keepers, keeping, ready, _lock: lock })
+}
+
+/// Says what may not be meant.
+pub(super) fn warn(warnings: &[Problem]) {
+    for warning in warnings {
+        tracing::warn!("{}", warning.line());
+    }
+}
+
+/// A value that is refused, with its file and line; anything else as it is.
+pub(super) fn explained(loaded: &Loaded, error: Error) -> StartError {
+    match error.kind() {
+        Kind::Invalid => Problems(loaded.complaints(&error.detail())).into(),
+        _ => error.into(),
+    }
+}
+
+/// Names in the configuration that lead to nobody. They may be meant: whom they name can still be made by command.
+pub(super) fn doubts(loaded: &Loaded, hub: &Hub) -> Vec<Problem> {
+    let mut words = hub.doubts();
+    for (number, listen) in loaded.config.listen.iter().enumerate().filter(|(_, listen)| listen.protocol == "smtp") {
+        let section = loaded.config.section_of("smtp", listen);
+        let catch_all = section.values.get("catch_all").and_then(toml::Value::as_str).unwrap_or_default();
+        if !catch_all.is_empty() && !hub.has_mailbox(catch_all) {
+            let key = if listen.overlay().is_some_and(|own| own.contains_key("catch_all")) {
+                format!("listen[{number}].smtp: catch_all")
+            } else {
+                "[smtp] catch_all".to_owned()
+            };
+            words.push(format!("{key}: there is no user `{catch_all}`, so mail for unknown names is refused; make it, or correct the name"));
+        }
+    }
+    words.dedup();
+    words.iter().map(|words| loaded.complaint(words)).collect()
 }
 
 fn sockets(config: &Config) -> Result<Vec<Bound>> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::error::{Error, Kind, Result};
 use crate::hub::Hub;
 use crate::hub::account::Secret;
-use crate::hub::compile::{Draft, Problems, overwrite_word, tree_path};
+use crate::hub::compile::{Draft, FIRST_SPACE, Problems, overwrite_word, tree_path};
 use crate::hub::login::hash_password;
 use crate::hub::now;
 use crate::hub::roster::{check_account_name, kind_word};
@@ -200,13 +200,40 @@ impl Hub {
         }
         let mut after: Vec<SpaceRow> = rows.iter().filter(|other| other.path != row.path).cloned().collect();
         after.push(row.clone());
+        let first = self.unrecorded_first_space(&rows).filter(|first| first.path != row.path);
+        after.extend(first.clone());
         self.try_out((&accounts, &rows), (&accounts, &after))?;
         let what = if there.is_some() { "changed" } else { "made" };
         let mut batch = Batch::default();
+        if let Some(row) = first {
+            batch.push(line(&row.path, format!("made the space {}", row.path)));
+            batch.push(Edit::PutSpace(row));
+        }
         batch.push(line(&row.path, format!("{what} the space {}", row.path)));
         batch.push(Edit::PutSpace(row));
         self.catalog().commit(batch).await?;
         self.refresh_in_turn().await
+    }
+
+    /// Records the space that a server without any offers, so that it stays when others are made or declared.
+    ///
+    /// # Errors
+    /// `Unavailable` when the catalog cannot be written.
+    pub async fn keep_first_space(&self) -> Result<()> {
+        let rows = self.catalog().spaces().await?;
+        match self.unrecorded_first_space(&rows) {
+            Some(first) => self.put_space(first).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The space that is offered because there is no other.
+    fn unrecorded_first_space(&self, rows: &[SpaceRow]) -> Option<SpaceRow> {
+        let view = self.view();
+        if !rows.is_empty() || !view.settings.spaces.is_empty() {
+            return None;
+        }
+        view.space(FIRST_SPACE).map(|space| row_of(space))
     }
 
     /// Removes a space from the tree; its files stay on the disk.

@@ -8,6 +8,7 @@
 mod compare;
 mod own;
 mod settle;
+mod verify;
 mod walk;
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,6 +25,7 @@ use crate::hub::view::{Space, View};
 use crate::store::{RelPath, Touched, Volume};
 
 pub(crate) use own::Own;
+pub(crate) use verify::{Fate, LOST};
 
 /// Touches within this time are settled together.
 const GATHER: Duration = Duration::from_millis(500);

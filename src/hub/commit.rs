@@ -143,6 +143,11 @@ impl Pending {
         changes.iter().any(|one| marks.stop(&one.space.key, &one.change, synced))
     }
 
+    /// Publishes that the volume refused.
+    pub(crate) fn stuck_count(&self) -> usize {
+        self.stuck.lock().len()
+    }
+
     pub(crate) fn add_stuck(&self, promised: Promised) {
         self.bytes.fetch_add(inline_bytes(std::slice::from_ref(&promised)), Ordering::Relaxed);
         self.stuck.lock().push(promised);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::hub::account::Account;
+use crate::hub::grounds::Grounds;
 use crate::hub::mail::DropRules;
 use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
@@ -44,6 +45,9 @@ impl Problems {
     }
 }
 
+/// What a server without any other space offers.
+pub(crate) const FIRST_SPACE: &str = "/shared";
+
 /// A space before its volume is opened.
 #[derive(Clone, Debug)]
 pub(crate) struct Plot {
@@ -72,6 +76,7 @@ pub(crate) struct Draft {
     pub(crate) groups: BTreeSet<String>,
     pub(crate) never_ban: Vec<IpNet>,
     pub(crate) plots: Vec<Plot>,
+    grounds: Grounds,
 }
 
 impl Draft {
@@ -87,6 +92,7 @@ impl Draft {
             groups: roster.groups,
             never_ban: check_login(&settings.login, problems),
             plots: Vec::new(),
+            grounds: Grounds::of(settings),
         };
         let declared = settings.spaces.iter().map(Wish::from_settings);
         for wish in declared.chain(spaces.iter().map(Wish::from_row)) {
@@ -110,11 +116,6 @@ impl Draft {
                 if other.path == plot.path {
                     wrong
                         .push(format!("path: {} is already there ({}); remove one of the two", plot.path, other.label));
-                } else if !plot.source.is_empty() && other.source == plot.source {
-                    wrong.push(format!(
-                        "source: {} is already served by {}; its files would be counted twice",
-                        plot.source, other.label
-                    ));
                 }
                 if plot.address.is_some() && other.address == plot.address {
                     wrong.push(format!("address: is already the drop address of {}; choose another", other.label));
@@ -122,6 +123,9 @@ impl Draft {
             }
         }
         let label = wish.label();
+        if let Some(plot) = plot.as_ref().filter(|plot| wrong.is_empty() && !plot.source.is_empty()) {
+            wrong.extend(self.grounds.take(&plot.label, &plot.source));
+        }
         match plot {
             Some(plot) if wrong.is_empty() => self.plots.push(plot),
             _ => {
@@ -132,13 +136,13 @@ impl Draft {
         }
     }
 
-    /// What a server without any configuration offers its users.
+    /// What a server without any space offers its users.
     fn first_space(&self) -> Plot {
         let is_user = self.accounts.get("shared").is_some_and(|account| account.kind == AccountKind::User);
         Plot {
             address: (!is_user).then(|| "shared".to_owned()),
             grants: vec![(Principal::Users, Verbs::EDIT)],
-            ..made(TreePath::root().join("shared").unwrap_or_else(|_| TreePath::root()), SpaceRole::Shared)
+            ..made(TreePath::parse(FIRST_SPACE).unwrap_or_else(|_| TreePath::root()), SpaceRole::Shared)
         }
     }
 

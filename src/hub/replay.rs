@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::error::Result;
 use crate::hub::Hub;
 use crate::hub::act::Planned;
+use crate::hub::adopt::{Fate, LOST};
 use crate::hub::commit::{Promised, publish};
 use crate::store::{Batch, Change, Edit, IntentRow, RelPath, StageId};
 
@@ -80,6 +81,14 @@ impl Hub {
             match publish(&promised.planned).await {
                 Ok(_) => done.push(promised),
                 Err(error) => {
+                    if let Some(fate) = self.without_bytes(&promised.planned).await? {
+                        if fate == Fate::Lost {
+                            let path = promised.planned.space.path.with(promised.planned.change.path());
+                            tracing::error!(%path, error = error.detail(), "{LOST}");
+                        }
+                        done.push(promised);
+                        continue;
+                    }
                     tracing::error!(
                         id = promised.id,
                         error = error.detail(),

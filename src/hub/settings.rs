@@ -33,6 +33,8 @@ pub struct Settings {
     pub locks: LockSettings,
     /// Limits of properties.
     pub properties: PropertySettings,
+    /// Files and folders of the server's own that no space may show, beside the data folder.
+    pub protected: Vec<PathBuf>,
 }
 
 /// `[[user]]`: a declared user.
@@ -171,12 +173,14 @@ pub struct LoginSettings {
     pub remember: Span,
     /// Most proofs remembered.
     pub remember_entries: usize,
-    /// Wrong passwords from one address, or for one account, before it must wait.
+    /// Wrong passwords from one address before it must wait; three times as many from unknown addresses delay an account.
     pub attempts: u32,
     /// Time over which they are counted.
     pub window: Span,
-    /// How long it must wait.
+    /// How long an address must wait.
     pub ban: Span,
+    /// Longest wait between two sign-ins to an account from unknown addresses, after many of them failed.
+    pub delay: Span,
     /// Networks that are never banned by address.
     pub never_ban: Vec<String>,
     /// Password hashes computed at once (each takes `memory`).
@@ -195,6 +199,7 @@ impl Default for LoginSettings {
             attempts: 10,
             window: Span(Duration::from_mins(10)),
             ban: Span(Duration::from_mins(10)),
+            delay: Span(Duration::from_mins(1)),
             never_ban: Vec::new(),
             hashers: 2,
             memory: ByteSize(19 << 20),

@@ -43,6 +43,8 @@ pub struct Limits {
     pub total: Span,
     /// Running work may finish for this long after SIGTERM.
     pub drain: Span,
+    /// The same while new connections wait for the next daemon at sockets that systemd keeps.
+    pub drain_waiting: Span,
     /// Wrong or malformed commands before a line protocol closes the connection.
     pub errors: u32,
     /// Networks whose PROXY protocol v1/v2 header is believed.
@@ -63,6 +65,7 @@ impl Default for Limits {
             slowest: ByteSize(100),
             total: Span(Duration::ZERO),
             drain: Span(Duration::from_secs(30)),
+            drain_waiting: Span(Duration::from_secs(1)),
             errors: 20,
             proxy_from: Vec::new(),
         }

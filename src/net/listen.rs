@@ -203,6 +203,29 @@ pub fn bind_all(settings: &[ListenSettings], passed: &mut Passed) -> Result<Vec<
     Err(Error::new(first.kind(), words.join("\n")))
 }
 
+/// Binds it for a moment, to say what a start would say.
+///
+/// # Errors
+/// As [`bind_all`].
+pub fn try_bind(listen: &ListenSettings) -> Result<()> {
+    match local::path(&listen.address) {
+        // A Unix socket replaces the file of an earlier one: a trial would take it from a daemon that serves it.
+        Some(_) => Ok(()),
+        None => addresses(listen)?.into_iter().try_for_each(|address| bind(listen, address).map(drop)),
+    }
+}
+
+/// The enabled systemd unit that keeps this listener's socket and passes it to the daemon.
+#[must_use]
+pub fn socket_unit(listen: &ListenSettings) -> Option<String> {
+    const ENABLED: &str = "/etc/systemd/system/sockets.target.wants";
+    if !Path::new("/run/systemd/system").is_dir() {
+        return None;
+    }
+    let units = roles(listen).into_iter().map(|role| format!("stoa-{role}.socket"));
+    units.into_iter().find(|unit| Path::new(ENABLED).join(unit).exists())
+}
+
 fn open(listen: &ListenSettings, passed: &mut Passed) -> Result<Vec<Bound>> {
     for role in roles(listen) {
         let sockets = passed.take(&role);

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,14 @@ impl Socket {
         Ok(match self {
             Self::Tcp(socket) => Self::Tcp(socket.try_clone()?),
             Self::Unix(socket) => Self::Unix(socket.try_clone()?),
+        })
+    }
+
+    /// Another descriptor of it.
+    pub(super) fn descriptor(&self) -> io::Result<OwnedFd> {
+        Ok(match self.try_clone()? {
+            Self::Tcp(socket) => socket.into(),
+            Self::Unix(socket) => socket.into(),
         })
     }
 }

@@ -25,6 +25,7 @@ pub mod stream;
 mod table;
 pub mod tls;
 mod trusted;
+mod waiting;
 pub mod workers;
 
 use std::sync::Arc;
@@ -36,11 +37,12 @@ use tokio_util::sync::CancellationToken;
 pub use accept::Service;
 pub use drain::{Drained, Links};
 pub use limit::{Gate, Limits, Permit};
-pub use listen::{Bound, ListenSettings, Passed, TlsMode, bind_all};
+pub use listen::{Bound, ListenSettings, Passed, TlsMode, bind_all, socket_unit, try_bind};
 pub use pair::examine as examine_certificates;
 pub use stream::Stream;
 pub use tls::{Place, Tls, TlsSettings};
 pub use trusted::Trusted;
+pub use waiting::Waiting;
 pub use workers::Workers;
 
 use crate::origin::Origin;

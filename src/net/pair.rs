@@ -168,6 +168,9 @@ fn contents(key: &str, path: &Path) -> Result<Vec<u8>> {
 fn unreadable(key: &str, path: &Path, wanted: &str, error: &pem::Error) -> Error {
     let what = match error {
         pem::Error::NoItemsFound => format!("there is no {} in it", wanted.trim_start_matches("a ")),
+        pem::Error::MissingSectionEnd { .. } => "it is cut short: a line `-----END …-----` is missing".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => "a line `-----BEGIN …-----` is damaged".to_owned(),
+        pem::Error::Base64Decode(_) => "a line of it is not base64".to_owned(),
         other => other.to_string(),
     };
     invalid(format!("[tls] {key}: {} does not hold {wanted} in PEM form: {what}", path.display()))

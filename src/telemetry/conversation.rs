@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -141,7 +142,9 @@ fn next(lines: &[u8]) -> Option<Line<'_>> {
 /// The folder cannot be made, or no thread.
 pub fn keep(data: &Path) -> io::Result<()> {
     let folder = data.join(FOLDER);
-    std::fs::create_dir_all(&folder)?;
+    // They hold what strangers and accounts said: nobody else of this machine reads them.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+    std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700))?;
     let (sender, receiver) = sync_channel(WAITING);
     if BOOK.set(sender).is_ok() {
         std::thread::Builder::new().name("conversations".into()).spawn(move || write_all(&folder, &receiver))?;

@@ -149,6 +149,23 @@ pub fn set_level(level: &str) -> Result<()> {
     control.level.reload(filter).map_err(Error::internal)
 }
 
+/// Is this a level or a filter? A word alone must be a level: as the name of a part it would silence everything else.
+///
+/// # Errors
+/// What is wrong with which part.
+pub fn check_level(text: &str) -> std::result::Result<(), String> {
+    let is_level = |word: &str| {
+        matches!(word.to_ascii_lowercase().as_str(), "off" | "error" | "warn" | "info" | "debug" | "trace")
+    };
+    for part in text.split(',').map(str::trim) {
+        let word = part.rsplit_once('=').map_or(part, |(_, level)| level.trim());
+        if !is_level(word) {
+            return Err(format!("`{part}` is not a level"));
+        }
+    }
+    EnvFilter::builder().parse(text).map(drop).map_err(|error| format!("`{text}` is not a filter: {error}"))
+}
+
 /// Opens the log files again: somebody moved them (SIGUSR1).
 pub fn reopen() {
     if let Some(control) = CONTROL.lock().as_ref() {

@@ -56,6 +56,8 @@ struct Metrics {
     last_reload: Gauge,
     log_dropped: Counter,
     cache_hits: Counter,
+    ready: Gauge,
+    stuck: Gauge,
     open_files: Gauge,
     resident: Gauge,
 }
@@ -130,6 +132,14 @@ impl Metrics {
         r.register("log_dropped", "Log lines lost because the disk was full or too slow", log_dropped.clone());
         let cache_hits = Counter::default();
         r.register("http_cache_hits", "HTTP responses sent as they were kept", cache_hits.clone());
+        let ready = Gauge::default();
+        r.register("ready", "1: ready, 0: /ready says why not", ready.clone());
+        let stuck = Gauge::default();
+        r.register(
+            "publishes_stuck",
+            "Acknowledged changes that the disk refuses; they are tried again",
+            stuck.clone(),
+        );
         let open_files = Gauge::default();
         r.register("process_open_fds", "File descriptors in use", open_files.clone());
         let resident = Gauge::default();
@@ -151,6 +161,8 @@ impl Metrics {
             last_reload,
             log_dropped,
             cache_hits,
+            ready,
+            stuck,
             open_files,
             resident,
         }
@@ -240,6 +252,12 @@ pub fn tls_failed() {
 /// An HTTP response was sent as it was kept.
 pub fn cache_hit() {
     METRICS.cache_hits.inc();
+}
+
+/// Whether the server is ready, and how many publishes are stuck.
+pub fn state(ready: bool, stuck: usize) {
+    METRICS.ready.set(ready.into());
+    METRICS.stuck.set(i64::try_from(stuck).unwrap_or(i64::MAX));
 }
 
 /// The certificate in use ends at this second since 1970.

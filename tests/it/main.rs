@@ -50,6 +50,7 @@ mod mailbox;
 mod mailstorm;
 mod names;
 mod net;
+mod operations;
 mod pop3;
 mod post;
 mod postgres;

@@ -139,7 +139,7 @@ async fn below(settler: &mut Settler<'_>, folder: &RelPath) -> Result<u64> {
 }
 
 /// The rows below a folder, in the order of their paths.
-struct Rows<'a> {
+pub(super) struct Rows<'a> {
     hub: &'a Hub,
     space: &'a Space,
     folder: &'a RelPath,
@@ -149,11 +149,11 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn new(hub: &'a Hub, space: &'a Space, folder: &'a RelPath) -> Self {
+    pub(super) fn new(hub: &'a Hub, space: &'a Space, folder: &'a RelPath) -> Self {
         Self { hub, space, folder, page: VecDeque::new(), after: String::new(), ended: false }
     }
 
-    async fn next(&mut self) -> Result<Option<FileRow>> {
+    pub(super) async fn next(&mut self) -> Result<Option<FileRow>> {
         if self.page.is_empty() && !self.ended {
             let page = self.hub.catalog().files_below(&self.space.key, self.folder.as_str(), &self.after, PAGE).await?;
             self.ended = page.len() < PAGE;
@@ -225,7 +225,7 @@ async fn reconcile(hub: &Hub, space: &Space) -> Result<bool> {
 }
 
 /// What is counted and what the rows sum up to, when they differ.
-async fn agree(hub: &Hub, space: &Space) -> Result<Option<(Usage, Usage)>> {
+pub(super) async fn agree(hub: &Hub, space: &Space) -> Result<Option<(Usage, Usage)>> {
     let counted = hub.catalog().usage(&space.key).await?;
     let held = hub.catalog().sum_below(&space.key, "").await?;
     Ok((counted != held).then_some((counted, held)))

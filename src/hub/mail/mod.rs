@@ -37,6 +37,7 @@ pub(super) use deliver::finish;
 pub(super) use each::{finish_each, no_message};
 pub use filing::dissect;
 pub(super) use mailbox::note_read;
+pub(crate) use recipient::leads_somewhere;
 pub(crate) use redelivery::Fingerprint;
 pub(crate) use rules::DropRules;
 pub(super) use trace::id_at;

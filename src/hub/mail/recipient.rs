@@ -336,7 +336,7 @@ fn members<'a>(view: &'a View, group: &str) -> Vec<&'a str> {
 }
 
 /// Is there anybody or anything of this name an alias can lead to?
-pub(super) fn leads_somewhere(view: &View, target: &str) -> bool {
+pub(crate) fn leads_somewhere(view: &View, target: &str) -> bool {
     if let Some(group) = target.to_lowercase().strip_prefix(GROUP) {
         return view.groups.iter().any(|one| one == group);
     }
