@@ -215,12 +215,10 @@ fn hold(data: &Path, name: &str, other: &str, remedy: &str) -> Result<Lock> {
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut pid = String::new();
-            let _ = (&file).take(32).read_to_string(&mut pid);
-            return Err(Error::new(
-                Kind::Unavailable,
-                format!("{other} (pid {}): {}; {remedy}", pid.trim(), data.display()),
-            ));
+            let mut text = String::new();
+            let _ = (&file).take(32).read_to_string(&mut text);
+            let pid = text.lines().next().unwrap_or_default();
+            return Err(Error::new(Kind::Unavailable, format!("{other} (pid {pid}): {}; {remedy}", data.display())));
         }
         Err(TryLockError::Error(error)) => return Err(failed("the data folder cannot be locked", &path, error)),
     }

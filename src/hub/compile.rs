@@ -309,7 +309,10 @@ impl<'a> Wish<'a> {
             label: self.label(),
             from: self.from,
             path: path?,
-            source: self.source.trim_end_matches('/').to_owned(),
+            source: match self.source.trim_end_matches('/') {
+                "" if !self.source.is_empty() => "/".to_owned(),
+                source => source.to_owned(),
+            },
             max_bytes: self.max_bytes,
             max_files: self.max_files,
             overwrite: overwrite?,

@@ -277,9 +277,7 @@ fn word(error: rusqlite::Error) -> Error {
             | ErrorCode::ReadOnly
             | ErrorCode::SystemIoFailure,
         ) => (Kind::Unavailable, "the catalog cannot be written or read for now"),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            (Kind::Corrupt, "the catalog file is damaged: restore it from a backup")
-        }
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => (Kind::Corrupt, "the catalog file is damaged"),
         Some(ErrorCode::TooBig) => (Kind::TooLarge, "a record is too large for the catalog"),
         _ => return Error::internal(error),
     };

@@ -117,7 +117,7 @@ impl Writer {
 }
 
 /// What an operator can do about damaged pages.
-const WAYS_OUT: &str = "restore it with catalog.redo from one backup, or run `stoa verify --adopt` to begin anew over the tree \
+pub(super) const WAYS_OUT: &str = "restore it with catalog.redo from one backup, or run `stoa verify --adopt` to begin anew over the tree \
                         (accounts, grants, spaces and quotas made by command are lost then)";
 
 /// What an operator can do about a damaged log.

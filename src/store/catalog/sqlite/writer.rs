@@ -12,6 +12,7 @@ use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
+use super::damage::WAYS_OUT;
 use super::reader::Question;
 use super::record::Between;
 use super::redo::Redo;
@@ -84,7 +85,8 @@ impl Writer {
     pub(super) fn open_with(file: &Path, node: &str, ahead: Arc<AtomicBool>, lenient: bool) -> Result<Self> {
         let named = |error: rusqlite::Error| {
             let error = word(error);
-            Error::new(error.kind(), format!("cannot open the catalog {}: {error}", file.display())).with(error)
+            let remedy = if error.kind() == Kind::Corrupt { format!(": {WAYS_OUT}") } else { String::new() };
+            Error::new(error.kind(), format!("cannot open the catalog {}: {error}{remedy}", file.display())).with(error)
         };
         let connection = Connection::open(file).map_err(named)?;
         prepare(&connection).map_err(named)?;
