@@ -1,7 +1,7 @@
 //! The data folder: made private, locked by one daemon, and given the name its history chain carries.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -67,6 +67,8 @@ pub fn lock(data: &Path, file: Option<&Path>) -> Result<Lock> {
         // Only for words: without it the daemon is known by its pid alone.
         let _ = writeln!(&lock.file, "{}", file.display());
     }
+    // What an earlier daemon noted may have been longer.
+    let _ = (&lock.file).stream_position().and_then(|end| lock.file.set_len(end));
     Ok(lock)
 }
 
@@ -222,8 +224,11 @@ fn hold(data: &Path, name: &str, other: &str, remedy: &str) -> Result<Lock> {
         }
         Err(TryLockError::Error(error)) => return Err(failed("the data folder cannot be locked", &path, error)),
     }
-    let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-    noted.map_err(|error| failed("cannot be written", &path, error))?;
+    // Over the old one and of the same length: that needs no room on a full disk.
+    let noted = file.rewind().and_then(|()| writeln!(file, "{:<10}", std::process::id()));
+    if let Err(error) = noted {
+        tracing::warn!(path = %path.display(), %error, "the pid of the daemon is not noted in its lock file");
+    }
     Ok(Lock { file })
 }
 
@@ -259,7 +264,7 @@ fn make_node(data: &Path, path: &Path) -> Result<()> {
     let linked = std::fs::hard_link(&aside, path);
     let _ = std::fs::remove_file(&aside);
     match linked {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(failed("cannot be made", path, error)),
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(failed("cannot be made", path, error)),
         _ => Ok(()),
     }
 }
@@ -284,7 +289,15 @@ fn write_whole(path: &Path, text: &str) -> Result<()> {
     let written = OpenOptions::new().write(true).create_new(true).mode(0o640).open(&aside);
     let written = written.and_then(|mut file| file.write_all(text.as_bytes()));
     let written = written.and_then(|()| std::fs::rename(&aside, path));
-    written.map_err(|error| failed("cannot be written", path, error))
+    match written {
+        // A full disk must not keep the daemon from starting: only through it can people delete something.
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            let _ = std::fs::remove_file(&aside);
+            tracing::warn!(path = %path.display(), %error, "a note of the daemon's could not be written");
+            Ok(())
+        }
+        written => written.map_err(|error| failed("cannot be written", path, error)),
+    }
 }
 
 /// Nothing is bound any more, or not yet.
@@ -310,7 +323,7 @@ pub fn private(path: &Path, content: &[u8]) -> Result<()> {
 
 fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
     let kind = match error.kind() {
-        std::io::ErrorKind::AlreadyExists => Kind::Exists,
+        ErrorKind::AlreadyExists => Kind::Exists,
         std::io::ErrorKind::PermissionDenied => Kind::Denied,
         std::io::ErrorKind::NotFound => Kind::NotFound,
         _ => Kind::Unavailable,
