@@ -497,7 +497,7 @@ fn a_folder_with_odd_entries_is_not_empty_and_nothing_is_stuck() {
         ("bytes", &|folder| std::fs::write(folder.join(OsStr::from_bytes(b"x\xff")), "x").expect("a file")),
         ("link", &|folder| std::os::unix::fs::symlink("/etc/passwd", folder.join("l")).expect("a link")),
         ("pipe", &|folder| {
-            assert!(std::process::Command::new("mkfifo").arg(folder.join("p")).status().expect("mkfifo").success())
+            assert!(std::process::Command::new("mkfifo").arg(folder.join("p")).status().expect("mkfifo").success());
         }),
         ("socket", &|folder| drop(std::os::unix::net::UnixListener::bind(folder.join("s")).expect("a socket"))),
     ];

@@ -176,12 +176,11 @@ async fn respell(hub: &Hub, space: &Space, row: &mut FileRow) -> Result<()> {
         return Ok(());
     }
     let _alone = space.gate.write().await;
-    let mut edits = match hub.catalog().file(&space.key, path.as_str()).await? {
-        Some(_) => forget(space, row).to_vec(),
-        None => {
-            let (from, to) = (row.path.clone(), path.as_str().to_owned());
-            vec![Edit::MoveFiles { space: space.key.clone(), from, to }]
-        }
+    let mut edits = if hub.catalog().file(&space.key, path.as_str()).await?.is_some() {
+        forget(space, row).to_vec()
+    } else {
+        let (from, to) = (row.path.clone(), path.as_str().to_owned());
+        vec![Edit::MoveFiles { space: space.key.clone(), from, to }]
     };
     edits.push(line(
         "rename",

@@ -57,15 +57,12 @@ pub fn bytes(text: &str) -> Cow<'_, [u8]> {
     while let Some(at) = rest.find(MARK) {
         let (before, from) = rest.split_at(at);
         name.extend_from_slice(before.as_bytes());
-        let used = match escaped_byte(from) {
-            Some(byte) => {
-                name.push(byte);
-                MARK_BYTES + 2
-            }
-            None => {
-                name.extend_from_slice(from.get(..MARK_BYTES).unwrap_or_default().as_bytes());
-                MARK_BYTES
-            }
+        let used = if let Some(byte) = escaped_byte(from) {
+            name.push(byte);
+            MARK_BYTES + 2
+        } else {
+            name.extend_from_slice(from.get(..MARK_BYTES).unwrap_or_default().as_bytes());
+            MARK_BYTES
         };
         rest = from.get(used..).unwrap_or_default();
     }

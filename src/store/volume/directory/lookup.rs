@@ -81,7 +81,7 @@ impl Root {
         let disk = disk_path(path);
         let mut tries = 0;
         loop {
-            match self.openat2(&*disk, flags, ResolveFlags::empty()) {
+            match self.openat2(&disk, flags, ResolveFlags::empty()) {
                 Err(Errno::AGAIN | Errno::INTR) if tries < LOOKUP_TRIES => tries += 1,
                 outcome => return outcome,
             }
@@ -93,7 +93,7 @@ impl Root {
         if !self.cached || has_alias(path) {
             return Err(Errno::AGAIN);
         }
-        match self.openat2(&*disk_path(path), flags, ResolveFlags::CACHED) {
+        match self.openat2(&disk_path(path), flags, ResolveFlags::CACHED) {
             Err(Errno::NOENT) if !path.as_str().is_ascii() => Err(Errno::AGAIN),
             outcome => outcome,
         }
