@@ -80,7 +80,8 @@ fn way(row: &DeliveryRow) -> String {
     match row.state {
         crate::store::DeliveryState::Fetched => format!("stored, {state} {}", time(row.changed)),
         crate::store::DeliveryState::Refused => format!("{state}: {}", plain(&row.detail)),
-        _ => state.to_owned(),
+        _ if row.detail.is_empty() => state.to_owned(),
+        _ => format!("{state}, {}", plain(&row.detail)),
     }
 }
 

@@ -110,6 +110,8 @@ pub(super) struct Work {
     hasher: Option<Sha256>,
     /// Recognises a message that is sent again.
     print: Option<Fingerprint>,
+    /// The door says itself what the sender wrote.
+    seen: bool,
     remark: &'static str,
     /// Bytes since the disk was asked for its room.
     unchecked: u64,
@@ -147,7 +149,7 @@ impl Upload {
         let ceiling = Ceiling::of(&caller, &space, quota_left);
         let hasher = digest.then(Sha256::new);
         let print = matches!(goal, Goal::Mail(_)).then(Fingerprint::default);
-        let work = Work { caller, space, goal, body, ceiling, hasher, print, remark: "", unchecked: 0 };
+        let work = Work { caller, space, goal, body, ceiling, hasher, print, seen: false, remark: "", unchecked: 0 };
         Self { work: Some(Box::new(work)) }
     }
 
@@ -161,11 +163,21 @@ impl Upload {
         if let Some(hasher) = &mut work.hasher {
             hasher.update(&chunk);
         }
-        if let Some(print) = &mut work.print {
+        if let Some(print) = work.print.as_mut().filter(|_| !work.seen) {
             print.push(&chunk);
         }
         work.count(chunk.len() as u64).await?;
         work.body.push(chunk, &work.space).await
+    }
+
+    /// What the sender of a message wrote, where its door changes that before it pushes it.
+    pub fn saw(&mut self, written: &[u8]) {
+        if let Some(work) = self.work.as_deref_mut()
+            && let Some(print) = &mut work.print
+        {
+            work.seen = true;
+            print.push(written);
+        }
     }
 
     /// Takes header lines of our own, before the first byte of a message: they are no part of what its sender wrote.
@@ -278,6 +290,9 @@ impl Upload {
         let Some(mut work) = self.work.take() else { return vec![Err(over())] };
         let outcomes = match &work.goal {
             Goal::Mail(envelope) => {
+                if let Some(print) = &mut work.print {
+                    print.addressed(&work.caller, envelope);
+                }
                 mail::finish_each(&work.caller, envelope, work.print.as_ref(), &work.space, &mut work.body).await
             }
             Goal::File { .. } => vec![Err(mail::no_message())],
@@ -470,6 +485,9 @@ impl Work {
 
     async fn commit_mail(&mut self) -> Result<Receipt> {
         let Goal::Mail(envelope) = &self.goal else { return Err(over()) };
+        if let Some(print) = &mut self.print {
+            print.addressed(&self.caller, envelope);
+        }
         mail::finish(&self.caller, envelope, self.print.as_ref(), &self.space, &mut self.body).await
     }
 

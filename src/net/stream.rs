@@ -1,7 +1,7 @@
 //! The bytes of a connection: plain TCP, a Unix socket, TLS over TCP, or an in-memory pipe for tests.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -145,6 +145,43 @@ impl Stream {
         match rustix::net::recv(socket, &mut [0; 1], flags) {
             Ok((read, _)) => read == 0,
             Err(error) => !matches!(error, Errno::AGAIN | Errno::INTR),
+        }
+    }
+}
+
+impl Stream {
+    /// True for a connection through the kernel.
+    #[must_use]
+    pub fn is_socket(&self) -> bool {
+        self.socket().is_some()
+    }
+
+    /// True when there is something to read: bytes, or the peer's end.
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        self.has(PollFlags::IN | PollFlags::RDHUP)
+    }
+
+    /// True when the peer refused what was sent to it.
+    #[must_use]
+    pub fn is_reset(&self) -> bool {
+        self.has(PollFlags::ERR)
+    }
+
+    fn has(&self, wanted: PollFlags) -> bool {
+        let Some(socket) = self.socket() else { return false };
+        let mut asked = [PollFd::from_borrowed_fd(socket, wanted)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let _ = rustix::event::poll(&mut asked, Some(&now));
+        asked.iter().any(|one| one.revents().intersects(wanted))
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Tcp(tcp) => Some(tcp.as_fd()),
+            Self::Unix(unix) => Some(unix.as_fd()),
+            Self::Tls(tls) => Some(tls.get_ref().0.tcp().as_fd()),
+            Self::Pipe(_) | Self::Closed => None,
         }
     }
 }

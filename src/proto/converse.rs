@@ -4,11 +4,10 @@
 //! dialogue, a small line buffer and nothing else: everything that is not waiting for a line is boxed.
 
 use std::collections::VecDeque;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -16,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::beside::{Ending, give_at_once, give_beside, take_beside};
+use super::bounded::{LONGEST_WORK, Overdue, bounded, once};
 use super::carry::{self, Pace};
 use super::dialogue::{Dialogue, Encode, Event, Framing, Intake, Lane, Left, Malformed, Meanwhile, Source, Turn, Why};
 use super::line::{Found, IAC, LineBuffer};
@@ -28,8 +28,6 @@ use crate::telemetry::Record;
 const TOGETHER: usize = 16 << 10;
 /// Commands kept while bytes flow on a side lane; more wait in the kernel.
 const WAITING: usize = 8;
-/// Our own work on one command may take this long; then the connection is closed without an answer.
-const LONGEST_WORK: Duration = Duration::from_mins(10);
 /// How long a closing connection is read (and forgotten), so that the last reply is not lost to a reset.
 pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// A body above this may have been cut by the end of its client.
@@ -37,6 +35,8 @@ const LARGE_BODY: u64 = 64 << 10;
 /// How long after a large body the end of the command connection is waited for.
 const HANGUP: Duration = Duration::from_millis(10);
 const TLS_FIRST: &str = "it began with a TLS handshake where TLS comes later: set it to STARTTLS (explicit TLS), or give it the port with TLS from the first byte";
+/// How long the refusal of a reply by a peer that has closed its connection is waited for.
+const ECHO: Duration = Duration::from_millis(200);
 /// How far a deadline of "never" lies ahead.
 const NEVER: Duration = Duration::from_hours(24 * 365);
 
@@ -110,7 +110,10 @@ impl<D: Dialogue> Drive<D> {
         while open {
             // All that an idle connection waits in: whatever else it does is boxed, and gone by then.
             let heard = self.hear().await?;
-            open = Box::pin(self.step(Some(heard))).await?;
+            open = match Box::pin(self.step(Some(heard))).await {
+                Err(error) if Overdue::is(&error) => return Box::pin(self.part(Why::Shutdown)).await,
+                done => done?,
+            };
         }
         Ok(())
     }
@@ -125,7 +128,7 @@ impl<D: Dialogue> Drive<D> {
                 false => self.react(Event::Malformed(malformed)).await?,
             },
             Some(Heard::Part(why)) => return self.part(why).await.map(|()| false),
-            Some(Heard::Gone) => return Ok(false),
+            Some(Heard::Gone) => return self.left().await.map(|()| false),
         };
         loop {
             turn = match turn {
@@ -165,11 +168,11 @@ impl<D: Dialogue> Drive<D> {
         if self.talk.forgives() {
             self.errors = 0;
         }
-        bounded(Box::pin(self.talk.answer(command)))
+        bounded(Box::pin(self.talk.answer(command)), &self.link.stop, self.link.limits.drain.0)
     }
 
     fn react(&mut self, event: Event) -> impl Future<Output = io::Result<Turn<D::Reply>>> + Send {
-        bounded(Box::pin(self.talk.react(event)))
+        bounded(Box::pin(self.talk.react(event)), &self.link.stop, self.link.limits.drain.0)
     }
 
     fn say(&mut self, reply: &D::Reply) {
@@ -250,7 +253,11 @@ impl<D: Dialogue> Drive<D> {
             tokio::select! {
                 biased;
                 read = read_some(&mut self.link.stream, &mut self.lines, D::LINES.telnet) => {
-                    self.gone = read? == 0;
+                    self.gone = match read {
+                        // TLS that ends without saying so.
+                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => true,
+                        read => read? == 0,
+                    };
                 }
                 () = self.link.stop.cancelled() => {}
                 () = sleep_until(deadline) => return Ok(Heard::Part(why)),
@@ -286,6 +293,10 @@ impl<D: Dialogue> Drive<D> {
             return Ok(());
         }
         let bound = self.patience();
+        if self.talk.is_unheard() {
+            let early = !self.lines.is_empty() || self.link.stream.has_input();
+            self.talk.replying(early);
+        }
         let (stream, output) = (&mut self.link.stream, &mut self.output);
         let sending = async {
             stream.write_all(output).await?;
@@ -293,6 +304,17 @@ impl<D: Dialogue> Drive<D> {
         };
         timeout(bound, sending).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         self.output = BytesMut::new();
+        Ok(())
+    }
+
+    /// The peer has closed its side. One that closed both without reading refuses what was sent to it.
+    async fn left(&mut self) -> io::Result<()> {
+        if self.talk.is_unheard() {
+            if self.link.stream.is_socket() {
+                tokio::time::sleep(ECHO).await;
+            }
+            self.talk.left(!self.link.stream.is_reset());
+        }
         Ok(())
     }
 
@@ -341,8 +363,10 @@ impl<D: Dialogue> Drive<D> {
             while stream.read(&mut sink).await? > 0 {}
             io::Result::Ok(())
         };
-        let _ = timeout(LINGER, lingering).await;
-        Ok(())
+        match timeout(LINGER, lingering).await {
+            Ok(Ok(())) => Box::pin(self.left()).await,
+            _ => Ok(()),
+        }
     }
 
     /// Says what comes before a body.
@@ -390,9 +414,9 @@ impl<D: Dialogue> Drive<D> {
             }
         };
         let received = match outcome {
-            Ok(()) => bounded(intake.commit()).await?,
+            Ok(()) => bounded(intake.commit(), &self.link.stop, self.link.limits.drain.0).await?,
             Err(error) => {
-                bounded(intake.abandon()).await?;
+                bounded(intake.abandon(), &self.link.stop, self.link.limits.drain.0).await?;
                 Err(error)
             }
         };
@@ -570,28 +594,6 @@ async fn read_some(stream: &mut Stream, lines: &mut LineBuffer, telnet: bool) ->
     }
     lines.noted();
     Ok(read)
-}
-
-/// What is ready at once.
-async fn once<T>(work: impl Future<Output = T>) -> Option<T> {
-    let mut work = pin!(work);
-    poll_fn(|context| match work.as_mut().poll(context) {
-        Poll::Ready(done) => Poll::Ready(Some(done)),
-        Poll::Pending => Poll::Ready(None),
-    })
-    .await
-}
-
-/// Our own work on a command, bounded. It comes boxed: it must not make every idle connection as large as the largest command. What is done
-/// at once, as most is, needs no timer.
-async fn bounded<T>(mut work: Pin<Box<impl Future<Output = T> + Send + ?Sized>>) -> io::Result<T> {
-    if let Some(done) = once(work.as_mut()).await {
-        return Ok(done);
-    }
-    timeout(LONGEST_WORK, work).await.map_err(|_| {
-        tracing::error!(seconds = LONGEST_WORK.as_secs(), "a command took too long; its connection is closed");
-        io::Error::from(io::ErrorKind::TimedOut)
-    })
 }
 
 fn after(start: Instant, span: Duration) -> Instant {

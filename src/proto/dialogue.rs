@@ -267,6 +267,17 @@ pub trait Dialogue: Send {
     /// Everything that is not a command.
     fn react(&mut self, event: Event) -> impl Future<Output = Turn<Self::Reply>> + Send;
 
+    /// True while it matters whether the peer reads the reply that is being sent (RFC 1047).
+    fn is_unheard(&self) -> bool {
+        false
+    }
+
+    /// Such a reply goes out. `early`: the peer has said more, or ended its side, without waiting for it.
+    fn replying(&mut self, _early: bool) {}
+
+    /// The peer has left behind such a reply. `whole`: it took all that was sent to it.
+    fn left(&mut self, _whole: bool) {}
+
     /// While bytes flow on a side lane: may this command be answered now (STAT, NOOP), does it end the transfer (ABOR), or does it wait?
     fn during_transfer(&self, _command: &Self::Command) -> Meanwhile {
         Meanwhile::Wait

@@ -3,6 +3,7 @@
 //! A language is one folder, one `mod` line and one line in [`PROTOCOLS`]; nothing else in the daemon names it.
 
 mod beside;
+mod bounded;
 mod carry;
 pub mod converse;
 pub mod dialogue;

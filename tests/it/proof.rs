@@ -19,7 +19,7 @@ use tokio::net::UdpSocket;
 use crate::world::{World, pipe};
 
 /// Answers TXT questions from a table; everything else does not exist.
-struct Names {
+pub struct Names {
     address: SocketAddr,
     task: tokio::task::JoinHandle<()>,
 }
@@ -31,7 +31,7 @@ impl Drop for Names {
 }
 
 impl Names {
-    async fn serve(records: &[(&str, String)]) -> Self {
+    pub async fn serve(records: &[(&str, String)]) -> Self {
         let records: HashMap<String, String> =
             records.iter().map(|(name, text)| ((*name).to_owned(), text.clone())).collect();
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a port");
@@ -117,7 +117,7 @@ async fn sealed(names: &Names, domain: &str, text: &str) -> String {
 }
 
 /// Sends one message; the last reply to it and what was stored.
-async fn send(world: &World, section: &str, sender: &str, text: &str) -> (String, String) {
+pub async fn send(world: &World, section: &str, sender: &str, text: &str) -> (String, String) {
     let (mut link, theirs) = pipe("smtp", 997);
     link.origin.peer = "192.0.2.9:1000".parse().expect("an address");
     let handler = world.door("smtp", &section.parse().expect("TOML"));
@@ -143,7 +143,7 @@ async fn send(world: &World, section: &str, sender: &str, text: &str) -> (String
     (reply, stored)
 }
 
-fn section(verify: &str, names: &Names) -> String {
+pub fn section(verify: &str, names: &Names) -> String {
     format!("verify = \"{verify}\"\ndns = [\"{}\"]", names.address)
 }
 
@@ -199,6 +199,31 @@ async fn what_a_domain_asks_to_refuse_is_refused_where_that_is_enforced() {
         reply.starts_with("250 2.0.0") && stored.contains("Authentication-Results: example.org"),
         "{reply} {stored}"
     );
+}
+
+#[tokio::test]
+async fn a_message_whose_author_cannot_be_told_is_refused_where_that_is_enforced() {
+    let (world, names) = (World::light().await, names().await);
+    let enforce = section("enforce", &names);
+    let rest = "Subject: pay\r\n\r\nx\r\n";
+    for from in [
+        "From: ceo@strict.example\r\nFrom: x@evil.example\r\n",
+        "From: x@evil.example\r\nFrom : ceo@strict.example\r\n",
+        "From: x@evil.example, ceo@strict.example\r\n",
+        "From: the boss\r\n",
+    ] {
+        let (reply, stored) = send(&world, &enforce, "x@evil.example", &format!("{from}{rest}")).await;
+        assert!(reply.starts_with("550 5.7.1 ") && stored.is_empty(), "{from}: {reply}");
+    }
+    let (reply, _) = send(&world, &enforce, "x@evil.example", &format!("From: x@evil.example\r\n{rest}")).await;
+    assert!(reply.starts_with("250 2.0.0"), "{reply}");
+    let padded = format!("From: ceo@strict.example\r\nX-Pad: {}\r\n{rest}", "x\r\n ".repeat(100_000));
+    let (reply, _) = send(&world, &enforce, "x@evil.example", &padded).await;
+    assert!(reply.starts_with("550 5.7.1 "), "a header too large to be checked: {reply}");
+    let (reply, _) =
+        send(&world, &section("note", &names), "x@evil.example", &format!("From: a@b.c\r\nFrom: d@e.f\r\n{rest}"))
+            .await;
+    assert!(reply.starts_with("250 2.0.0"), "noting refuses nobody: {reply}");
 }
 
 #[tokio::test]

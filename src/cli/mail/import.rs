@@ -8,6 +8,7 @@ use std::time::UNIX_EPOCH;
 use bytes::Bytes;
 
 use super::mbox::{Part, Reader};
+use super::status::Status;
 use super::{ImportArgs, TELL_EVERY};
 use crate::cli::Failure;
 use crate::cli::desk::Desk;
@@ -42,6 +43,8 @@ struct Count {
     taken: u64,
     there: u64,
     bytes: u64,
+    /// Left out: their mail program had deleted them.
+    deleted: u64,
 }
 
 /// Runs it.
@@ -60,8 +63,9 @@ pub fn run(file: Option<&Path>, args: &ImportArgs) -> Result<(), Failure> {
         }
     }
     desk.wait(desk.hub.settle_all())?;
-    let Count { taken, there, bytes } = work.count;
-    say!("{taken} messages taken ({}), {there} there already", crate::units::ByteSize(bytes));
+    let Count { taken, there, bytes, deleted } = work.count;
+    let left_out = if deleted == 0 { String::new() } else { format!(", {deleted} left out that were deleted") };
+    say!("{taken} messages taken ({}), {there} there already{left_out}", crate::units::ByteSize(bytes));
     Ok(())
 }
 
@@ -152,6 +156,8 @@ impl Work<'_> {
     ) -> Result<(), Failure> {
         let beginning = input.fill_buf().map_err(|error| Failure::io(path.display(), &error))?;
         match beginning.starts_with(MBOX) {
+            // A mailbox with nothing in it, as an mbox is.
+            _ if beginning.is_empty() => Ok(()),
             true => self.mbox(import, path, input),
             false => self.message(import, path, input, about),
         }
@@ -184,6 +190,7 @@ impl Work<'_> {
     fn mbox(&mut self, import: &mut Import, path: &Path, input: impl BufRead) -> Result<(), Failure> {
         let mut reader = Reader::new(input);
         let mut open: Option<(Letter, About)> = None;
+        let mut status = Status::default();
         let (mut number, mut begun, mut bytes) = (0_u64, 0, 0_u64);
         loop {
             let place = || format!("{}: message {number}, at byte {begun}", path.display());
@@ -195,17 +202,23 @@ impl Work<'_> {
                     let arrived = arrived.map(|seconds| seconds.saturating_mul(1_000_000));
                     let from = format!("from {} message {number} at byte {offset}", path.display());
                     open = Some((import.letter(), About { arrived, from, ..About::default() }));
+                    status = Status::default();
                 }
                 Some(Part::Text(text)) => {
                     bytes += text.len() as u64;
+                    status.push(&text);
                     if let Some((letter, _)) = &mut open {
                         let pushed = self.desk.wait(self.pushed(import, letter, text.into()));
                         pushed.map_err(|failure| at(&failure, &place()))?;
                     }
                 }
                 Some(Part::End) => {
-                    if let Some((letter, about)) = open.take() {
-                        self.add(import, letter, &about, bytes)?;
+                    let Some((letter, about)) = open.take() else { continue };
+                    if let Some((flags, noticed)) = status.read() {
+                        self.add(import, letter, &About { flags, noticed, ..about }, bytes)?;
+                    } else {
+                        self.desk.wait(self.abandoned(import, letter))?;
+                        self.count.deleted += 1;
                     }
                 }
             }
@@ -216,6 +229,11 @@ impl Work<'_> {
         import.push(letter, piece).await
     }
 
+    async fn abandoned(&self, import: &Import, letter: Letter) -> Outcome<()> {
+        import.abandon(letter).await;
+        Ok(())
+    }
+
     fn add(&mut self, import: &mut Import, letter: Letter, about: &About, bytes: u64) -> Result<(), Failure> {
         match self.desk.wait(import.add(letter, about))? {
             true => {
@@ -224,7 +242,7 @@ impl Work<'_> {
             }
             false => self.count.there += 1,
         }
-        let Count { taken, there, bytes } = self.count;
+        let Count { taken, there, bytes, .. } = self.count;
         if (taken + there).is_multiple_of(TELL_EVERY) {
             // What was said is on the disk.
             self.desk.wait(import.commit())?;

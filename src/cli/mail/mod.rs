@@ -5,6 +5,7 @@
 mod export;
 mod import;
 mod mbox;
+mod status;
 
 use std::path::{Path, PathBuf};
 

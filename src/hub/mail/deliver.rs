@@ -20,7 +20,9 @@ use crate::hub::settings::Overwrite;
 use crate::hub::transfer::{Incoming, Receipt};
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
-use crate::store::{Batch, Change, DeliveryRow, DeliveryState, Edit, MailEdit, Micros, NodeKind, RelPath, StageId};
+use crate::store::{
+    AccountKind, Batch, Change, DeliveryRow, DeliveryState, Edit, MailEdit, Micros, NodeKind, RelPath, StageId,
+};
 use crate::units::ByteSize;
 
 /// Bytes of a message read at once while its parts are sorted.
@@ -87,6 +89,8 @@ struct Delivery<'a> {
     link: bool,
     /// Stages made beside the message's own, for tidying up after a refusal.
     stages: Vec<(Arc<Space>, StageId)>,
+    /// Those of files that are not filed.
+    left_out: Vec<(Arc<Space>, StageId)>,
     /// The message's bytes, once they are ready to be put: inline, or sealed at home.
     whole: Option<Content>,
     /// The message's own stage is the content of a put already.
@@ -120,6 +124,7 @@ impl<'a> Delivery<'a> {
             rows: Vec::new(),
             link: false,
             stages: Vec::new(),
+            left_out: Vec::new(),
             whole: None,
             whole_used: false,
             own_stage,
@@ -167,7 +172,7 @@ impl<'a> Delivery<'a> {
         for recipient in &envelope.recipients {
             for (number, target) in (0..).zip(&recipient.targets) {
                 let folder = target.folder()?.to_string();
-                let mark = print.and_then(|print| print.mark(&envelope.sender, &recipient.address, &folder));
+                let mark = print.map(|print| print.mark(&recipient.address, &folder));
                 self.rows.push(DeliveryRow {
                     message: envelope.id.clone(),
                     place: trace::place(recipient.place, number),
@@ -178,7 +183,7 @@ impl<'a> Delivery<'a> {
                     bytes: self.size,
                     state: DeliveryState::Stored,
                     changed: self.arrived,
-                    detail: String::new(),
+                    detail: trace::by_way_of(&recipient.by_way_of),
                     mark: mark.map(u128::to_be_bytes),
                 });
             }
@@ -264,17 +269,25 @@ impl<'a> Delivery<'a> {
             rules.fits(&recipient.address, self.size)?;
             rules.proved(self.caller, self.envelope, &recipient.address)?;
         }
-        let (files, mut sorter) = self.sort(space).await?;
-        let whole = sorter.whole();
-        let message = (whole.is_some() || space.keep_message).then(|| sorter.message_name(&stamp(self.arrived)));
-        if let (Some(why), false) = (whole, files.is_empty()) {
-            tracing::info!(id = self.envelope.id, "a message is filed whole: {why}");
+        let (mut files, mut sorter) = self.sort(space).await?;
+        let (whole, beside) = (sorter.whole(), sorter.beside());
+        let message = whole.or(beside).is_some() || space.keep_message;
+        let message = message.then(|| sorter.message_name(&stamp(self.arrived)));
+        match (whole, beside, files.is_empty()) {
+            (Some(why), _, false) => tracing::info!(id = self.envelope.id, "a message is filed whole: {why}"),
+            (None, Some(why), _) => tracing::info!(id = self.envelope.id, "a message is filed beside its files: {why}"),
+            _ => {}
         }
+        let mut number = 0..;
+        let left_out =
+            files.extract_if(.., |_| number.next().is_some_and(|number| whole.is_some() || sorter.is_shown(number)));
+        let left_out: Vec<Filed> = left_out.collect();
+        self.left_out.extend(left_out.into_iter().filter_map(|file| staged(space, file.content)));
         for (number, (recipient, folder)) in folders.iter().enumerate() {
             if let (Some(name), true) = (&message, whole.is_some()) {
                 rules.wants(&recipient.address, name)?;
             }
-            for file in files.iter().filter(|_| whole.is_none()) {
+            for file in &files {
                 rules.wants(&recipient.address, &file.name)?;
                 let content = match number {
                     0 => file.content.clone(),
@@ -330,7 +343,12 @@ impl<'a> Delivery<'a> {
     async fn sort(&mut self, space: &Arc<Space>) -> Result<(Vec<Filed>, Sorter)> {
         let view = self.caller.hub().view();
         let (storage, mail) = (&view.settings.storage, &view.settings.mail);
-        let mut sorter = Sorter::new(storage.attachments, mail.mime());
+        let mut limits = mail.mime();
+        // What a device writes above its scan says nothing to anybody.
+        if self.caller.account().is_some_and(|account| account.kind == AccountKind::Device) {
+            limits.text_words = 0;
+        }
+        let mut sorter = Sorter::new(storage.attachments, limits);
         let mut files: Vec<Filed> = Vec::new();
         let mut open: Option<(FileName, Incoming)> = None;
         let mut sorted = Vec::new();
@@ -446,7 +464,8 @@ impl<'a> Delivery<'a> {
     async fn tidy(self, delivered: bool) {
         let unused: Vec<_> = if delivered {
             // The upload forgets its own stage only when it fails.
-            self.own_stage.filter(|_| !self.whole_used).map(|id| (self.home.clone(), id)).into_iter().collect()
+            let own = self.own_stage.filter(|_| !self.whole_used).map(|id| (self.home.clone(), id));
+            own.into_iter().chain(self.left_out).collect()
         } else {
             self.stages
         };
@@ -456,6 +475,13 @@ impl<'a> Delivery<'a> {
                 tracing::warn!(stage = id.0, error = error.detail(), "a stage is left over; the next start removes it");
             }
         }
+    }
+}
+
+fn staged(space: &Arc<Space>, content: Content) -> Option<(Arc<Space>, StageId)> {
+    match content {
+        Content::Inline(_) => None,
+        Content::Staged(id) => Some((space.clone(), id)),
     }
 }
 

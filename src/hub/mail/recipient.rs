@@ -136,7 +136,7 @@ impl Hub {
             return Err(relaying(domain));
         }
         let view = self.view();
-        let mut search = Search { view: &view, caller, found: Vec::new(), within: Vec::new() };
+        let mut search = Search { view: &view, caller, found: Vec::new(), within: Vec::new(), followed: Vec::new() };
         let domain_asked = domain.strip_suffix('.').unwrap_or(domain).to_lowercase();
         if !search.follow(local, &domain_asked)?
             && !search.follow_alias(view.aliases.wild(&local.to_lowercase(), &domain_asked))?
@@ -144,15 +144,16 @@ impl Hub {
             let catch_all = catch_all.filter(|account| !account.is_empty());
             search.found.extend(catch_all.and_then(|account| mailbox(&view, account, None)));
         }
-        let mut targets = search.found;
+        let mut targets = std::mem::take(&mut search.found);
         for target in &mut targets {
             self.settle_folder(&view, target).await?;
             self.take(&view, caller, target, rcpt).await?;
         }
         if targets.is_empty() {
-            return Err(nobody(local, domain));
+            return Err(closed(&view, local, domain).unwrap_or_else(|| nobody(local, domain)));
         }
-        Ok(Recipient { address: rcpt.address(), targets, place: 0 })
+        let by_way_of = search.followed.iter().map(|alias| (*alias).to_owned()).collect();
+        Ok(Recipient { address: rcpt.address(), by_way_of, targets, place: 0 })
     }
 
     /// `bob+lists` goes into Bob's folder of that name where he has one, else into his inbox.
@@ -174,6 +175,15 @@ impl Hub {
         }
         folder.clear();
         Ok(())
+    }
+
+    /// Who takes the mail of postmaster, where no address of that name is made.
+    #[must_use]
+    pub fn postmaster(&self) -> Option<String> {
+        match postmaster(&self.view())? {
+            Target::Mailbox { account, .. } => Some(account),
+            Target::Drop { .. } => None,
+        }
     }
 
     /// The verdict on one target: the right to write there, and room for what comes.
@@ -223,6 +233,8 @@ struct Search<'a> {
     found: Vec<Target>,
     /// Aliases being followed: one that comes back to itself means the user of that name.
     within: Vec<&'a str>,
+    /// All that were followed.
+    followed: Vec<&'a str>,
 }
 
 impl<'a> Search<'a> {
@@ -274,6 +286,7 @@ impl<'a> Search<'a> {
             return Err(Error::new(Kind::Unavailable, "this address leads in circles; its owner must mend that"));
         }
         self.within.push(&alias.address);
+        self.followed.push(&alias.address);
         let before = std::mem::take(&mut self.found);
         let outcome = alias.to.iter().try_for_each(|target| self.follow_target(alias, target));
         self.within.pop();
@@ -366,17 +379,17 @@ fn mailbox(view: &View, name: &str, tag: Option<&str>) -> Option<Target> {
     let name = name.to_lowercase();
     let account = view.accounts.get(&name).filter(|account| account.kind == AccountKind::User && !account.disabled)?;
     let folder = TreePath::parse(&format!("/mail/{}", account.name)).ok()?;
-    view.space(&folder.to_string())?;
+    // Whoever is confined to a folder could never read it.
+    view.space(&folder.to_string()).filter(|_| folder.is_in(&account.root))?;
     let folder = tag.map(|tag| format!(".{tag}")).filter(|folder| maildir::is_folder(folder)).unwrap_or_default();
     Some(Target::Mailbox { account: account.name.clone(), folder })
 }
 
-/// RFC 5321 §4.5.1: there is always somebody to write to, as long as there is anybody.
+/// RFC 5321 §4.5.1: there is always somebody to write to, as long as there is anybody. Administrators first, then by name.
 fn postmaster(view: &View) -> Option<Target> {
-    let mut admins: Vec<_> =
-        view.accounts.values().filter(|account| account.admin).map(|account| &account.name).collect();
-    admins.sort();
-    admins.into_iter().find_map(|name| mailbox(view, name, None))
+    let mut all: Vec<_> = view.accounts.values().map(|account| (!account.admin, &account.name)).collect();
+    all.sort();
+    all.into_iter().find_map(|(_, name)| mailbox(view, name, None))
 }
 
 /// RFC 5321 §4.1.3: `user@[our address]` is us.
@@ -386,8 +399,25 @@ fn is_our_address(domain: &str, origin: &Origin) -> bool {
     address.parse::<std::net::IpAddr>().is_ok_and(|address| address.to_canonical() == origin.local.ip().to_canonical())
 }
 
+/// Somebody of that name who takes no mail, and why.
+fn closed(view: &View, local: &str, domain: &str) -> Option<Error> {
+    let account = view.accounts.get(&local.to_lowercase()).filter(|account| account.kind == AccountKind::User)?;
+    let at = if domain.is_empty() { "" } else { "@" };
+    let why = match account.disabled {
+        true => "the account is disabled",
+        false => "the account has no mailbox",
+    };
+    Some(Error::new(Kind::NotFound, format!("{local}{at}{domain} takes no mail: {why}")))
+}
+
 fn relaying(domain: &str) -> Error {
-    Error::new(Kind::Denied, format!("mail for {domain} is not taken here: this server does not relay"))
+    let says = format!("mail for {domain} is not taken here: this server does not relay");
+    // A name without a dot is what a machine calls itself.
+    let hint = match domain.contains(['.', '[']) {
+        true => "",
+        false => "; if that is this server, add the name to `domain` in its configuration",
+    };
+    Error::new(Kind::Denied, says + hint)
 }
 
 fn nobody(local: &str, domain: &str) -> Error {

@@ -1,9 +1,11 @@
 //! The same message sent again because its sender never heard the `250` (RFC 1047): it is stored once.
 //!
-//! A message is the same when recipient, place, envelope sender, `Message-ID` and body are; without a `Message-ID` its
-//! whole header counts. A message with neither `Message-ID` nor `Date` is never the same: a machine that only says `disk
-//! failing` says it again because it is so. What was stored is remembered in memory, which is filled from the deliveries at the start; who
-//! brings the same message at the same moment waits for the other's outcome.
+//! A message is the same when account or peer, envelope, place and every byte are, and when the conversation in which it came first ended
+//! before its client had shown that it read the reply: no further command, no orderly close. So a machine that says the same twice is
+//! believed twice, whatever `Message-ID` and `Date` it writes.
+//!
+//! What was stored and not heard of is remembered in memory, which is filled from the deliveries at the start. Who brings the same message
+//! while the first conversation still goes on waits for its outcome, and no longer than `[mail] redelivery_wait`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -11,16 +13,18 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::Envelope;
 use super::trace::id_at;
 use crate::error::Result;
-use crate::hub::{Hub, now};
-use crate::store::{Catalog, Micros};
+use crate::hub::{Caller, Hub, now};
+use crate::store::{Batch, Catalog, Edit, MailEdit, Micros};
 
-/// Longest header section that is looked at for a `Message-ID`; beyond that it counts whole.
-const LONGEST_HEADER: usize = 64 << 10;
 /// Marks read at once at the start.
 const PAGE: usize = 10_000;
+/// How long what was heard is gathered before it is written down.
+const GATHER: Duration = Duration::from_millis(50);
 
 /// What a message is recognised by, for one recipient and place.
 pub(super) type Mark = u128;
@@ -28,67 +32,44 @@ pub(super) type Mark = u128;
 /// Gathers what a message is recognised by while it arrives.
 #[derive(Default)]
 pub(crate) struct Fingerprint {
-    header: Vec<u8>,
-    /// The header section is over.
-    over: bool,
-    /// Something in the header tells this message from another with the same words.
-    distinct: bool,
     hasher: blake3::Hasher,
+    bytes: u64,
 }
 
 impl Fingerprint {
     /// The next bytes of the message as the sender wrote it.
     pub(crate) fn push(&mut self, chunk: &[u8]) {
-        if self.over {
-            self.hasher.update(chunk);
-            return;
+        self.bytes += chunk.len() as u64;
+        self.hasher.update(chunk);
+    }
+
+    /// The message is whole: who brings it, and to whom.
+    pub(crate) fn addressed(&mut self, caller: &Caller, envelope: &Envelope) {
+        self.hasher.update(&self.bytes.to_le_bytes());
+        match caller.account() {
+            Some(account) => self.word(&account.name),
+            None => self.word(&caller.origin().peer.ip().to_canonical().to_string()),
         }
-        let from = self.header.len().saturating_sub(3);
-        self.header.extend_from_slice(chunk);
-        let searched = self.header.get(from..).unwrap_or_default();
-        let end = memchr::memmem::find(searched, b"\r\n\r\n").map(|at| from + at + 2);
-        if let Some(end) = end {
-            let body = self.header.split_off(end);
-            self.begin_body();
-            self.hasher.update(&body);
-        } else if self.header.len() > LONGEST_HEADER {
-            (self.over, self.distinct) = (true, true);
-            self.hasher.update(&std::mem::take(&mut self.header));
+        self.word(&envelope.sender);
+        for recipient in &envelope.recipients {
+            self.word(&recipient.address);
         }
     }
 
-    fn begin_body(&mut self) {
-        self.over = true;
-        let header = std::mem::take(&mut self.header);
-        let id = value_of(b"message-id:", &header);
-        self.distinct = id.is_some() || value_of(b"date:", &header).is_some();
-        match id {
-            Some(id) => self.hasher.update(b"id").update(id).update(b"\n"),
-            None => self.hasher.update(&header),
-        };
+    /// The mark of the whole message for one recipient and place.
+    pub(super) fn mark(&self, recipient: &str, target: &str) -> Mark {
+        let mut print = Self { hasher: self.hasher.clone(), bytes: 0 };
+        print.word(recipient);
+        print.word(target);
+        let [mark @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *print.hasher.finalize().as_bytes();
+        Mark::from_be_bytes(mark)
     }
 
-    /// The mark of the whole message for one recipient and place; `None` when nothing makes it this one message.
-    pub(super) fn mark(&self, sender: &str, recipient: &str, target: &str) -> Option<Mark> {
-        if !self.distinct {
-            return None;
-        }
-        let mut hasher = self.hasher.clone();
-        for text in [sender, recipient, target] {
-            hasher.update(&(text.len() as u64).to_le_bytes());
-            hasher.update(text.to_lowercase().as_bytes());
-        }
-        let [mark @ .., _, _, _, _, _, _, _, _, _, _, _, _, _, _, _, _] = *hasher.finalize().as_bytes();
-        Some(Mark::from_be_bytes(mark))
+    fn word(&mut self, text: &str) {
+        let text = text.to_lowercase();
+        self.hasher.update(&(text.len() as u64).to_le_bytes());
+        self.hasher.update(text.as_bytes());
     }
-}
-
-/// The value of the first field of a name in a header section; `None` for an empty one.
-fn value_of<'a>(name: &[u8], header: &'a [u8]) -> Option<&'a [u8]> {
-    let lines = header.split(|byte| *byte == b'\n');
-    let mut values = lines.filter(|line| line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name)));
-    let value = values.next().and_then(|line| line.get(name.len()..)).unwrap_or_default().trim_ascii();
-    Some(value).filter(|value| !value.is_empty())
 }
 
 /// Messages stored within the window.
@@ -100,23 +81,54 @@ pub(super) struct Redeliveries {
 
 #[derive(Default)]
 struct Table {
-    stored: HashMap<Mark, Micros>,
+    stored: HashMap<Mark, Stored>,
     /// The same marks, the oldest first.
     order: VecDeque<Mark>,
+    /// Messages whose conversation goes on and whose reply was not heard, with their marks and the rows that hold these.
+    open: HashMap<String, Vec<(Mark, String)>>,
+    /// Messages whose rows are to lose their marks.
+    heard: Vec<String>,
+    /// Somebody is writing that down.
+    writing: bool,
     /// Being delivered now.
     busy: HashSet<Mark>,
     /// Nobody knows whether the delivery of this message was committed.
     doubtful: HashMap<Mark, String>,
 }
 
+/// A message that was stored.
+#[derive(Clone, Debug)]
+struct Stored {
+    at: Micros,
+    /// The message whose row has the mark.
+    row: String,
+    /// The message it came as last.
+    last: String,
+}
+
+/// What to do with a message.
+#[derive(Debug, PartialEq, Eq)]
+enum Taken {
+    /// Wait: it is being delivered.
+    Busy,
+    /// Wait: it was stored, and its conversation goes on.
+    Open,
+    /// Store what is not known.
+    Yours(Vec<bool>),
+}
+
 impl Table {
-    fn remember(&mut self, mark: Mark, at: Micros, limits: Limits) {
-        if self.stored.insert(mark, at).is_none() {
+    fn remember(&mut self, mark: Mark, stored: Stored, limits: Limits) {
+        let at = stored.at;
+        if let Some(open) = self.open.get_mut(&stored.last) {
+            open.push((mark, stored.row.clone()));
+        }
+        if self.stored.insert(mark, stored).is_none() {
             self.order.push_back(mark);
         }
         let oldest = at.saturating_sub(limits.window);
         while let Some(first) = self.order.front().copied() {
-            let old = self.stored.get(&first).is_none_or(|at| *at < oldest);
+            let old = self.stored.get(&first).is_none_or(|stored| stored.at < oldest);
             if !old && self.order.len() <= limits.entries {
                 return;
             }
@@ -125,14 +137,33 @@ impl Table {
         }
     }
 
-    /// Takes all of these, unless one of them is being delivered.
-    fn take(&mut self, marks: &[Mark], oldest: Micros) -> Option<Vec<bool>> {
+    /// Takes all of these, unless one of them must be waited for.
+    fn take(&mut self, marks: &[Mark], oldest: Micros, patient: bool) -> Taken {
         if marks.iter().any(|mark| self.busy.contains(mark)) {
-            return None;
+            return Taken::Busy;
         }
-        let known: Vec<bool> = marks.iter().map(|mark| self.stored.get(mark).is_some_and(|at| *at >= oldest)).collect();
+        let mut known = Vec::with_capacity(marks.len());
+        for mark in marks {
+            let stored = self.stored.get(mark).filter(|stored| stored.at >= oldest);
+            let open = stored.is_some_and(|stored| self.open.contains_key(&stored.last));
+            if open && patient {
+                return Taken::Open;
+            }
+            known.push(stored.is_some() && !open);
+        }
         self.busy.extend(marks.iter().zip(&known).filter(|(_, known)| !**known).map(|(mark, _)| *mark));
-        Some(known)
+        Taken::Yours(known)
+    }
+
+    /// The client has read the reply to this message: what it was recognised by is forgotten.
+    fn read(&mut self, message: &str) {
+        for (mark, row) in self.open.remove(message).unwrap_or_default() {
+            if self.stored.get(&mark).is_some_and(|stored| stored.last == message) {
+                self.stored.remove(&mark);
+            }
+            self.heard.push(row);
+        }
+        self.heard.dedup();
     }
 }
 
@@ -172,10 +203,12 @@ impl Claim {
     pub(super) fn stored(mut self) {
         let mut table = self.table.lock();
         for (mark, known) in self.marks.iter().zip(&self.known) {
-            table.busy.remove(mark);
+            let before = table.stored.get(mark).filter(|_| *known).cloned();
             if !known {
-                table.remember(*mark, now(), self.limits);
+                table.busy.remove(mark);
             }
+            let (row, at) = before.map_or_else(|| (self.message.clone(), now()), |before| (before.row, before.at));
+            table.remember(*mark, Stored { at, row, last: self.message.clone() }, self.limits);
         }
         drop(table);
         self.settled = true;
@@ -185,7 +218,7 @@ impl Claim {
     /// The message is certainly not stored.
     pub(super) fn released(mut self) {
         let mut table = self.table.lock();
-        for mark in &self.marks {
+        for (mark, _) in self.marks.iter().zip(&self.known).filter(|(_, known)| !**known) {
             table.busy.remove(mark);
         }
         drop(table);
@@ -210,6 +243,38 @@ impl Drop for Claim {
     }
 }
 
+/// A message whose client has not shown that it read the reply. Dropped without a word, the conversation ended so.
+pub struct Unheard {
+    hub: Hub,
+    message: String,
+}
+
+impl Unheard {
+    /// The client has read the reply.
+    pub fn read(self) {
+        self.hub.inner.mail.redeliveries.table.lock().read(&self.message);
+        self.hub.write_heard();
+    }
+}
+
+impl Drop for Unheard {
+    fn drop(&mut self) {
+        let all = &self.hub.inner.mail.redeliveries;
+        all.table.lock().open.remove(&self.message);
+        all.changed.notify_waiters();
+    }
+}
+
+impl Redeliveries {
+    /// What was heard since the last time; `None`: nothing, and nobody is writing any more.
+    fn next_heard(&self) -> Option<Vec<String>> {
+        let mut table = self.table.lock();
+        let heard = std::mem::take(&mut table.heard);
+        table.writing = !heard.is_empty();
+        table.writing.then_some(heard)
+    }
+}
+
 impl Hub {
     /// Takes the marks of a message for itself and says which of them were stored before; waits for whoever is
     /// delivering the same. `None` when nothing is to be recognised.
@@ -220,15 +285,24 @@ impl Hub {
         }
         let all = &self.inner.mail.redeliveries;
         self.settle_doubts(&marks, limits).await?;
+        let mut patience: Option<Instant> = None;
         loop {
             let changed = all.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            let taken = all.table.lock().take(&marks, now().saturating_sub(limits.window));
-            let Some(known) = taken else {
-                // A bound, not a pace: whoever is delivering says when it is done.
-                let _ = tokio::time::timeout(Duration::from_secs(1), changed).await;
-                continue;
+            let patient = patience.is_none_or(|until| Instant::now() < until);
+            let taken = all.table.lock().take(&marks, now().saturating_sub(limits.window), patient);
+            let known = match taken {
+                Taken::Yours(known) => known,
+                waits => {
+                    if waits == Taken::Open {
+                        patience.get_or_insert_with(|| Instant::now() + self.view().settings.mail.redelivery_wait.0);
+                    }
+                    // A bound, not a pace: whoever is delivering says when it is done.
+                    let bound = patience.unwrap_or_else(|| Instant::now() + Duration::from_secs(1));
+                    let _ = tokio::time::timeout_at(bound, changed).await;
+                    continue;
+                }
             };
             let (table, changed) = (all.table.clone(), all.changed.clone());
             let mut claim = Claim { table, changed, limits, message: message.to_owned(), marks, known, settled: false };
@@ -266,10 +340,38 @@ impl Hub {
             let mut table = all.table.lock();
             table.doubtful.remove(mark);
             if let Some(row) = there {
-                table.remember(*mark, row.at, limits);
+                let stored = Stored { at: row.at, row: row.message.clone(), last: row.message.clone() };
+                table.remember(*mark, stored, limits);
             }
         }
         Ok(())
+    }
+
+    /// A conversation waits for the reply to a message with this id: until what is returned says otherwise, nobody knows whether its
+    /// client has read it.
+    #[must_use]
+    pub fn unheard(&self, message: &str) -> Unheard {
+        self.inner.mail.redeliveries.table.lock().open.insert(message.to_owned(), Vec::new());
+        Unheard { hub: self.clone(), message: message.to_owned() }
+    }
+
+    /// Writes down what was heard, many messages at once, without keeping anybody waiting.
+    fn write_heard(&self) {
+        let mut table = self.inner.mail.redeliveries.table.lock();
+        if table.heard.is_empty() || std::mem::replace(&mut table.writing, true) {
+            return;
+        }
+        drop(table);
+        let hub = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(GATHER).await;
+            while let Some(heard) = hub.inner.mail.redeliveries.next_heard() {
+                let edits = heard.into_iter().map(|message| Edit::Mail(MailEdit::Heard(message))).collect();
+                if let Err(error) = hub.catalog().commit(Batch { edits }).await {
+                    tracing::warn!(error = error.detail(), "what was heard of could not be written down");
+                }
+            }
+        });
     }
 
     /// Remembers what was stored before the start.
@@ -278,21 +380,21 @@ impl Hub {
         let since = id_at(now().saturating_sub(limits.window));
         let marks = newest_marks(self.catalog(), &since, limits.entries).await?;
         let mut table = self.inner.mail.redeliveries.table.lock();
-        for (mark, at) in marks.into_iter().rev() {
-            table.remember(Mark::from_be_bytes(mark), at, limits);
+        for (mark, at, row) in marks.into_iter().rev() {
+            table.remember(Mark::from_be_bytes(mark), Stored { at, last: row.clone(), row }, limits);
         }
         Ok(())
     }
 }
 
-async fn newest_marks(catalog: &Catalog, since: &str, most: usize) -> Result<Vec<([u8; 16], Micros)>> {
+async fn newest_marks(catalog: &Catalog, since: &str, most: usize) -> Result<Vec<([u8; 16], Micros, String)>> {
     let mut marks = Vec::new();
     let mut before = ("~".to_owned(), 0);
     while marks.len() < most {
         let page = catalog.marks(since, (&before.0, before.1), PAGE.min(most - marks.len())).await?;
         let Some(last) = page.last() else { break };
         before = (last.message.clone(), last.place);
-        marks.extend(page.into_iter().map(|row| (row.mark, row.at)));
+        marks.extend(page.into_iter().map(|row| (row.mark, row.at, row.message)));
     }
     Ok(marks)
 }
@@ -301,49 +403,47 @@ async fn newest_marks(catalog: &Catalog, since: &str, most: usize) -> Result<Vec
 mod tests {
     use super::*;
 
-    fn mark(message: &str, cut: usize) -> Option<Mark> {
+    fn mark(message: &str, cut: usize) -> Mark {
         let mut print = Fingerprint::default();
         message.as_bytes().chunks(cut.max(1)).for_each(|chunk| print.push(chunk));
-        print.mark("me@a", "bob@b", "/mail/bob")
+        print.mark("bob@b", "/mail/bob")
     }
 
     #[test]
-    fn a_message_is_known_by_its_id_and_body_however_it_is_cut() {
-        let first = "Date: 1\r\nMessage-Id: <x@y>\r\nA: b\r\n\r\nbody\r\n\r\nmore";
-        for cut in [1, 2, 3, 5, 1000] {
+    fn a_message_is_known_by_every_byte_however_it_is_cut() {
+        let first = "Date: 1\r\nMessage-Id: <x@y>\r\n\r\nbody";
+        for cut in [1, 2, 3, 1000] {
             assert_eq!(mark(first, cut), mark(first, 7));
-            assert_eq!(mark(&first.replace("Date: 1", "Date: 22"), cut), mark(first, 7), "the same, sent again");
         }
-        for other in [
-            first.replace("<x@y>", "<z@y>"),
-            first.replace("more", "less"),
-            first.replace("Message-Id: <x@y>\r\n", ""),
-            first.replace("Message-Id: <x@y>", "Message-Id: "),
-        ] {
+        for other in [first.replace("Date: 1", "Date: 2"), first.replace("x@y", "z@y"), first.replace("body", "bodY")] {
             assert_ne!(mark(&other, 7), mark(first, 7), "{other}");
         }
-        let nameless = "Date: 1\r\n\r\nmotion";
-        assert_eq!(mark(nameless, 3), mark(nameless, 1));
-        assert_ne!(mark(nameless, 3), mark("Date: 2\r\n\r\nmotion", 3), "another alarm");
-        for said_again in ["no header", "Subject: disk failing\r\n\r\nsda", ""] {
-            assert_eq!(mark(said_again, 3), None);
-        }
-        let long = format!("A: {}\r\n\r\nx", "y".repeat(LONGEST_HEADER));
-        assert_eq!(mark(&long, 1000), mark(&long, 4096));
     }
 
     #[test]
     fn what_is_too_old_or_too_much_is_forgotten() {
         let mut table = Table::default();
         let limits = Limits { window: 100, entries: 3 };
+        let stored = |at: Micros| Stored { at, row: "a".into(), last: "a".into() };
         for (mark, at) in [(1, 1000), (2, 1001), (3, 1002), (4, 1003)] {
-            table.remember(mark, at, limits);
+            table.remember(mark, stored(at), limits);
         }
         assert_eq!(table.stored.len(), 3);
-        assert_eq!(table.take(&[1, 4], 0), Some(vec![false, true]));
-        assert_eq!(table.take(&[1], 0), None, "somebody delivers it");
-        table.remember(5, 1103, limits);
+        assert_eq!(table.take(&[1, 4], 0, true), Taken::Yours(vec![false, true]));
+        assert_eq!(table.take(&[1], 0, true), Taken::Busy, "somebody delivers it");
+        table.remember(5, stored(1103), limits);
         assert_eq!((table.order.len(), table.stored.len()), (2, 2));
-        assert_eq!(table.take(&[5], 1104), Some(vec![false]), "just too old");
+        assert_eq!(table.take(&[5], 1104, true), Taken::Yours(vec![false]), "just too old");
+    }
+
+    #[test]
+    fn what_was_heard_is_new_again() {
+        let (mut table, limits) = (Table::default(), Limits { window: 100, entries: 9 });
+        table.open.insert("m".into(), Vec::new());
+        table.remember(1, Stored { at: 5, row: "r".into(), last: "m".into() }, limits);
+        assert_eq!(table.take(&[1], 0, true), Taken::Open);
+        table.read("m");
+        assert_eq!(table.heard, ["r"]);
+        assert_eq!(table.take(&[1], 0, true), Taken::Yours(vec![false]));
     }
 }

@@ -14,10 +14,12 @@ pub struct MailSettings {
     pub delimiter: String,
     /// Most mailboxes and folders that one address may lead to.
     pub targets: usize,
-    /// The same message sent again within this time is stored once; 0: always stored.
+    /// A message sent again within this time, because its client never read the `250`, is stored once; 0: always stored.
     pub redelivery: Span,
     /// Most messages remembered for that.
     pub redelivery_entries: usize,
+    /// How long the same message waits to learn whether the client that brought it first has read its `250`.
+    pub redelivery_wait: Span,
     /// How long what became of a message can be asked for.
     pub keep_traces: Span,
     /// Refusals written down a minute; more of them only show in the log.
@@ -30,14 +32,16 @@ pub struct MailSettings {
     pub mime_head: ByteSize,
     /// Bytes that the attachments of one message may be together once they are decoded; 0: no limit of its own.
     pub mime_decoded: ByteSize,
+    /// A message whose text has so many words is filed at a drop address beside its attachments; 0: never for its text.
+    pub text_words: usize,
 }
 
 impl MailSettings {
     /// How far a message is taken apart.
     #[must_use]
     pub fn mime(&self) -> MimeLimits {
-        let Self { mime_depth, mime_parts, mime_head, mime_decoded, .. } = *self;
-        MimeLimits { depth: mime_depth, parts: mime_parts, head: mime_head, decoded: mime_decoded }
+        let Self { mime_depth, mime_parts, mime_head, mime_decoded, text_words, .. } = *self;
+        MimeLimits { depth: mime_depth, parts: mime_parts, head: mime_head, decoded: mime_decoded, text_words }
     }
 }
 
@@ -52,6 +56,8 @@ pub struct MimeLimits {
     pub head: ByteSize,
     /// Decoded bytes of all attachments; 0: any.
     pub decoded: ByteSize,
+    /// Words from which on a text is filed; 0: never.
+    pub text_words: usize,
 }
 
 impl Default for MimeLimits {
@@ -67,12 +73,14 @@ impl Default for MailSettings {
             targets: 1000,
             redelivery: Span(Duration::from_hours(24)),
             redelivery_entries: 250_000,
+            redelivery_wait: Span(Duration::from_secs(5)),
             keep_traces: Span(Duration::from_hours(30 * 24)),
             refusals: 60,
             mime_depth: 100,
             mime_parts: 10_000,
             mime_head: ByteSize(1 << 20),
             mime_decoded: ByteSize(0),
+            text_words: 10,
         }
     }
 }

@@ -15,16 +15,22 @@ const MINUTE: Duration = Duration::from_mins(1);
 const SHOWN: usize = 1000;
 
 impl Hub {
-    /// What became of a message, by our id of it, or of the newest messages from or to an address.
+    /// What became of a message, by our id of it, or of the newest messages from or to an address, or one of a name: as its sender wrote
+    /// it, an alias on its way, or the mailbox it went to.
     ///
     /// # Errors
     /// `Unavailable`.
     pub async fn trace(&self, of: &str) -> Result<Vec<DeliveryRow>> {
         let of = of.trim().trim_start_matches('<').trim_end_matches('>').to_lowercase();
-        match of.contains('@') {
-            true => self.catalog().deliveries_with(&of, SHOWN).await,
-            false => self.catalog().deliveries(&of, SHOWN).await,
+        if !of.contains('@') {
+            let rows = self.catalog().deliveries(&of, SHOWN).await?;
+            if !rows.is_empty() {
+                return Ok(rows);
+            }
         }
+        let (local, _) = of.rsplit_once('@').unwrap_or((&of, ""));
+        let ways = [by_way_of(std::slice::from_ref(&of)), by_way_of(&[local.to_owned()])];
+        self.catalog().deliveries_with(&of, &ways, SHOWN).await
     }
 }
 
@@ -104,6 +110,11 @@ fn refusal(caller: &Caller, one: &Refused<'_>, why: &str) -> [Edit; 2] {
 /// What sorts before every id that a message gets from this time on (RFC 9562 §5.7).
 pub(in crate::hub) fn id_at(at: Micros) -> String {
     format!("{:012x}", at.max(0) / 1000)
+}
+
+/// The aliases that a message followed, as its row has them.
+pub(super) fn by_way_of(aliases: &[String]) -> String {
+    aliases.iter().map(|alias| format!("by way of {alias};")).collect::<Vec<_>>().join(" ")
 }
 
 /// The number of a row: recipients in the envelope's order, each with its targets.

@@ -208,12 +208,18 @@ fn auth_command(rest: &str) -> Result<Command, Malformed> {
 fn bdat_command(rest: &str) -> Command {
     let mut words = rest.split([' ', '\t']).filter(|word| !word.is_empty());
     let octets = words.next().filter(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
-    let (octets, last, more) = (octets.and_then(|word| word.parse().ok()), words.next(), words.next());
+    let (octets, last, more) = (octets.and_then(octet_count), words.next(), words.next());
     match (octets, last, more) {
         (Some(octets), None, None) => Command::Bdat { octets, last: false },
         (Some(octets), Some(word), None) if word.eq_ignore_ascii_case("LAST") => Command::Bdat { octets, last: true },
         _ => Command::BdatGarbled,
     }
+}
+
+/// A number, however large: more than anybody takes is more than anybody takes.
+fn octet_count(word: &str) -> Option<u64> {
+    let digits = !word.is_empty() && word.bytes().all(|digit| digit.is_ascii_digit());
+    digits.then(|| word.parse().unwrap_or(u64::MAX))
 }
 
 fn mail_command(rest: &str) -> Result<Command, Malformed> {
@@ -303,8 +309,9 @@ mod tests {
         assert_eq!(unknown("NOOP\rQUIT"), Err(Malformed::Unknown));
         assert_eq!(unknown("EXPN list"), Ok(Command::Unimplemented("EXPN")));
         assert_eq!(unknown("bdat 12"), Ok(Command::Bdat { octets: 12, last: false }));
+        assert_eq!(unknown("BDAT 99999999999999999999"), Ok(Command::Bdat { octets: u64::MAX, last: false }));
         assert_eq!(unknown("BDAT 0  last "), Ok(Command::Bdat { octets: 0, last: true }));
-        for line in ["BDAT", "BDAT -1", "BDAT x", "BDAT 1 LAST 2", "BDAT 1 FIRST", "BDAT 99999999999999999999"] {
+        for line in ["BDAT", "BDAT -1", "BDAT x", "BDAT 1 LAST 2", "BDAT 1 FIRST"] {
             assert_eq!(unknown(line), Ok(Command::BdatGarbled), "{line}");
         }
         assert_eq!(unknown("MAIL FROM:<a@b> RET=FULL"), Ok(Command::UnknownParameter("RET".into())));

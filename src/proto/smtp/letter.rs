@@ -90,6 +90,7 @@ impl Intake for Letter {
         if let Some(prover) = &mut self.prover {
             prover.feed(&chunk);
         }
+        self.upload.saw(&chunk);
         if self.head.is_over() {
             return self.upload.push(chunk).await;
         }

@@ -9,6 +9,7 @@ pub mod reply;
 mod session;
 mod settings;
 mod sign_in;
+pub mod spf;
 mod trace;
 mod transaction;
 mod verify;
@@ -58,6 +59,7 @@ struct Door {
     machine: String,
     networks: Networks,
     no_starttls: Networks,
+    own_senders: Networks,
     xclient_from: Networks,
     checker: Option<Arc<Checker>>,
 }
@@ -71,6 +73,7 @@ impl Door {
             machine: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             networks: Networks::read("networks", &settings.networks)?,
             no_starttls: Networks::read("no_starttls", &settings.no_starttls)?,
+            own_senders: Networks::read("own_senders", &settings.own_senders)?,
             xclient_from: Networks::read("xclient_from", &settings.xclient_from)?,
             checker: Checker::open(settings.verify, &settings.dns, settings.verify_time.0)?,
             settings,

@@ -55,7 +55,12 @@ pub(super) async fn examine(door: Arc<Door>) -> Examined {
         }
     }
     let count = ABROAD.len() + AT_HOME.len();
-    Examined { tried: format!("role {}: {count} open-relay forms tried, {} taken", role.word(), worked.len()), worked }
+    let postmaster = match door.hub.postmaster() {
+        Some(name) => format!("mail to postmaster goes to {name}"),
+        None => "mail to postmaster goes to the first administrator that is made".into(),
+    };
+    let tried = format!("role {}: {count} open-relay forms tried, {} taken; {postmaster}", role.word(), worked.len());
+    Examined { tried, worked }
 }
 
 /// True unless the recipient is refused for good.

@@ -74,11 +74,18 @@ impl Reply {
             (Phase::Data | Phase::Recipient, Kind::Denied | Kind::Unauthenticated) => (550, "5.7.1"),
             (Phase::Data | Phase::Recipient, Kind::Throttled) => (450, "4.7.0"),
             (_, Kind::OverQuota) => (452, "4.2.2"),
-            (_, Kind::Full | Kind::Unavailable) => (452, "4.3.1"),
+            (_, Kind::Full) => (452, "4.3.1"),
             (_, Kind::Exists | Kind::NotEmpty | Kind::WrongType) => (554, "5.2.0"),
-            (_, Kind::Cancelled | Kind::Conflict | Kind::Corrupt | Kind::Internal | Kind::Locked | Kind::TooLarge) => {
-                (451, "4.3.0")
-            }
+            (
+                _,
+                Kind::Cancelled
+                | Kind::Conflict
+                | Kind::Corrupt
+                | Kind::Internal
+                | Kind::Locked
+                | Kind::TooLarge
+                | Kind::Unavailable,
+            ) => (451, "4.3.0"),
         };
         Self::new(code, status, error.public().to_owned())
     }

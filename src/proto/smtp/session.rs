@@ -15,6 +15,7 @@ use super::xclient::{ATTRIBUTES, Xclient};
 use super::{Door, Role};
 use crate::error::{Error, Kind};
 use crate::hub::Caller;
+use crate::hub::mail::Unheard;
 use crate::net::{Link, Permit};
 use crate::origin::Origin;
 use crate::proto::dialogue::{Dialogue, Event, Lines, Malformed, Turn, Why};
@@ -60,6 +61,10 @@ pub(super) struct Session {
     pub(super) state: State,
     pub(super) bad_recipients: u32,
     pub(super) bad_sign_ins: u32,
+    /// A message was taken, and the client has not shown that it read so.
+    pub(super) unheard: Option<Unheard>,
+    /// What it said next was said before the reply went out.
+    pub(super) early: bool,
     /// Why nothing has come of it so far.
     pub(super) trouble: Option<Cow<'static, str>>,
 }
@@ -80,6 +85,8 @@ impl Session {
             state: State::Fresh,
             bad_recipients: 0,
             bad_sign_ins: 0,
+            unheard: None,
+            early: false,
             trouble: None,
         }
     }
@@ -235,6 +242,10 @@ impl Dialogue for Session {
     }
 
     async fn answer(&mut self, command: Command) -> Turn<Reply> {
+        // Mail servers send QUIT behind the dot, without waiting; whoever begins another message goes on knowingly.
+        if !(self.early && matches!(command, Command::Quit)) {
+            self.note_read();
+        }
         let state = std::mem::replace(&mut self.state, State::Ready);
         match (state, command) {
             (State::Proving(mut exchange), Command::Answer(line)) => {
@@ -247,6 +258,15 @@ impl Dialogue for Session {
                 "5.5.4",
                 "the form is BDAT octets [LAST]; where this one ends is lost",
             ))),
+            (_, Command::Bdat { octets, .. }) if self.is_hopeless(octets) => {
+                self.trouble = Some("its message is larger than message_size".into());
+                let most = self.door.settings.message_size;
+                Turn::Close(Some(Reply::new(
+                    552,
+                    "5.3.4",
+                    format!("the largest message taken here has {} bytes", most.0),
+                )))
+            }
             (state, Command::Ehlo(name)) => Turn::Say(self.hail(state, name, Speech::Extended)),
             (state, Command::Helo(name)) => Turn::Say(self.hail(state, name, Speech::Plain)),
             (state, Command::Lhlo(name)) => Turn::Say(self.hail(state, name, Speech::Local)),
@@ -288,7 +308,10 @@ impl Dialogue for Session {
     async fn react(&mut self, event: Event) -> Turn<Reply> {
         match event {
             Event::Opened => self.open(),
-            Event::Malformed(malformed) => self.malformed(malformed),
+            Event::Malformed(malformed) => {
+                self.note_read();
+                self.malformed(malformed)
+            }
             Event::Secured => {
                 // RFC 3207 §4.2: everything said in the clear is forgotten.
                 self.state = State::Fresh;
@@ -304,6 +327,20 @@ impl Dialogue for Session {
                 Why::Shutdown => Reply::new(421, "4.3.2", "the server is shutting down; try again soon"),
                 Why::Total => Reply::new(421, "4.4.2", "this connection has lasted long enough"),
             })),
+        }
+    }
+
+    fn is_unheard(&self) -> bool {
+        self.unheard.is_some()
+    }
+
+    fn replying(&mut self, early: bool) {
+        self.early = early;
+    }
+
+    fn left(&mut self, whole: bool) {
+        if whole {
+            self.note_read();
         }
     }
 
@@ -344,6 +381,13 @@ impl Dialogue for Session {
 }
 
 impl Session {
+    /// The client has shown that it read the last reply.
+    fn note_read(&mut self) {
+        if let Some(unheard) = self.unheard.take() {
+            unheard.read();
+        }
+    }
+
     /// A greeting resets everything but the sign-in; a wrong one changes nothing.
     fn hail(&mut self, state: State, name: String, speech: Speech) -> Reply {
         self.state = state;

@@ -81,6 +81,8 @@ pub struct Settings {
     pub no_starttls: Vec<String>,
     /// A CR or LF that stands alone in a message: `normalize`, `keep` or `refuse`.
     pub bare: Bare,
+    /// Networks whose machines may send as addresses of our own domains without a sign-in; a `device` listener lets all of its own.
+    pub own_senders: Vec<String>,
     /// Networks that may say for whom they speak (XCLIENT).
     pub xclient_from: Vec<String>,
     /// SPF, DKIM, DMARC and ARC: `off`, `note` or `enforce`.
@@ -104,6 +106,7 @@ impl Default for Settings {
             auth_in_clear: false,
             no_starttls: Vec::new(),
             bare: Bare::Normalize,
+            own_senders: vec!["127.0.0.0/8".into(), "::1".into()],
             xclient_from: Vec::new(),
             verify: Verify::Off,
             dns: Vec::new(),
@@ -148,6 +151,7 @@ impl Settings {
         if Networks::read("xclient_from", &self.xclient_from)?.0.iter().any(|network| network.prefix_len() == 0) {
             return wrong("[smtp] xclient_from: everybody could say who they are; name the proxy's address".into());
         }
+        Networks::read("own_senders", &self.own_senders)?;
         Networks::read("no_starttls", &self.no_starttls).map(drop)
     }
 }

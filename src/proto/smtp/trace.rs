@@ -77,6 +77,11 @@ impl Trace<'_> {
     }
 }
 
+/// For whom a message was, as a header line.
+pub(super) fn envelope_to(address: &str) -> String {
+    format!("X-Envelope-To: <{}>\r\n", harmless(address))
+}
+
 /// Now, RFC 5322 §3.3.
 pub(super) fn date() -> String {
     let now = jiff::Zoned::now();

@@ -12,9 +12,10 @@ use super::head::{Head, Missing};
 use super::letter::{Chunk, Letter, Outcomes, Refused, Shelf, Status};
 use super::reply::{Phase, Reply};
 use super::session::{Session, State, log_fault, out_of_order};
-use super::trace::{Trace, date};
+use super::trace::{Trace, date, envelope_to};
 use super::verify::{Claim, Prover};
 use crate::error::{Error, Kind, Result};
+use crate::hub::mail::Unheard;
 use crate::hub::{Envelope, Rcpt, Receipt, Recipient};
 use crate::proto::dialogue::{Framing, Lane, Turn};
 
@@ -26,6 +27,8 @@ const MOST_BAD_RECIPIENTS: u32 = 20;
 const SLOWER: Duration = Duration::from_millis(100);
 /// The longest such wait.
 const SLOWEST: Duration = Duration::from_millis(500);
+/// The largest BDAT where messages have no limit: no disk holds more.
+const LARGEST_CHUNK: u64 = 1 << 50;
 /// Bytes of a recipient list in an access line.
 const LONGEST_LOGGED: usize = 256;
 
@@ -40,6 +43,8 @@ pub(super) struct Receiving {
     id: String,
     /// For the log.
     recipients: String,
+    /// Whether its reply was read.
+    unheard: Unheard,
     /// How many there are, each with a reply of its own; LMTP only.
     each: Option<(usize, Outcomes)>,
     /// Where it waits for the next chunk; BDAT only.
@@ -57,6 +62,13 @@ impl Session {
     pub(super) async fn begin(&mut self, mail: Mail) -> Reply {
         let most = self.door.settings.message_size.0;
         let submission = self.door.settings.role == Role::Submission;
+        if let Some(sender) = mail.sender.as_ref().filter(|sender| self.is_borrowed(&sender.domain)) {
+            self.trouble = Some(
+                "it sends as an address of ours without a sign-in: give it a name and password, or its network to [smtp] own_senders"
+                    .into(),
+            );
+            return Reply::new(550, "5.7.1", format!("{sender} is an address of ours: sign in to send as it"));
+        }
         if submission && self.caller.is_guest() {
             self.trouble = Some("it sent MAIL before AUTH: this listener (role = \"submission\") takes nothing without a sign-in. Give the machine a name and password, and TLS, or the port of a device listener".into());
             return Reply::new(530, "5.7.0", "sign in first");
@@ -76,6 +88,16 @@ impl Session {
         }
         self.state = State::Writing(Box::new(Writing { mail, recipients: Vec::new() }));
         Reply::new(250, "2.1.0", "sender ok")
+    }
+
+    /// A stranger uses a name of ours where only our own people should.
+    fn is_borrowed(&self, domain: &str) -> bool {
+        let open = match self.door.settings.role {
+            Role::Catch | Role::Device | Role::Submission => true,
+            Role::General | Role::Mx => self.door.settings.lmtp,
+        };
+        let ours = !domain.is_empty() && self.door.hub.serves_domain(domain);
+        ours && !open && self.caller.is_guest() && !self.door.own_senders.hold(self.origin.peer.ip())
     }
 
     pub(super) async fn add(&mut self, address: Address) -> Turn<Reply> {
@@ -177,6 +199,12 @@ impl Session {
         }
     }
 
+    /// More octets than would be read and forgotten: what is behind them is not waited for.
+    pub(super) fn is_hopeless(&self, octets: u64) -> bool {
+        let most = self.door.settings.message_size.0;
+        octets > if most == 0 { LARGEST_CHUNK } else { swallowed(most) }
+    }
+
     /// Refuses a BDAT: its octets are read and forgotten, then the reply is said and `after` goes on.
     pub(super) fn swallow(&mut self, after: State, octets: u64, reply: Reply) -> Turn<Reply> {
         self.state = State::Refusing(Box::new((after, reply)));
@@ -209,7 +237,8 @@ impl Session {
                 if let Some((_, outcomes)) = &each {
                     letter = letter.one_by_one(Arc::clone(outcomes));
                 }
-                Ok(Opened { receiving: Receiving { id, recipients, each, shelf: None, since }, letter })
+                let unheard = self.door.hub.unheard(&id);
+                Ok(Opened { receiving: Receiving { id, recipients, unheard, each, shelf: None, since }, letter })
             }
             Err(error) => {
                 let reply = Reply::refusal(Phase::Data, &error);
@@ -258,7 +287,12 @@ impl Session {
             sender,
             only_recipient,
         };
-        trace.lines()
+        let mut lines = trace.lines();
+        // A box that catches everything is asked for whom each message was.
+        for recipient in writing.recipients.iter().filter(|_| self.door.settings.role == Role::Catch) {
+            lines.push_str(&envelope_to(&recipient.address));
+        }
+        lines
     }
 
     /// A body came, or a part of one, or not.
@@ -286,6 +320,9 @@ impl Session {
             Some((count, outcomes)) => receiving.replies(*count, &outcomes.lock(), outcome.as_ref().map(|_| ())),
         };
         self.note("DATA", &receiving.recipients, bytes, &reply, receiving.since);
+        // Until the reply goes out, whatever was said was said without waiting for it.
+        self.early = true;
+        self.unheard = outcome.is_ok().then_some(receiving.unheard);
         reply
     }
 }

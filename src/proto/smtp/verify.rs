@@ -1,4 +1,4 @@
-//! Where a message really comes from: SPF (RFC 7208), DKIM (RFC 6376), DMARC (RFC 7489) and ARC (RFC 8617), by `mail-auth`.
+//! Where a message really comes from: SPF (RFC 7208), DKIM (RFC 6376), DMARC (RFC 7489) and ARC (RFC 8617), by `mail-auth`; SPF by [`spf`].
 //!
 //! The header section is held, the body only hashed as it passes, so a large message costs no more memory than a small one. Names are
 //! looked up once all has come, within a bounded time; what cannot be looked up is `temperror` and refuses nobody.
@@ -13,7 +13,6 @@ use mail_auth::dkim::canonicalize::BodyHasher;
 use mail_auth::dmarc::Policy;
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::hickory_resolver::config::{NameServerConfig, ResolverConfig, ResolverOpts};
-use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
     ArcOutput, AuthenticatedMessage, AuthenticationResults, DkimOutput, DkimResult, DmarcOutput, DmarcResult,
     MessageAuthenticator, SpfOutput, SpfResult,
@@ -21,6 +20,7 @@ use mail_auth::{
 
 use super::letter::Status;
 use super::settings::Verify;
+use super::spf;
 use crate::error::{Error, Kind, Result};
 use crate::hub::{Proof, Verdict};
 
@@ -111,11 +111,13 @@ pub(super) struct Prover {
     searched: usize,
     /// Once the header section is whole; empty when it is too large.
     body: Option<Vec<Digest>>,
+    /// The header section is too large to be looked at.
+    oversized: bool,
 }
 
 impl Prover {
     pub(super) fn new(checker: Arc<Checker>, claim: Claim, trace: String) -> Self {
-        Self { checker, claim, trace, head: Vec::new(), searched: 0, body: None }
+        Self { checker, claim, trace, head: Vec::new(), searched: 0, body: None, oversized: false }
     }
 
     /// The next bytes as the client sent them.
@@ -137,6 +139,7 @@ impl Prover {
         } else if self.head.len() > LARGEST_HEAD {
             self.head = Vec::new();
             self.body = Some(Vec::new());
+            self.oversized = true;
         }
     }
 
@@ -176,15 +179,12 @@ impl Prover {
         let mut message = AuthenticatedMessage::parse(&self.head).unwrap_or_default();
         fill(&mut message, digests);
         let authenticator = &self.checker.authenticator;
-        let whose = match sender.is_empty() {
-            true => SpfParameters::verify_ehlo(*address, helo, host),
-            false => SpfParameters::verify_mail_from(*address, helo, host, sender),
-        };
-        let spf = authenticator.verify_spf(whose).await;
+        let asked = spf::Sender { address: *address, helo, mailbox: sender };
+        let spf_domain = sender.rsplit_once('@').map_or(helo.as_str(), |(_, domain)| domain);
+        let spf = SpfOutput::new(spf_domain.to_owned()).with_result(spf::check(authenticator, &asked).await);
         let dkim = authenticator.verify_dkim(&message).await;
         let arc = authenticator.verify_arc(&message).await;
-        let domain = sender.rsplit_once('@').map_or(helo.as_str(), |(_, domain)| domain);
-        let dmarc = authenticator.verify_dmarc(DmarcParameters::new(&message, &dkim, domain, &spf)).await;
+        let dmarc = authenticator.verify_dmarc(DmarcParameters::new(&message, &dkim, spf_domain, &spf)).await;
         let from = message.from.first().map(String::as_str).unwrap_or_default();
         let mut results = AuthenticationResults::new(host)
             .with_spf_mailfrom_result(&spf, *address, sender, helo)
@@ -194,7 +194,11 @@ impl Prover {
         }
         let results = results.with_dmarc_result(&dmarc);
         let proof = proof(&spf, &dkim, &arc, &dmarc, &message);
-        (proof, format!("Authentication-Results: {results}\r\n"), refusal(&spf, &dmarc, sender))
+        let refusal = match self.oversized {
+            true => Some(("5.7.1", "the header is larger than what can be checked for its author".to_owned())),
+            false => ambiguous(&self.head, &message).or_else(|| refusal(&spf, &dmarc, sender)),
+        };
+        (proof, format!("Authentication-Results: {results}\r\n"), refusal)
     }
 }
 
@@ -253,6 +257,35 @@ fn proof(
         arc: of_dkim(arc.result()),
         from_domain,
     }
+}
+
+/// A message whose author cannot be told: DMARC has no verdict on it, and whoever reads it sees whom its sender likes
+/// (RFC 5322 §3.6.2, RFC 7489 §6.6.1). A message without any `From` shows nobody.
+fn ambiguous(head: &[u8], message: &AuthenticatedMessage<'_>) -> Refusal {
+    let mut domains: Vec<String> = message
+        .from
+        .iter()
+        .map(|from| from.rsplit_once('@').map(|(_, domain)| a_label(domain)).unwrap_or_default())
+        .collect();
+    domains.sort();
+    domains.dedup();
+    let says = match (authors(head), domains.as_slice()) {
+        (0, _) => return None,
+        (1, [domain]) if !domain.is_empty() => return None,
+        (1, [] | [_]) => "its From field holds no address",
+        (1, _) => "its From field names authors of several domains",
+        _ => "it has more than one From field",
+    };
+    Some(("5.7.1", format!("it cannot be told who sends this message: {says}")))
+}
+
+/// How many `From` fields a header section has, by any spelling a mail program could take for one.
+fn authors(head: &[u8]) -> usize {
+    let is_author = |line: &&[u8]| {
+        let name = line.iter().position(|byte| *byte == b':').and_then(|colon| line.get(..colon)).unwrap_or_default();
+        name.trim_ascii_end().eq_ignore_ascii_case(b"from")
+    };
+    head.split(|byte| matches!(byte, b'\n' | b'\r')).filter(is_author).count()
 }
 
 /// What the sender's domain asks for, where it asks for anything.
@@ -329,6 +362,29 @@ mod tests {
     #[test]
     fn a_field_stays_one_field() {
         assert_eq!(harmless("A: b;\r\n\tc\r\nX: y\n\r\n"), "A: b;\r\n\tcX: y\r\n");
+    }
+
+    #[test]
+    fn a_message_of_several_authors_is_ambiguous() {
+        let says = |head: &str| {
+            let message = AuthenticatedMessage::parse(head.as_bytes()).unwrap_or_default();
+            ambiguous(head.as_bytes(), &message).map(|(_, says)| says).unwrap_or_default()
+        };
+        for (head, expected) in [
+            ("From: a@x.example\r\n\r\n", ""),
+            ("Subject: nobody\r\n\r\n", ""),
+            ("From: a@x.example, b@X.example\r\nSender: a@x.example\r\n\r\n", ""),
+            ("From: a@x.example\r\nFrom: b@y.example\r\n\r\n", "more than one"),
+            ("From: a@x.example\r\nFrom : b@y.example\r\n\r\n", "more than one"),
+            ("From: a@x.example\r\nFROM: a@x.example\r\n\r\n", "more than one"),
+            ("From: a@x.example, b@y.example\r\n\r\n", "several domains"),
+            ("From: g: a@x.example, b@y.example;\r\n\r\n", "several domains"),
+            ("From: nobody at all\r\n\r\n", "no address"),
+        ] {
+            let said = says(head);
+            assert_eq!(said.is_empty(), expected.is_empty(), "{head}: {said}");
+            assert!(said.contains(expected), "{head}: {said}");
+        }
     }
 
     #[test]

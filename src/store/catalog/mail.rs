@@ -70,7 +70,7 @@ pub struct DeliveryRow {
     pub state: DeliveryState,
     /// When it came into this state.
     pub changed: Micros,
-    /// Why it was refused.
+    /// Why it was refused, or the aliases by way of which it came.
     pub detail: String,
     /// Recognises the same message sent again.
     pub mark: Option<[u8; 16]>,
@@ -161,6 +161,8 @@ pub enum MailEdit {
         /// When.
         at: Micros,
     },
+    /// The sender of this message has read that it was taken: the same bytes are another message from now on.
+    Heard(String),
     /// Forgets tombstones older than `gone` and deliveries of messages whose id sorts before `message`.
     Forget {
         /// The oldest tombstone kept.
@@ -181,7 +183,9 @@ const MESSAGES: &str = "SELECT space, folder, uid, name, flags, size, arrived, m
 const DELIVERIES: &str = "SELECT message, place, at, sender, recipient, target, bytes, state, changed, detail, mark \
      FROM deliveries WHERE message = ?1 ORDER BY place LIMIT ?2";
 const DELIVERIES_WITH: &str = "SELECT message, place, at, sender, recipient, target, bytes, state, changed, detail, mark \
-     FROM deliveries WHERE lower(recipient) = ?1 OR lower(sender) = ?1 ORDER BY message DESC, place DESC LIMIT ?2";
+     FROM deliveries WHERE lower(recipient) = ?1 OR lower(sender) = ?1 OR target = '/mail/' || ?1 \
+     OR substr(lower(recipient), 1, length(?1) + 1) = ?1 || '@' OR substr(lower(sender), 1, length(?1) + 1) = ?1 || '@' \
+     OR detail LIKE '%' || ?3 || '%' OR detail LIKE '%' || ?4 || '%' ORDER BY message DESC, place DESC LIMIT ?2";
 const MARKS: &str = "SELECT message, place, at, mark FROM deliveries WHERE message > ?1 \
      AND (message, place) < (CAST(?2 AS TEXT), CAST(?3 AS BIGINT)) AND mark IS NOT NULL \
      ORDER BY message DESC, place DESC LIMIT ?4";
@@ -202,6 +206,7 @@ const PUT_DELIVERY: &str = "INSERT INTO deliveries \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
 const FETCHED: &str = "UPDATE deliveries SET state = 'fetched', changed = ?3 \
      WHERE message = ?1 AND target = ?2 AND state = 'stored'";
+const HEARD: &str = "UPDATE deliveries SET mark = NULL WHERE message = ?1 AND mark IS NOT NULL";
 const FORGET_MESSAGES: &str = "DELETE FROM messages WHERE gone > 0 AND gone < ?1";
 const FORGET_DELIVERIES: &str = "DELETE FROM deliveries WHERE message < ?1";
 const PUT_ALIAS: &str = "INSERT INTO aliases (address, targets, post) VALUES (?1, ?2, ?3) \
@@ -224,6 +229,7 @@ pub(super) fn push(into: &mut Transaction, edit: MailEdit) {
         MailEdit::Fetched { message, target, at } => {
             plain(into, FETCHED, vec![Value::Text(message), Value::Text(target), Value::Int(at)]);
         }
+        MailEdit::Heard(message) => plain(into, HEARD, vec![Value::Text(message)]),
         MailEdit::Forget { gone, message } => {
             plain(into, FORGET_MESSAGES, vec![Value::Int(gone)]);
             plain(into, FORGET_DELIVERIES, vec![Value::Text(message)]);
@@ -321,9 +327,17 @@ impl Catalog {
         rows.into_iter().map(delivery).collect()
     }
 
-    /// Deliveries from or to an address in lower case, newest first. Reads all there are: for people.
-    pub async fn deliveries_with(&self, address: &str, limit: usize) -> Result<Vec<DeliveryRow>> {
-        let rows = self.ask(DELIVERIES_WITH, vec![Value::text(address), super::reads::count(limit)]).await?;
+    /// Deliveries from or to an address or name in lower case, or with one of these texts in their detail, newest first. Reads all there
+    /// are: for people.
+    pub async fn deliveries_with(
+        &self,
+        address: &str,
+        details: &[String; 2],
+        limit: usize,
+    ) -> Result<Vec<DeliveryRow>> {
+        let [first, second] = details;
+        let params = vec![Value::text(address), super::reads::count(limit), Value::text(first), Value::text(second)];
+        let rows = self.ask(DELIVERIES_WITH, params).await?;
         rows.into_iter().map(delivery).collect()
     }
 
