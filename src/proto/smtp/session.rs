@@ -260,12 +260,11 @@ impl Dialogue for Session {
             ))),
             (_, Command::Bdat { octets, .. }) if self.is_hopeless(octets) => {
                 self.trouble = Some("its message is larger than message_size".into());
-                let most = self.door.settings.message_size;
-                Turn::Close(Some(Reply::new(
-                    552,
-                    "5.3.4",
-                    format!("the largest message taken here has {} bytes", most.0),
-                )))
+                let says = match self.door.settings.message_size.0 {
+                    0 => "no message is that large".to_owned(),
+                    most => format!("the largest message taken here has {most} bytes"),
+                };
+                Turn::Close(Some(Reply::new(552, "5.3.4", says)))
             }
             (state, Command::Ehlo(name)) => Turn::Say(self.hail(state, name, Speech::Extended)),
             (state, Command::Helo(name)) => Turn::Say(self.hail(state, name, Speech::Plain)),
