@@ -185,7 +185,7 @@ const DELIVERIES: &str = "SELECT message, place, at, sender, recipient, target, 
 const DELIVERIES_WITH: &str = "SELECT message, place, at, sender, recipient, target, bytes, state, changed, detail, mark \
      FROM deliveries WHERE lower(recipient) = ?1 OR lower(sender) = ?1 OR target = '/mail/' || ?1 \
      OR substr(lower(recipient), 1, length(?1) + 1) = ?1 || '@' OR substr(lower(sender), 1, length(?1) + 1) = ?1 || '@' \
-     OR detail LIKE '%' || ?3 || '%' OR detail LIKE '%' || ?4 || '%' ORDER BY message DESC, place DESC LIMIT ?2";
+     OR detail LIKE '%' || CAST(?3 AS TEXT) || '%' OR detail LIKE '%' || CAST(?4 AS TEXT) || '%' ORDER BY message DESC, place DESC LIMIT ?2";
 const MARKS: &str = "SELECT message, place, at, mark FROM deliveries WHERE message > ?1 \
      AND (message, place) < (CAST(?2 AS TEXT), CAST(?3 AS BIGINT)) AND mark IS NOT NULL \
      ORDER BY message DESC, place DESC LIMIT ?4";
