@@ -240,17 +240,18 @@ async fn attachments_are_filed_like_an_upload_of_them() {
 async fn the_space_rule_decides_about_a_name_that_is_taken() {
     let site = Site::new().await;
     let message = with_files(&[("scan.pdf", b"one")]);
+    let other = with_files(&[("scan.pdf", b"two")]);
     site.send(&["keep@example.org"], &message).await.unwrap();
-    site.send(&["keep@example.org"], &message).await.unwrap();
+    site.send(&["keep@example.org"], &other).await.unwrap();
     assert_eq!(site.names("/keep"), ["scan (2).pdf", "scan.pdf"]);
     // The rule of /scans is to replace, which takes a right that a guest does not have: the same verdict as by FTP.
     site.send(&["scans@example.org"], &message).await.unwrap();
-    let error = site.send(&["scans@example.org"], &message).await.unwrap_err();
+    let error = site.send(&["scans@example.org"], &other).await.unwrap_err();
     assert!(matches!(error.kind(), Kind::Denied | Kind::Unauthenticated), "{error:?}");
     // A name of our own making never stands in the way.
-    let nameless = with_files(&[("", b"x")]);
-    site.send(&["scans@example.org"], &nameless).await.unwrap();
-    site.send(&["scans@example.org"], &nameless).await.unwrap();
+    for bytes in [b"x", b"y"] {
+        site.send(&["scans@example.org"], &with_files(&[("", bytes)])).await.unwrap();
+    }
     assert_eq!(site.names("/scans"), ["attachment-1 (2).pdf", "attachment-1.pdf", "scan.pdf"]);
     site.usage_matches().await;
 }

@@ -169,14 +169,16 @@ fn every_way_to_write_a_name_gives_the_name() {
                 if ours != *name {
                     wrong.push(format!("{way}, {label}: {ours} instead of {name}: {parameter}"));
                 }
-                trials.push((file, ours, parameter));
+                // Without quotes a name ends at its first blank for some; people mean all of it.
+                let compared = way != "as it is, without quotes";
+                trials.push((file, ours, parameter, compared));
             }
         }
     }
     assert!(trials.len() >= 400, "{}", trials.len());
     let (python, perl) = others(folder.path());
     let mut agreed = 0;
-    for (file, ours, parameter) in &trials {
+    for (file, ours, parameter, _) in trials.iter().filter(|(.., compared)| *compared) {
         let (one, two) = (&python[file], &perl[file]);
         if one == two && !one.is_empty() {
             agreed += 1;

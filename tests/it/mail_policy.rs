@@ -125,7 +125,7 @@ fn a_message_is_found_by_every_name_it_had() {
 #[test]
 fn a_box_that_catches_everything_tells_for_whom_each_message_was() {
     let daemon = Daemon::start(
-        "domain = \"example.org\"\n[[user]]\nname = \"dev\"\n[[listen]]\nprotocol = \"smtp\"\naddress = \"127.0.0.1:0\"\nrole = \"catch\"\ncatch_all = \"dev\"\n",
+        "domain = \"example.org\"\n[[user]]\nname = \"dev\"\n[[listen]]\nprotocol = \"smtp\"\naddress = \"127.0.0.1:0\"\nsmtp = { role = \"catch\", catch_all = \"dev\" }\n",
     );
     let said = Talk::open(daemon.smtp).send("a@b.test", &["x@one.test", "y@two.test"], "Subject: x\r\n\r\nx");
     assert!(said.starts_with("250"), "{said}");

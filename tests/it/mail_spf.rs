@@ -100,6 +100,9 @@ fn data(kind: &str, value: &Value) -> (u16, Vec<u8>) {
                     out.push(0);
                 }
             }
+            if out.is_empty() {
+                out.push(0);
+            }
             16
         }
         "AAAA" => {

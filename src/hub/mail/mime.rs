@@ -329,6 +329,11 @@ impl Walker {
         if fields.damaged {
             self.doubt.get_or_insert(DAMAGED_HEAD);
         }
+        // It says how it is encoded, and not what it is: it may be more than a text.
+        let encoding = Decoder::named(&fields.text("content-transfer-encoding").unwrap_or_default());
+        if self.parts > 1 && fields.get("content-type").is_none() && encoding != Decoder::Plain {
+            self.doubt.get_or_insert(DAMAGED_HEAD);
+        }
         let saying = ["content-type", "content-disposition", "content-transfer-encoding"];
         if saying.iter().any(|name| fields.is_contradicted(name)) {
             self.doubt.get_or_insert(CONTRADICTION);

@@ -192,6 +192,10 @@ fn without_comment(value: &[u8]) -> &[u8] {
 /// `application/pdf`, in lower case, without comments and what else stands behind it.
 fn plain_value(raw: &[u8]) -> String {
     let text = charset::guess(raw);
+    let text = match text.trim_start().strip_prefix('(').and_then(|rest| rest.split_once(')')) {
+        Some((_, behind)) => behind,
+        None => &text,
+    };
     let word = text.trim().split(|letter: char| letter.is_whitespace() || letter == '(' || letter == ',').next();
     word.unwrap_or_default().trim_matches('"').to_ascii_lowercase()
 }

@@ -293,8 +293,9 @@ fn is_name(text: &str) -> bool {
 }
 
 fn name(text: &str) -> Option<Name> {
-    let absolute = format!("{}.", text.strip_suffix('.').unwrap_or(text));
-    is_name(text).then(|| Name::from_str_relaxed(absolute).ok()).flatten()
+    // Whatever a macro has made of it: a label may hold any byte.
+    let labels = text.strip_suffix('.').unwrap_or(text).split('.').map(str::as_bytes);
+    is_name(text).then(|| Name::from_labels(labels).ok()).flatten()
 }
 
 fn within(address: IpAddr, network: IpAddr, length: u8) -> bool {
