@@ -253,11 +253,9 @@ impl<D: Dialogue> Drive<D> {
             tokio::select! {
                 biased;
                 read = read_some(&mut self.link.stream, &mut self.lines, D::LINES.telnet) => {
-                    self.gone = match read {
-                        // TLS that ends without saying so.
-                        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => true,
-                        read => read? == 0,
-                    };
+                    // TLS may end without saying so.
+                    let cut = read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::UnexpectedEof);
+                    self.gone = cut || read? == 0;
                 }
                 () = self.link.stop.cancelled() => {}
                 () = sleep_until(deadline) => return Ok(Heard::Part(why)),

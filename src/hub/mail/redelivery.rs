@@ -362,9 +362,12 @@ impl Hub {
             return;
         }
         drop(table);
-        let hub = self.clone();
+        // Who waits here must not keep a catalog open that is to be closed.
+        let inner = Arc::downgrade(&self.inner);
         tokio::spawn(async move {
             tokio::time::sleep(GATHER).await;
+            let Some(inner) = inner.upgrade() else { return };
+            let hub = Self { inner };
             while let Some(heard) = hub.inner.mail.redeliveries.next_heard() {
                 let edits = heard.into_iter().map(|message| Edit::Mail(MailEdit::Heard(message))).collect();
                 if let Err(error) = hub.catalog().commit(Batch { edits }).await {
