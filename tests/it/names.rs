@@ -591,6 +591,13 @@ fn a_move_to_another_space_carries_everything_or_leaves_everything() {
     assert_eq!(disk.join("moved/deep").read_dir().expect("moved").count(), 5);
     assert_eq!(dav.alice("MOVE", "/dav/moved/deep/l", "Destination: /other/l\r\n", "").status, 409);
     assert!(disk.join("moved/deep/l").is_symlink());
+    // What cannot be copied takes nothing away where it was to go.
+    dav.must("MKCOL", "/other/kept/", "", "");
+    dav.must("PUT", "/other/kept/a", "", "a");
+    for method in ["COPY", "MOVE"] {
+        assert_eq!(dav.alice(method, "/dav/moved/deep/l", "Destination: /other/kept\r\n", "").status, 409);
+        assert_eq!(dav.alice("GET", "/other/kept/a", "", "").text(), "a");
+    }
 }
 
 #[test]

@@ -78,6 +78,10 @@ pub async fn answer(visit: &Visit<'_>, from: &TreePath, copy: bool, most: usize)
 impl Transfer<'_> {
     async fn copy(&self, visit: &Visit<'_>) -> Result<Copied, Error> {
         let caller = &visit.caller;
+        if self.kind == NodeKind::Special {
+            // Before anything at the destination is touched.
+            return Err(Error::new(Kind::WrongType, "a link or a special file is not copied"));
+        }
         if self.kind != NodeKind::Folder && self.there.is_some_and(|there| there != NodeKind::Folder) {
             return caller.copy(self.from, &self.to, self.replace).await.map(|receipt| Copied::at(receipt.path));
         }
