@@ -38,8 +38,11 @@ fn lines() -> Vec<String> {
     lines
 }
 
+/// A way to damage a message: its name, and every form it takes.
+type Damage = (&'static str, fn(&str) -> Vec<String>);
+
 /// What can happen to a line.
-const DAMAGES: &[(&str, fn(&str) -> Vec<String>)] = &[
+const DAMAGES: &[Damage] = &[
     ("is gone", |_| Vec::new()),
     ("is there twice", |line| vec![line.into(), line.into()]),
     ("is folded", |line| vec![format!(" {line}")]),
