@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::{Args, Subcommand};
 
 use super::desk::Desk;
+use super::fate::Fate;
 use super::password::PasswordArgs;
 use super::table::{self, listed, plain};
 use super::{Failure, failure};
@@ -24,8 +25,10 @@ pub enum UserCommand {
     Passwd(PasswdArgs),
     /// List users, declared ones included.
     List(ListArgs),
-    /// Remove a user; the files stay.
-    Remove(NameArgs),
+    /// Remove a user. The files stay for administrators alone until they are handed over or deleted.
+    Remove(RemoveArgs),
+    /// End all sessions of a user, on every door.
+    SignOut(NameArgs),
     /// Refuse every sign-in of a user.
     Disable(NameArgs),
     /// Allow a disabled user to sign in again.
@@ -43,8 +46,10 @@ pub enum DeviceCommand {
     Passwd(PasswdArgs),
     /// List devices, declared ones included.
     List(ListArgs),
-    /// Remove a device; the files stay.
-    Remove(NameArgs),
+    /// Remove a device. The files stay for administrators alone until they are handed over or deleted.
+    Remove(RemoveArgs),
+    /// End all sessions of a device, on every door.
+    SignOut(NameArgs),
 }
 
 /// A new user.
@@ -117,6 +122,15 @@ pub struct NameArgs {
     name: String,
 }
 
+/// An account to remove.
+#[derive(Args)]
+pub struct RemoveArgs {
+    /// Sign-in name.
+    name: String,
+    #[command(flatten)]
+    fate: Fate,
+}
+
 /// How to list.
 #[derive(Args)]
 pub struct ListArgs {
@@ -131,7 +145,8 @@ pub fn user(file: Option<&Path>, command: UserCommand) -> Result<(), Failure> {
         UserCommand::Add(args) => add_user(file, args),
         UserCommand::Passwd(args) => passwd(file, AccountKind::User, &args),
         UserCommand::List(args) => list(file, AccountKind::User, &args),
-        UserCommand::Remove(args) => remove(file, AccountKind::User, &args.name),
+        UserCommand::Remove(args) => remove(file, AccountKind::User, &args),
+        UserCommand::SignOut(args) => sign_out(file, AccountKind::User, &args.name),
         UserCommand::Disable(args) => switch(file, &args.name, true),
         UserCommand::Enable(args) => switch(file, &args.name, false),
         UserCommand::Hash(args) => hash(file, &args),
@@ -144,7 +159,8 @@ pub fn device(file: Option<&Path>, command: DeviceCommand) -> Result<(), Failure
         DeviceCommand::Add(args) => add_device(file, args),
         DeviceCommand::Passwd(args) => passwd(file, AccountKind::Device, &args),
         DeviceCommand::List(args) => list(file, AccountKind::Device, &args),
-        DeviceCommand::Remove(args) => remove(file, AccountKind::Device, &args.name),
+        DeviceCommand::Remove(args) => remove(file, AccountKind::Device, &args),
+        DeviceCommand::SignOut(args) => sign_out(file, AccountKind::Device, &args.name),
     }
 }
 
@@ -183,7 +199,14 @@ fn add(file: Option<&Path>, row: AccountRow, password: &PasswordArgs, generate: 
     let (name, word) = (row.name.clone(), word(row.kind));
     with_password(password, generate, &format!("{word} {name} was made"), |password| {
         desk.wait(desk.hub.put_account(row, Some(password), true))
-    })
+    })?;
+    for path in desk.hub.left_by(&name) {
+        tell!(
+            "warning: {path} holds files of an earlier account of this name. The new account does not get them and cannot use {path} \
+             until you hand it over (`stoa space remove {path} --hand-over NAME`) or delete it (`stoa space remove {path} --delete`)"
+        );
+    }
+    Ok(())
 }
 
 /// Reads or makes up the password, does the work, and only then prints what was made up.
@@ -221,11 +244,20 @@ fn switch(file: Option<&Path>, name: &str, disabled: bool) -> Result<(), Failure
     Ok(())
 }
 
-fn remove(file: Option<&Path>, kind: AccountKind, name: &str) -> Result<(), Failure> {
+fn remove(file: Option<&Path>, kind: AccountKind, args: &RemoveArgs) -> Result<(), Failure> {
+    let desk = args.fate.desk(file)?;
+    find(&desk, kind, &args.name)?;
+    args.fate.check(&desk)?;
+    let left = desk.wait(desk.hub.remove_account(&args.name))?;
+    tell!("{} {} was removed; its sessions have ended", word(kind), args.name);
+    args.fate.decide(&desk, &left)
+}
+
+fn sign_out(file: Option<&Path>, kind: AccountKind, name: &str) -> Result<(), Failure> {
     let desk = Desk::open(file)?;
     find(&desk, kind, name)?;
-    desk.wait(desk.hub.remove_account(name))?;
-    tell!("{} {name} was removed; its files stay", word(kind));
+    desk.wait(desk.hub.sign_out(name))?;
+    tell!("{} {name} is signed out everywhere; a running daemon ends open sessions within 2 s", word(kind));
     Ok(())
 }
 

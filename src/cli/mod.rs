@@ -10,6 +10,7 @@ mod alias;
 mod check;
 mod desk;
 mod failure;
+mod fate;
 mod groups;
 mod history;
 mod init;

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::Failure;
 use super::desk::Desk;
+use super::fate::Fate;
 use super::table::{self, plain};
 use crate::hub::Verbs;
 use crate::hub::admin::SpaceView;
@@ -23,10 +24,13 @@ pub enum SpaceCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Remove a space from the tree; its files stay on the disk.
+    /// Remove a space. Its files stay for administrators alone until they are handed over or deleted, which this command
+    /// also does for a path that was left behind earlier.
     Remove {
         /// Its path in the tree.
         path: String,
+        #[command(flatten)]
+        fate: Fate,
     },
 }
 
@@ -68,6 +72,9 @@ enum Overwrite {
 
 /// Runs `stoa space …`.
 pub fn run(file: Option<&Path>, command: SpaceCommand) -> Result<(), Failure> {
+    if let SpaceCommand::Remove { path, fate } = command {
+        return remove(file, &path, &fate);
+    }
     let desk = Desk::open(file)?;
     match command {
         SpaceCommand::Add(args) => {
@@ -77,12 +84,23 @@ pub fn run(file: Option<&Path>, command: SpaceCommand) -> Result<(), Failure> {
             tell!("space {path} is there; a running daemon takes it up within seconds");
         }
         SpaceCommand::List { json } => list(&desk.wait(desk.hub.spaces())?, json),
-        SpaceCommand::Remove { path } => {
-            desk.wait(desk.hub.remove_space(&path))?;
-            tell!("space {path} was removed from the tree; its files stay on the disk");
-        }
+        SpaceCommand::Remove { .. } => {}
     }
     Ok(())
+}
+
+fn remove(file: Option<&Path>, path: &str, fate: &Fate) -> Result<(), Failure> {
+    let desk = fate.desk(file)?;
+    fate.check(&desk)?;
+    if desk.hub.is_left_behind(path) && fate.is_decided() {
+        return fate.decide(&desk, &[path.to_owned()]);
+    }
+    let left = desk.wait(desk.hub.remove_space(path))?;
+    tell!("space {path} was removed");
+    match left {
+        true => fate.decide(&desk, &[path.to_owned()]),
+        false => Ok(()),
+    }
 }
 
 fn row(args: SpaceArgs) -> Result<SpaceRow, Failure> {
@@ -135,7 +153,7 @@ fn list(spaces: &[SpaceView], json: bool) {
             .iter()
             .map(|space| {
                 serde_json::json!({
-                    "path": space.row.path, "source": space.row.source, "declared": space.declared,
+                    "path": space.row.path, "source": space.row.source, "declared": space.declared, "left_behind": space.left,
                     "bytes": space.usage.bytes, "files": space.usage.files,
                     "quota": space.row.max_bytes, "quota_files": space.row.max_files,
                     "overwrite": space.row.overwrite, "address": space.row.address, "durable": space.row.durable,
@@ -152,7 +170,12 @@ fn list(spaces: &[SpaceView], json: bool) {
         .map(|space| {
             [
                 plain(&space.row.path),
-                if space.declared { "configuration" } else { "catalog" }.to_owned(),
+                match (space.left, space.declared) {
+                    (true, _) => "left behind",
+                    (false, true) => "configuration",
+                    (false, false) => "catalog",
+                }
+                .to_owned(),
                 ByteSize(space.usage.bytes).to_string(),
                 limit(space.row.max_bytes),
                 space.usage.files.to_string(),

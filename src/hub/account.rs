@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
 
 use crate::hub::path::TreePath;
 use crate::store::AccountKind;
@@ -37,6 +38,10 @@ pub struct Account {
     pub disabled: bool,
     /// From the configuration file, not from the catalog.
     pub declared: bool,
+    /// What admits its sessions. A session that was admitted by another generation is over.
+    pub(crate) generation: [u8; 32],
+    /// Cancelled when this generation ends: the account is disabled, removed or has another generation.
+    pub(crate) ended: CancellationToken,
 }
 
 /// How a password is checked.
@@ -65,6 +70,18 @@ impl Account {
             AccountKind::Group => format!("group:{}", self.name),
             AccountKind::User => format!("user:{}", self.name),
         }
+    }
+
+    /// Binds the account to a count kept in the catalog: a greater count is another generation.
+    pub(crate) fn count_generation(&mut self, count: i64) {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.generation).update(&count.to_le_bytes());
+        self.generation = *hasher.finalize().as_bytes();
+    }
+
+    /// True when a session that was admitted as `other` goes on as this account.
+    pub(crate) fn continues(&self, other: &Self) -> bool {
+        self.kind == other.kind && !self.disabled && self.generation == other.generation
     }
 
     /// Where it starts after signing in: a device's landing folder, else its root.

@@ -3,18 +3,17 @@
 //! A change is tried against everything else first (the same checks as a start), written with its line of history
 //! in one batch, and holds from then on: the view is built again before the command returns.
 
-use std::sync::Arc;
-
 use crate::error::{Error, Kind, Result};
 use crate::hub::Hub;
+use crate::hub::access::new_generation;
 use crate::hub::account::Secret;
 use crate::hub::compile::{Draft, FIRST_SPACE, Problems, overwrite_word, tree_path};
 use crate::hub::login::hash_password;
 use crate::hub::now;
 use crate::hub::roster::{check_account_name, kind_word};
-use crate::hub::view::{Principal, Space, View};
+use crate::hub::view::{Principal, Space, SpaceRole, View};
 use crate::store::{
-    AccountKind, AccountRow, Batch, Edit, GrantRow, HistoryFilter, HistoryLine, SpaceRow, Usage, Verified,
+    AccountKind, AccountRow, AliasRow, Batch, Edit, GrantRow, HistoryFilter, HistoryLine, MailEdit, SpaceRow, Usage, Verified,
 };
 
 /// An account as an operator sees it.
@@ -31,6 +30,8 @@ pub struct SpaceView {
     pub row: SpaceRow,
     /// From the configuration file or made by the server itself.
     pub declared: bool,
+    /// A removed account or space left it behind.
+    pub left: bool,
     /// What it holds.
     pub usage: Usage,
 }
@@ -46,14 +47,15 @@ impl Hub {
         self.refresh_in_turn().await
     }
 
-    async fn refresh_in_turn(&self) -> Result<()> {
+    pub(crate) async fn refresh_in_turn(&self) -> Result<()> {
         let old = self.view();
         let settings = old.settings.clone();
         let (view, problems) = View::prepare(settings, self.catalog(), self.inner.volumes.as_ref(), Some(&old)).await?;
         for problem in problems {
             tracing::warn!(problem, "a part of the configuration does not fit the catalog any more and is left out");
         }
-        self.inner.view.store(Arc::new(view));
+        let ended = self.show(view);
+        self.end_access(ended).await;
         Ok(())
     }
 
@@ -92,27 +94,23 @@ impl Hub {
         let spaces = self.catalog().spaces().await?;
         self.try_out((&rows, &spaces), (&after, &spaces))?;
         let mut batch = Batch::default();
-        let new_secret = there.is_some_and(|other| other.password_hash != row.password_hash);
-        if new_secret || row.disabled {
-            batch.push(Edit::RemoveSessionsOf(row.name.clone()));
+        if there.is_none_or(|other| admitted_otherwise(other, &row)) {
+            new_generation(&mut batch, &row.name);
         }
         let what = if there.is_some() { "changed" } else { "made" };
         let name = row.name.clone();
         batch.push(Edit::PutAccount(row));
         batch.push(line("", format!("{what} the {kind} {name}")));
         self.catalog().commit(batch).await?;
-        if new_secret {
-            self.inner.sessions.end_all_of(&name);
-        }
         self.refresh_in_turn().await
     }
 
-    /// Removes an account (its files stay) and ends its sessions; what the catalog granted to it, or to a removed
-    /// group, goes with it.
+    /// Removes an account and ends its sessions; what the catalog granted to it, or to a removed group, goes with it. Its
+    /// files stay for administrators alone: the paths of the spaces that hold some.
     ///
     /// # Errors
     /// `NotFound`, `Denied` for a declared one or one that the configuration grants something to.
-    pub async fn remove_account(&self, name: &str) -> Result<()> {
+    pub async fn remove_account(&self, name: &str) -> Result<Vec<String>> {
         let _turn = self.inner.rebuild.lock().await;
         let name = name.to_ascii_lowercase();
         self.refuse_declared_account(&name)?;
@@ -126,26 +124,48 @@ impl Hub {
             AccountKind::User => Principal::User(name.clone()),
         };
         self.refuse_declared_grant(&principal)?;
-        let names_it = |grant: &GrantRow| Principal::parse(&grant.to).is_ok_and(|to| to == principal);
         let mut batch = Batch::default();
-        for space in self.catalog().spaces().await? {
-            if space.grants.iter().any(names_it) {
-                let grants = space.grants.iter().filter(|grant| !names_it(grant)).cloned().collect();
-                batch.push(Edit::PutSpace(SpaceRow { grants, ..space }));
-            }
-        }
+        self.take_grants(&principal, &mut batch).await?;
         if row.kind == AccountKind::Group {
             for member in rows.iter().filter(|member| member.groups.contains(&name)) {
                 let groups = member.groups.iter().filter(|group| **group != name).cloned().collect();
                 batch.push(Edit::PutAccount(AccountRow { groups, ..member.clone() }));
             }
         }
-        batch.push(Edit::RemoveSessionsOf(name.clone()));
+        let left = self.leave_spaces_of(&name, &mut batch).await?;
+        new_generation(&mut batch, &name);
+        batch.push(Edit::RemoveWorkOf { account: name.clone(), all: true });
         batch.push(Edit::RemoveAccount(name.clone()));
         batch.push(line("", format!("removed the {} {name}", kind_word(row.kind))));
         self.catalog().commit(batch).await?;
-        self.inner.sessions.end_all_of(&name);
-        self.refresh_in_turn().await
+        self.refresh_in_turn().await?;
+        Ok(left)
+    }
+
+    /// Takes what the catalog grants to an account or group, and its places in aliases: a later one of the name must not
+    /// inherit them.
+    pub(crate) async fn take_grants(&self, from: &Principal, batch: &mut Batch) -> Result<()> {
+        let names_it = |grant: &GrantRow| Principal::parse(&grant.to).is_ok_and(|to| to == *from);
+        for space in self.catalog().spaces().await? {
+            if space.grants.iter().any(names_it) {
+                let grants = space.grants.iter().filter(|grant| !names_it(grant)).cloned().collect();
+                batch.push(Edit::PutSpace(SpaceRow { grants, ..space }));
+            }
+        }
+        let target = match from {
+            Principal::User(name) => name.clone(),
+            Principal::Group(name) => format!("group:{name}"),
+            Principal::Device(_) | Principal::Everyone | Principal::Users => return Ok(()),
+        };
+        for alias in self.catalog().aliases().await? {
+            let targets: Vec<String> = alias.targets.iter().filter(|to| **to != target).cloned().collect();
+            batch.push(Edit::Mail(match targets.len() {
+                0 => MailEdit::RemoveAlias(alias.address),
+                left if left == alias.targets.len() => continue,
+                _ => MailEdit::PutAlias(AliasRow { targets, ..alias }),
+            }));
+        }
+        Ok(())
     }
 
     /// All accounts, by name.
@@ -191,6 +211,7 @@ impl Hub {
         let row = SpaceRow { path: path.to_string(), address: row.address.to_ascii_lowercase(), ..row };
         self.refuse_declared_space(&row.path)?;
         self.refuse_unknown_grants(&row)?;
+        self.refuse_left(&row.path)?;
         let accounts = self.catalog().accounts().await?;
         let rows = self.catalog().spaces().await?;
         let there = rows.iter().find(|other| other.path == row.path);
@@ -236,11 +257,11 @@ impl Hub {
         view.space(FIRST_SPACE).map(|space| row_of(space))
     }
 
-    /// Removes a space from the tree; its files stay on the disk.
+    /// Removes a space. Its files stay on the disk, for administrators alone; true when it holds some.
     ///
     /// # Errors
     /// `NotFound`, `Denied` for a declared one.
-    pub async fn remove_space(&self, path: &str) -> Result<()> {
+    pub async fn remove_space(&self, path: &str) -> Result<bool> {
         let _turn = self.inner.rebuild.lock().await;
         let path = tree_path(path).map_err(|what| Error::new(Kind::Invalid, format!("path: {what}")))?.to_string();
         if !self.catalog().spaces().await?.iter().any(|row| row.path == path) {
@@ -249,9 +270,11 @@ impl Hub {
         }
         let mut batch = Batch::default();
         batch.push(line(&path, format!("removed the space {path}")));
+        let left = self.leave_space(&path, &mut batch).await?;
         batch.push(Edit::RemoveSpace(path));
         self.catalog().commit(batch).await?;
-        self.refresh_in_turn().await
+        self.refresh_in_turn().await?;
+        Ok(left)
     }
 
     /// All spaces with their usage.
@@ -263,7 +286,8 @@ impl Hub {
         let mut all = Vec::with_capacity(view.spaces.len());
         for space in &view.spaces {
             let usage = self.catalog().usage(&space.key).await?;
-            all.push(SpaceView { row: row_of(space), declared: space.declared, usage });
+            let left = space.role == SpaceRole::Left;
+            all.push(SpaceView { row: row_of(space), declared: space.declared, left, usage });
         }
         all.sort_by(|a, b| a.row.path.cmp(&b.row.path));
         Ok(all)
@@ -346,6 +370,19 @@ impl Hub {
         }
     }
 
+    /// Files of a removed account or space are not given away by making another space there.
+    fn refuse_left(&self, path: &str) -> Result<()> {
+        match self.view().is_left(path) {
+            true => Err(Error::new(
+                Kind::Exists,
+                format!(
+                    "files of a removed account or space are at {path}; give them to somebody with `stoa space remove {path} --hand-over NAME`, or delete them with `stoa space remove {path} --delete`"
+                ),
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// The view forgives a record that names someone who is gone; a new record should not name one.
     fn refuse_unknown_grants(&self, row: &SpaceRow) -> Result<()> {
         let view = self.view();
@@ -363,6 +400,15 @@ impl Hub {
         }
         Ok(())
     }
+}
+
+/// Sessions of the account as it was do not go on.
+fn admitted_otherwise(before: &AccountRow, now: &AccountRow) -> bool {
+    let of = |row: &AccountRow| {
+        let AccountRow { password_hash, root, networks, protocols, folder, disabled, .. } = row.clone();
+        (password_hash, root, networks, protocols, folder, disabled)
+    };
+    of(before) != of(now)
 }
 
 /// A space as its record would be.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio_util::sync::CancellationToken;
+
 use crate::error::{Error, Kind, Result};
 use crate::hub::Hub;
 use crate::hub::account::Account;
@@ -12,7 +14,7 @@ use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
 use crate::hub::settings::Overwrite;
 use crate::hub::transfer::{Base, Download, Goal, Incoming, Upload, WriteMode, WriteOptions};
-use crate::hub::view::{Principal, Space, SpaceRole, View};
+use crate::hub::view::{Principal, Space, SpaceRole, View, access_ended};
 use crate::origin::Origin;
 use crate::store::{AccountKind, Node, NodeKind, RelPath};
 
@@ -70,6 +72,47 @@ impl Caller {
     #[must_use]
     pub fn account(&self) -> Option<&Account> {
         self.account.as_deref()
+    }
+
+    /// Cancelled when the account is disabled, removed, signed out or changed in what admitted this caller; `None` for
+    /// a guest, who was not admitted by anything.
+    #[must_use]
+    pub fn ended(&self) -> Option<&CancellationToken> {
+        self.account.as_deref().map(|account| &account.ended)
+    }
+
+    /// The same caller at another origin, if its account still admits it there.
+    #[must_use]
+    pub fn again(&self, origin: &Origin) -> Option<Self> {
+        let account = self.account.as_ref()?;
+        let known = self.hub.view().admits(Some(account));
+        let welcome = known && account.may_come_from(origin.peer.ip()) && account.may_use(origin.door);
+        welcome.then(|| self.clone().at(origin.clone()))
+    }
+
+    /// The account still admits this caller.
+    ///
+    /// # Errors
+    /// `Unauthenticated`.
+    pub(crate) fn admitted(&self) -> Result<()> {
+        match self.hub.view().admits(self.account()) {
+            true => Ok(()),
+            false => Err(access_ended()),
+        }
+    }
+
+    /// The same, as far as it is known already: for each piece of a transfer.
+    pub(crate) fn go_on(&self) -> Result<()> {
+        match self.has_ended() {
+            true => Err(access_ended()),
+            false => Ok(()),
+        }
+    }
+
+    /// The sign-in has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended().is_some_and(CancellationToken::is_cancelled)
     }
 
     /// Where it asks from.

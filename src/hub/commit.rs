@@ -23,7 +23,7 @@ use tokio::sync::{Notify, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWrit
 use crate::error::{Error, Kind, Result};
 use crate::hub::act::{Act, Plan, Planned, Sight};
 use crate::hub::barrier::Marks;
-use crate::hub::view::{Space, View};
+use crate::hub::view::{Space, View, access_ended};
 use crate::hub::{Caller, Hub};
 use crate::store::{Batch, Change, Edit, IntentRow, Node, NodeKind, RelPath, StageId, Synced};
 
@@ -528,6 +528,9 @@ pub(crate) async fn publish(planned: &Planned) -> Result<Option<Node>> {
 }
 
 fn judge<A: Act>(view: &View, caller: &Caller, act: &A) -> Result<()> {
+    if !view.admits(caller.account()) {
+        return Err(access_ended());
+    }
     let Some(claim) = act.claim() else { return Ok(()) };
     view.allow(caller.account(), claim.verb, claim.path)?;
     match claim.also {

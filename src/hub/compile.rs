@@ -17,7 +17,7 @@ use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
 use crate::hub::roster::{Roster, network_of};
 use crate::hub::settings::{DropSettings, LoginSettings, Overwrite, Settings, SpaceSettings};
-use crate::hub::view::{Principal, RESERVED_NAME, SpaceRole};
+use crate::hub::view::{Principal, RESERVED_NAME, SpaceRole, View};
 use crate::store::{AccountKind, AccountRow, SpaceRow};
 
 /// Where a value was written.
@@ -105,6 +105,17 @@ impl Draft {
         draft.add_personal();
         draft.add_landings(problems);
         draft
+    }
+
+    /// Completes the generation of each account. One that goes on from the old view keeps its sessions.
+    pub(crate) fn count_generations(&mut self, counts: &HashMap<String, i64>, old: Option<&View>) {
+        for account in self.accounts.values_mut() {
+            let now = Arc::make_mut(account);
+            now.count_generation(counts.get(&now.name).copied().unwrap_or_default());
+            if let Some(before) = old.and_then(|old| old.accounts.get(&now.name)).filter(|one| now.continues(one)) {
+                now.ended = before.ended.clone();
+            }
+        }
     }
 
     /// Adds a space unless something is wrong with it.
@@ -209,7 +220,7 @@ impl Draft {
 }
 
 /// A space the server makes by itself.
-fn made(path: TreePath, role: SpaceRole) -> Plot {
+pub(crate) fn made(path: TreePath, role: SpaceRole) -> Plot {
     Plot {
         label: format!("the space {path}"),
         from: From::Settings,

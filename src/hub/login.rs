@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use argon2::{Algorithm, Argon2, Params, Version};
 use base64::Engine as _;
@@ -26,6 +27,7 @@ use crate::hub::throttle::{Attempt, Begun, End, Pending, Throttle, counted_as};
 use crate::hub::view::View;
 use crate::hub::{Caller, Hub};
 use crate::origin::Origin;
+use crate::store::{Batch, Edit};
 use crate::telemetry::metric;
 
 /// Longest password that is looked at.
@@ -36,6 +38,9 @@ const WAITING_PER_HASHER: usize = 32;
 
 /// Rounds of a hash we make.
 const ROUNDS: u32 = 2;
+
+/// Least memory of a hash in KiB.
+const LEAST_KIB: u32 = 8;
 
 /// Counts failures, remembers proofs, hashes passwords.
 pub struct Gatekeeper {
@@ -48,8 +53,6 @@ pub struct Gatekeeper {
     hashers: Arc<Semaphore>,
     waiting: AtomicUsize,
     most_waiting: usize,
-    /// Hashed when there is nothing to check, so that it takes the same time.
-    decoy: String,
     /// Hashes computed since start.
     computed: AtomicUsize,
 }
@@ -130,7 +133,6 @@ impl Gatekeeper {
             hashers: Arc::new(Semaphore::new(hashers)),
             waiting: AtomicUsize::new(0),
             most_waiting: hashers.saturating_mul(WAITING_PER_HASHER),
-            decoy: decoy_hash(settings, &key),
             computed: AtomicUsize::new(0),
         }
     }
@@ -162,7 +164,7 @@ impl Gatekeeper {
                 return Err(error);
             }
         };
-        let outcome = self.judge(account, origin, password, limits).await?;
+        let outcome = self.judge(account, origin, password, (limits, view.dearest)).await?;
         report(&attempt, origin, outcome.word());
         place.end = outcome.end();
         match (outcome, account) {
@@ -204,7 +206,7 @@ impl Gatekeeper {
         account: Option<&Arc<Account>>,
         origin: &Origin,
         password: &[u8],
-        limits: &LoginSettings,
+        (limits, dearest): (&LoginSettings, Cost),
     ) -> Result<Outcome> {
         let refused = match account {
             None => Some(Outcome::Unknown),
@@ -216,33 +218,40 @@ impl Gatekeeper {
         };
         let (account, secret) = match (refused, account) {
             (None, Some(account)) => (account, &account.secret),
-            (refused, _) => return self.decoy(refused.unwrap_or(Outcome::Unknown)).await,
+            (refused, _) => return self.decoy(refused.unwrap_or(Outcome::Unknown), dearest).await,
         };
         let hash = match secret {
             Secret::Digest(digest) => {
                 let given = blake3::hash(password);
                 return match bool::from(given.as_bytes().ct_eq(digest)) {
                     true => Ok(Outcome::Right),
-                    false => self.decoy(Outcome::WrongPassword).await,
+                    false => self.decoy(Outcome::WrongPassword, dearest).await,
                 };
             }
-            Secret::None => return self.decoy(Outcome::WrongPassword).await,
+            Secret::None => return self.decoy(Outcome::WrongPassword, dearest).await,
             Secret::Hash(hash) => hash,
         };
         let proof = Proof { hash: self.proof(&account.name, hash, password), time: limits.remember.0 };
         if self.is_proved(&proof) {
             return Ok(Outcome::Remembered);
         }
-        self.hashed(hash, password, Some(proof)).await
+        match self.hashed(hash, password, Some(proof)).await? {
+            // A cheap hash must not tell that the name exists.
+            Outcome::WrongPassword => match dearest.without(Cost::of(hash)) {
+                Some(rest) => self.decoy(Outcome::WrongPassword, rest).await,
+                None => Ok(Outcome::WrongPassword),
+            },
+            outcome => Ok(outcome),
+        }
     }
 
     fn is_proved(&self, proof: &Proof) -> bool {
         self.proofs.lock().find(&proof.hash).is_some()
     }
 
-    /// Takes the time of a check and finds what was known before.
-    async fn decoy(&self, outcome: Outcome) -> Result<Outcome> {
-        let found = self.hashed(&self.decoy, b"nobody", None).await?;
+    /// Takes the time of a check of this cost and finds what was known before.
+    async fn decoy(&self, outcome: Outcome, cost: Cost) -> Result<Outcome> {
+        let found = self.hashed(&decoy_hash(cost, &self.key), b"nobody", None).await?;
         Ok(if found == Outcome::Busy { Outcome::Busy } else { outcome })
     }
 
@@ -300,11 +309,52 @@ impl Drop for Place<'_> {
     }
 }
 
-/// A hash that nothing matches and that takes as long to check as one we make.
-fn decoy_hash(settings: &LoginSettings, key: &[u8; 32]) -> String {
+/// What it takes to check a hash: the time grows with memory and rounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cost {
+    /// In KiB.
+    memory: u32,
+    rounds: u32,
+}
+
+impl Cost {
+    /// Of a stored hash.
+    fn of(hash: &str) -> Self {
+        let parsed = PasswordHash::new(hash).ok().and_then(|parsed| Params::try_from(&parsed).ok());
+        parsed.map_or(Self { memory: 0, rounds: 1 }, |params| Self { memory: params.m_cost(), rounds: params.t_cost() })
+    }
+
+    /// The greatest of all hashes in use and of those that are made: what every refused sign-in costs.
+    pub(crate) fn dearest<'a>(settings: &LoginSettings, accounts: impl Iterator<Item = &'a Account>) -> Self {
+        let stored = accounts.filter_map(|account| match &account.secret {
+            Secret::Hash(hash) => Some(Self::of(hash)),
+            Secret::Digest(_) | Secret::None => None,
+        });
+        let made = Self { memory: kib(settings), rounds: ROUNDS };
+        stored.fold(made, |dearest, cost| if cost.work() > dearest.work() { cost } else { dearest })
+    }
+
+    fn work(self) -> u64 {
+        u64::from(self.memory) * u64::from(self.rounds)
+    }
+
+    /// What is left when a check of another cost was done; `None`: too little to be measured.
+    fn without(self, done: Self) -> Option<Self> {
+        let left = self.work().saturating_sub(done.work()) / u64::from(self.rounds.max(1));
+        let memory = u32::try_from(left).unwrap_or(u32::MAX);
+        (memory >= LEAST_KIB).then_some(Self { memory, ..self })
+    }
+}
+
+fn kib(settings: &LoginSettings) -> u32 {
+    u32::try_from(settings.memory.0 >> 10).unwrap_or(u32::MAX)
+}
+
+/// A hash that nothing matches and that takes as long to check as one of this cost.
+fn decoy_hash(cost: Cost, key: &[u8; 32]) -> String {
     let salt = STANDARD_NO_PAD.encode(key.first_chunk::<16>().unwrap_or(&[0; 16]));
     let hash = STANDARD_NO_PAD.encode(blake3::hash(key).as_bytes());
-    format!("$argon2id$v=19$m={},t={ROUNDS},p=1${salt}${hash}", settings.memory.0 >> 10)
+    format!("$argon2id$v=19$m={},t={},p=1${salt}${hash}", cost.memory.max(LEAST_KIB), cost.rounds.max(1))
 }
 
 /// The line of a sign-in. The name is a stranger's text: it is cut, and the log quotes it.
@@ -336,7 +386,41 @@ impl Hub {
     pub async fn login(&self, origin: &Origin, name: &str, password: &[u8]) -> Result<Caller> {
         let view = self.view();
         let account = self.inner.gatekeeper.admit(&view, origin, name, password).await?;
-        Ok(Caller::new(self.clone(), origin.clone(), Some(account)))
+        let caller = Caller::new(self.clone(), origin.clone(), Some(account));
+        // The account may have changed while the password was looked at.
+        caller.admitted()?;
+        self.renew_hash(&caller, password);
+        Ok(caller)
+    }
+
+    /// Hashes the password of a recorded account again where its hash was made with other parameters than new ones are. No
+    /// session ends by it.
+    fn renew_hash(&self, caller: &Caller, password: &[u8]) {
+        let limits = &self.view().settings.login;
+        let Some(account) = caller.account().filter(|account| !account.declared) else { return };
+        let Secret::Hash(old) = &account.secret else { return };
+        let wanted = Cost { memory: kib(limits), rounds: ROUNDS };
+        if Cost::of(old) == wanted {
+            return;
+        }
+        let (hub, name, old, limits) = (self.clone(), account.name.clone(), old.clone(), limits.clone());
+        let password = Zeroizing::new(password.to_vec());
+        tokio::spawn(async move {
+            let renewed = async {
+                let _permit = hub.inner.gatekeeper.hashers.clone().acquire_owned().await.map_err(Error::internal)?;
+                let work = tokio::task::spawn_blocking(move || hash_password(&password, &limits));
+                let new = work.await.map_err(Error::internal)??;
+                let edit = Edit::RenewHash { account: name.clone(), old, new };
+                hub.catalog().commit(Batch { edits: vec![edit] }).await?;
+                hub.refresh().await
+            };
+            match renewed.await {
+                Ok(()) => tracing::info!(target: "login", account = name, "the stored password hash was renewed"),
+                // Another sign-in renewed it, or the password changed.
+                Err(error) if error.kind() == Kind::Conflict => {}
+                Err(error) => tracing::warn!(account = name, error = error.detail(), "a password hash was not renewed"),
+            }
+        });
     }
 
     /// Counts and limits of sign-in.
@@ -354,8 +438,7 @@ pub fn hash_password(password: &[u8], settings: &LoginSettings) -> Result<String
     if password.is_empty() || password.len() > LONGEST_PASSWORD {
         return Err(Error::new(Kind::Invalid, format!("a password has 1 to {LONGEST_PASSWORD} bytes")));
     }
-    let memory = u32::try_from(settings.memory.0 >> 10).unwrap_or(u32::MAX);
-    let params = Params::new(memory, ROUNDS, 1, None).map_err(|error| Error::internal(error.to_string()))?;
+    let params = Params::new(kib(settings), ROUNDS, 1, None).map_err(|error| Error::internal(error.to_string()))?;
     let hasher = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
     let hash = hasher.hash_password(password).map_err(|error| Error::internal(error.to_string()))?;
     Ok(hash.to_string())
@@ -368,15 +451,29 @@ mod tests {
     #[test]
     fn the_decoy_is_a_hash_that_can_be_checked_and_never_matches() {
         let limits = LoginSettings::default();
-        let decoy = decoy_hash(&limits, &[7; 32]);
-        let parsed = argon2::password_hash::phc::PasswordHash::new(&decoy).unwrap();
+        let decoy = decoy_hash(Cost::dearest(&limits, std::iter::empty()), &[7; 32]);
+        let parsed = PasswordHash::new(&decoy).unwrap();
         let made = hash_password(b"x", &limits).unwrap();
-        let made = argon2::password_hash::phc::PasswordHash::new(&made).unwrap();
+        let made = PasswordHash::new(&made).unwrap();
         assert_eq!((&parsed.params, parsed.hash.unwrap().len()), (&made.params, made.hash.unwrap().len()));
         assert_eq!(
             Argon2::default().verify_password(b"nobody", decoy.as_str()),
             Err(argon2::password_hash::Error::PasswordInvalid)
         );
+    }
+
+    #[test]
+    fn a_wrong_password_costs_the_same_whatever_the_hash() {
+        let dear = Cost { memory: 64 << 10, rounds: 3 };
+        for (memory, rounds) in [(8, 1), (19 << 10, 2), (32 << 10, 3), (64 << 10, 2)] {
+            let cheap = Cost { memory, rounds };
+            let rest = dear.without(cheap).unwrap();
+            let off = dear.work().abs_diff(cheap.work() + rest.work());
+            assert!(off <= u64::from(dear.rounds), "{cheap:?} and {rest:?} are not {dear:?}");
+            assert!(Argon2::default().verify_password(b"x", decoy_hash(rest, &[7; 32]).as_str()).is_err());
+        }
+        assert_eq!(dear.without(dear), None);
+        assert_eq!(Cost::of(&decoy_hash(dear, &[7; 32])), dear);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! plans a batch, commits it with its history line and intents, and publishes. A door cannot pass by it: no other
 //! room hands out bytes or records.
 
+mod access;
 pub mod account;
 pub mod act;
 pub mod admin;
@@ -22,6 +23,7 @@ mod group;
 mod health;
 pub mod held;
 mod incoming;
+mod left;
 pub mod listing;
 pub mod lock;
 pub mod login;
@@ -115,6 +117,8 @@ impl Hub {
         let hub = Self::assemble(view, catalog, volumes).await?;
         hub.replay().await?;
         hub.load_redeliveries().await?;
+        hub.end_stale_sessions().await?;
+        hub.record_left().await;
         Ok(hub)
     }
 
@@ -176,7 +180,9 @@ impl Hub {
         let _turn = self.inner.rebuild.lock().await;
         let old = self.view();
         let new = view::View::build(settings, &self.inner.catalog, self.inner.volumes.as_ref(), Some(&old)).await?;
-        self.inner.view.store(Arc::new(new));
+        let ended = self.show(new);
+        self.end_access(ended).await;
+        self.record_left().await;
         Ok(())
     }
 

@@ -62,6 +62,10 @@ impl Partials {
         self.kept.lock().insert((row.account.clone(), path.clone()), partial)
     }
 
+    fn all_of(&self, account: &str) -> Vec<Partial> {
+        self.kept.lock().extract_if(|(owner, _), _| owner == account).map(|(_, partial)| partial).collect()
+    }
+
     fn older_than(&self, moment: Micros) -> Vec<Partial> {
         self.kept.lock().extract_if(|_, partial| partial.since < moment).map(|(_, partial)| partial).collect()
     }
@@ -93,6 +97,11 @@ impl Hub {
     /// Forgets broken uploads that nobody resumed in time.
     pub(crate) async fn expire_partials(&self) {
         self.discard(self.inner.partials.older_than(now().saturating_sub(self.resume_time()))).await;
+    }
+
+    /// Forgets the broken uploads of an account whose access ended.
+    pub(crate) async fn drop_partials_of(&self, account: &str) {
+        self.discard(self.inner.partials.all_of(account)).await;
     }
 
     /// How long a broken upload can be resumed.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use argon2::Params;
 use argon2::password_hash::phc::PasswordHash;
 use ipnet::IpNet;
+use tokio_util::sync::CancellationToken;
 
 use crate::hub::account::{ADMIN_GROUP, Account, Secret};
 use crate::hub::compile::{From, Problems, tree_path};
@@ -159,6 +160,7 @@ impl<'a> Spec<'a> {
         if !wrong.is_empty() {
             return Err(wrong);
         }
+        let generation = self.generation(&secret);
         Ok(Account {
             name: self.name.to_owned(),
             kind: self.kind,
@@ -172,7 +174,31 @@ impl<'a> Spec<'a> {
             admin: self.admin,
             disabled: self.disabled,
             declared: self.from == From::Settings,
+            generation,
+            ended: CancellationToken::new(),
         })
+    }
+
+    /// What its sessions are bound to, but for the count in the catalog. Groups are left out: they are looked up for each act.
+    fn generation(&self, secret: &Secret) -> [u8; 32] {
+        let mut hasher = blake3::Hasher::new();
+        let mut add = |part: &[u8]| {
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part);
+        };
+        for text in [kind_word(self.kind), self.name, self.root, self.folder] {
+            add(text.as_bytes());
+        }
+        for list in [self.networks, self.protocols] {
+            add(&(list.len() as u64).to_le_bytes());
+            list.iter().for_each(|text| add(text.as_bytes()));
+        }
+        match (self.from, secret) {
+            // A new password in the catalog counts there, so that a stronger hash of the same one ends no session.
+            (From::Catalog, _) | (From::Settings, Secret::None) => add(b""),
+            (From::Settings, Secret::Hash(hash)) => add(hash.as_bytes()),
+            (From::Settings, Secret::Digest(digest)) => add(digest),
+        }
+        *hasher.finalize().as_bytes()
     }
 
     fn secret(&self) -> Result<Secret, (&'static str, String)> {

@@ -38,8 +38,8 @@ pub(crate) struct Resumed {
 }
 
 struct State {
-    /// Account by hash of the token.
-    recent: Recent<[u8; 32], String>,
+    /// Account and its generation by hash of the token.
+    recent: Recent<[u8; 32], (String, [u8; 32])>,
     /// Counts endings: what was read before one is not remembered after it.
     endings: u64,
 }
@@ -52,15 +52,15 @@ impl Default for Resumed {
 
 impl Resumed {
     /// The account, or the number of endings to hand to [`Resumed::keep`].
-    fn find(&self, hash: &[u8; 32]) -> Result<String, u64> {
+    fn find(&self, hash: &[u8; 32]) -> Result<(String, [u8; 32]), u64> {
         let mut state = self.state.lock();
         state.recent.find(hash).ok_or(state.endings)
     }
 
-    fn keep(&self, hash: [u8; 32], account: &str, left: Duration, endings: u64) {
+    fn keep(&self, hash: [u8; 32], owner: (String, [u8; 32]), left: Duration, endings: u64) {
         let mut state = self.state.lock();
         if state.endings == endings {
-            state.recent.keep(hash, account.to_owned(), left.min(REMEMBER));
+            state.recent.keep(hash, owner, left.min(REMEMBER));
         }
     }
 
@@ -74,7 +74,7 @@ impl Resumed {
     pub(crate) fn end_all_of(&self, account: &str) {
         let mut state = self.state.lock();
         state.endings += 1;
-        state.recent.retain(|_, owner| owner != account);
+        state.recent.retain(|_, (owner, _)| owner != account);
     }
 }
 
@@ -84,9 +84,10 @@ impl Hub {
     /// # Errors
     /// `Unauthenticated` for a guest.
     pub async fn open_session(&self, caller: &Caller) -> Result<Opening> {
-        if caller.is_guest() {
+        let Some(account) = caller.account() else {
             return Err(Error::new(Kind::Unauthenticated, "sign in first"));
-        }
+        };
+        caller.admitted()?;
         let mut secret = [0; TOKEN_BYTES];
         getrandom::fill(&mut secret).map_err(|error| Error::internal(error.to_string()))?;
         let token = URL_SAFE_NO_PAD.encode(secret);
@@ -98,6 +99,7 @@ impl Hub {
             created,
             expires: created.saturating_add(i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000)),
             address: caller.origin().peer.ip().to_canonical().to_string(),
+            generation: account.generation,
         };
         self.catalog().commit(Batch { edits: vec![Edit::PutSession(row)] }).await?;
         Ok(Opening { token, seconds })
@@ -113,30 +115,32 @@ impl Hub {
             return Err(ended());
         }
         let hash = *blake3::hash(token.as_bytes()).as_bytes();
-        let name = match self.inner.sessions.find(&hash) {
-            Ok(name) => name,
+        let owner = match self.inner.sessions.find(&hash) {
+            Ok(owner) => owner,
             Err(endings) => {
                 let now = now();
                 let row = self.catalog().session(hash, now).await?.ok_or_else(ended)?;
                 let left = u64::try_from(row.expires.saturating_sub(now)).map_err(|_| ended())?;
-                self.inner.sessions.keep(hash, &row.account, Duration::from_micros(left), endings);
-                row.account
+                let owner = (row.account, row.generation);
+                self.inner.sessions.keep(hash, owner.clone(), Duration::from_micros(left), endings);
+                owner
             }
         };
-        self.welcome(origin, &name).ok_or_else(ended)
+        self.welcome(origin, owner).ok_or_else(ended)
     }
 
     /// The caller behind a token that was resumed a moment ago; `None` when it must be looked up.
     #[must_use]
     pub fn resume_known(&self, origin: &Origin, token: &str) -> Option<Caller> {
         let hash = *blake3::hash(token.as_bytes()).as_bytes();
-        let name = self.inner.sessions.find(&hash).ok()?;
-        self.welcome(origin, &name)
+        let owner = self.inner.sessions.find(&hash).ok()?;
+        self.welcome(origin, owner)
     }
 
-    fn welcome(&self, origin: &Origin, name: &str) -> Option<Caller> {
-        let account = self.view().accounts.get(name).cloned()?;
-        let welcome = !account.disabled && account.may_come_from(origin.peer.ip()) && account.may_use(origin.door);
+    fn welcome(&self, origin: &Origin, (name, generation): (String, [u8; 32])) -> Option<Caller> {
+        let account = self.view().accounts.get(&name).cloned()?;
+        let known = !account.disabled && account.generation == generation;
+        let welcome = known && account.may_come_from(origin.peer.ip()) && account.may_use(origin.door);
         welcome.then(|| Caller::new(self.clone(), origin.clone(), Some(account)))
     }
 

@@ -13,7 +13,7 @@ use crate::store::{Batch, Edit, MailEdit, UploadEdit};
 const CLEAR_EVERY: Duration = Duration::from_millis(500);
 
 /// How soon another process's commits (the command line, another node) are seen.
-const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
 /// How often sessions, locks and broken uploads past their time are removed.
 const EXPIRE_EVERY: Duration = Duration::from_mins(1);
@@ -114,6 +114,7 @@ impl Hub {
     /// Reads accounts, spaces and locks again after another process changed them.
     async fn follow_catalog(&self) -> crate::error::Result<()> {
         self.refresh().await?;
+        self.record_left().await;
         self.inner.locks.reload(self.catalog(), now()).await
     }
 }

@@ -159,6 +159,7 @@ impl Upload {
     /// `OverQuota`, `TooLarge`, `Full` as soon as it is clear that the commit cannot succeed.
     pub async fn push(&mut self, chunk: Bytes) -> Result<()> {
         let Some(work) = self.work.as_deref_mut() else { return Err(over()) };
+        work.caller.go_on()?;
         work.ceiling.check(work.body.len().saturating_add(chunk.len() as u64))?;
         if let Some(hasher) = &mut work.hasher {
             hasher.update(&chunk);
@@ -506,9 +507,14 @@ impl Work {
     }
 
     /// True when what came is kept.
+    /// Whoever was signed out leaves nothing to go on with.
+    fn may_resume(&self) -> bool {
+        !self.caller.is_guest() && !self.caller.has_ended()
+    }
+
     async fn give_up(mut self: Box<Self>) -> bool {
         let keep = match &self.goal {
-            Goal::File { path, options, .. } if options.keep_partial && !self.caller.is_guest() => Some(path.clone()),
+            Goal::File { path, options, .. } if options.keep_partial && self.may_resume() => Some(path.clone()),
             Goal::File { .. } | Goal::Mail(_) => None,
         };
         match (keep, self.body.stage.take()) {
@@ -526,7 +532,11 @@ impl Work {
                     return false;
                 }
                 let partial = Partial { space: self.space.clone(), id, len: stage.len(), since: now() };
-                self.caller.hub().keep_partial(self.caller.name(), &path, partial).await
+                let kept = self.caller.hub().keep_partial(self.caller.name(), &path, partial).await;
+                if self.caller.has_ended() {
+                    self.caller.hub().drop_partials_of(self.caller.name()).await;
+                }
+                kept
             }
             (_, stage) => {
                 self.body.stage = stage;

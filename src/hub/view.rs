@@ -12,12 +12,14 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::Volumes;
 use crate::hub::account::Account;
 use crate::hub::compile::{Draft, Plot, Problems};
+use crate::hub::left::known_paths;
+use crate::hub::login::Cost;
 use crate::hub::mail::{Aliases, DropRules};
 use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
 use crate::hub::room::Glance;
 use crate::hub::settings::{Overwrite, Settings};
-use crate::store::{AccountKind, Catalog, Change, RelPath, Volume};
+use crate::store::{AccountKind, Catalog, Change, LeftRow, RelPath, Volume};
 
 /// A subtree with its own volume and rules.
 pub struct Space {
@@ -68,6 +70,8 @@ pub enum SpaceRole {
     Mailbox,
     /// A device's landing folder that no other space covers.
     Landing,
+    /// Left behind by a removed account or space: for administrators and the one it was handed over to.
+    Left,
 }
 
 /// Whom a grant names.
@@ -187,6 +191,10 @@ pub struct View {
     personal: HashMap<String, Vec<usize>>,
     /// Places in `spaces` of those that others than an owner may know of.
     shared: Vec<usize>,
+    /// What a refused sign-in costs.
+    pub(crate) dearest: Cost,
+    /// Spaces that hold files and that nobody configures any more, not recorded yet.
+    pub(crate) unclaimed: Vec<LeftRow>,
     /// Folders above a space in which everyone may do something, as text without leading slash.
     public: HashSet<String>,
 }
@@ -201,7 +209,7 @@ pub(crate) const RESERVED_NAME: &str = "-";
 enum Standing<'a> {
     Guest,
     Known(&'a Account),
-    /// Removed or disabled since it signed in.
+    /// Of another generation than the session, or disabled.
     Gone,
 }
 
@@ -232,9 +240,13 @@ impl View {
         old: Option<&Self>,
     ) -> Result<(Self, Vec<String>)> {
         let mut problems = Problems::default();
-        let draft = Draft::compile(&settings, &catalog.accounts().await?, &catalog.spaces().await?, &mut problems);
+        let (accounts, spaces) = (catalog.accounts().await?, catalog.spaces().await?);
+        let mut draft = Draft::compile(&settings, &accounts, &spaces, &mut problems);
+        draft.count_generations(&catalog.generations().await?, old);
+        let known = known_paths(&settings, &accounts, &spaces);
+        let unclaimed = draft.leave_behind(&catalog.left_behind().await?, &catalog.filled_spaces().await?, &known);
         let aliases = Aliases::compile(&settings, &catalog.aliases().await?, &mut problems);
-        let view = Self { aliases, ..Self::assemble(settings, draft, volumes, old, &mut problems) };
+        let view = Self { aliases, unclaimed, ..Self::assemble(settings, draft, volumes, old, &mut problems) };
         view.lay_folders().await;
         for complaint in &view.complaints {
             if !old.is_some_and(|old| old.complaints.contains(complaint)) {
@@ -255,7 +267,9 @@ impl View {
         let mut plots = draft.plots;
         // Longer paths are more specific; equal depths cannot cover one another.
         plots.sort_by(|a, b| b.path.parts().count().cmp(&a.path.parts().count()).then_with(|| a.path.cmp(&b.path)));
+        let dearest = Cost::dearest(&settings.login, draft.accounts.values().map(AsRef::as_ref));
         let mut view = Self {
+            dearest,
             settings,
             aliases: Aliases::default(),
             accounts: draft.accounts,
@@ -267,6 +281,7 @@ impl View {
             deepest: 0,
             personal: HashMap::new(),
             shared: Vec::new(),
+            unclaimed: Vec::new(),
             public: HashSet::new(),
         };
         for plot in plots {
@@ -281,6 +296,12 @@ impl View {
         view
     }
 
+    /// Does the account that a session was admitted as still admit it?
+    #[must_use]
+    pub(crate) fn admits(&self, account: Option<&Account>) -> bool {
+        !matches!(self.standing(account), Standing::Gone)
+    }
+
     fn place(&mut self, space: Space, owners: Vec<String>) {
         let at = self.spaces.len();
         self.deepest = self.deepest.max(space.path.parts().count());
@@ -288,7 +309,7 @@ impl View {
             Principal::Device(name) | Principal::User(name) => !owners.contains(name),
             Principal::Everyone | Principal::Group(_) | Principal::Users => true,
         });
-        if others || space.role == SpaceRole::Shared {
+        if others || matches!(space.role, SpaceRole::Shared | SpaceRole::Left) {
             self.shared.push(at);
         }
         for owner in owners {
@@ -303,6 +324,11 @@ impl View {
         }
         self.index.insert(space.path.as_str().to_owned(), at);
         self.spaces.push(Arc::new(space));
+    }
+
+    /// Spaces made for an account.
+    pub(crate) fn own_spaces(&self, name: &str) -> impl Iterator<Item = &Arc<Space>> {
+        self.personal.get(name).into_iter().flatten().filter_map(|at| self.spaces.get(*at))
     }
 
     /// Makes landing folders and the roots of confined accounts where a space covers them, so that whoever signs in
@@ -369,12 +395,12 @@ impl View {
         }
     }
 
-    /// The account as it is now: a change of groups, root or grants, a removal or a disabling holds for sessions that
-    /// are already open.
+    /// The account as it is now, if the session goes on: groups and grants are those of now, and whatever ends the
+    /// account's generation ends the session.
     fn standing(&self, account: Option<&Account>) -> Standing<'_> {
         let Some(account) = account else { return Standing::Guest };
         match self.accounts.get(&account.name) {
-            Some(now) if now.kind == account.kind && !now.disabled => Standing::Known(now),
+            Some(now) if now.continues(account) => Standing::Known(now),
             _ => Standing::Gone,
         }
     }
@@ -396,11 +422,11 @@ impl View {
     fn granted_in(space: &Space, account: Option<&Account>, path: &TreePath) -> Verbs {
         let granted = space.rules.of(account);
         let Some(account) = account else { return granted };
-        if account.admin && space.role == SpaceRole::Shared {
+        if account.admin && matches!(space.role, SpaceRole::Shared | SpaceRole::Left) {
             return granted.and(Verbs::OWN);
         }
         match &account.folder {
-            Some(folder) if path.is_in(folder) && folder.is_in(&space.path) => {
+            Some(folder) if path.is_in(folder) && folder.is_in(&space.path) && space.role != SpaceRole::Left => {
                 LANDING.iter().fold(granted, |sum, verb| sum.with(*verb))
             }
             _ => granted,
@@ -438,7 +464,7 @@ impl View {
     pub fn allow(&self, account: Option<&Account>, verb: Verb, path: &TreePath) -> Result<()> {
         let (verbs, name) = match self.standing(account) {
             Standing::Gone => {
-                return Err(Error::new(Kind::Unauthenticated, "this account was removed or disabled"));
+                return Err(access_ended());
             }
             Standing::Guest => (self.granted(None, path), None),
             Standing::Known(account) => (self.granted(Some(account), path), Some(&account.name)),
@@ -470,6 +496,11 @@ impl View {
         names.dedup();
         names
     }
+}
+
+/// Told to a session whose account is another by now.
+pub(crate) fn access_ended() -> Error {
+    Error::new(Kind::Unauthenticated, "this sign-in has ended; sign in again")
 }
 
 /// A space of a plot: its volume is the old one when place and source are the same.

@@ -13,10 +13,11 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::beside::{Ending, give_at_once, give_beside, take_beside};
 use super::bounded::{LONGEST_WORK, Overdue, bounded, once};
-use super::carry::{self, Pace};
+use super::carry::{self, Pace, Taken};
 use super::dialogue::{Dialogue, Encode, Event, Framing, Intake, Lane, Left, Malformed, Meanwhile, Source, Turn, Why};
 use super::line::{Found, IAC, LineBuffer};
 use crate::error::{Error, Kind, Result};
@@ -157,6 +158,10 @@ impl<D: Dialogue> Drive<D> {
         };
         // A body sent in part leaves no place for a reply.
         let silent = lost && matches!(event, Event::Sent(..));
+        if lost && !silent && self.has_ended() {
+            self.react(event).await?;
+            return self.part(Why::Revoked).await.map(|()| None);
+        }
         match self.react(event).await? {
             Turn::Say(reply) if lost && !silent => self.close(Some(reply)).await.map(|()| None),
             _ if lost => self.close(None).await.map(|()| None),
@@ -201,6 +206,11 @@ impl<D: Dialogue> Drive<D> {
         self.link.limits.errors > 0 && self.errors > self.link.limits.errors
     }
 
+    /// The sign-in of this conversation has ended.
+    fn has_ended(&self) -> bool {
+        self.talk.ended().is_some_and(CancellationToken::is_cancelled)
+    }
+
     /// The next whole line that came already, parsed.
     fn next_line(&mut self) -> Option<Heard<D::Command>> {
         if self.fresh && self.lines.is_tls_hello() {
@@ -236,6 +246,9 @@ impl<D: Dialogue> Drive<D> {
             if self.link.stop.is_cancelled() {
                 return Ok(Heard::Part(Why::Shutdown));
             }
+            if self.has_ended() {
+                return Ok(Heard::Part(Why::Revoked));
+            }
             if self.output.len() >= TOGETHER {
                 self.flush().await?;
             }
@@ -258,6 +271,7 @@ impl<D: Dialogue> Drive<D> {
                     self.gone = cut || read? == 0;
                 }
                 () = self.link.stop.cancelled() => {}
+                () = end_of(self.talk.ended()) => {}
                 () = sleep_until(deadline) => return Ok(Heard::Part(why)),
             }
         }
@@ -339,7 +353,7 @@ impl<D: Dialogue> Drive<D> {
             Why::Idle if !self.talk.settled() => {
                 self.trouble = Some("it connected, and then said nothing that could be used".into());
             }
-            Why::Idle | Why::Shutdown | Why::Total => {}
+            Why::Idle | Why::Revoked | Why::Shutdown | Why::Total => {}
         }
         let reply = match self.react(Event::Parting(why)).await? {
             Turn::Say(reply) | Turn::Close(Some(reply)) => Some(reply),
@@ -388,7 +402,14 @@ impl<D: Dialogue> Drive<D> {
         let (outcome, lost) = match lane {
             Lane::Inline => {
                 let early = self.lines.take_rest();
-                let taken = carry::take_in(&mut self.link.stream, early, framing, &mut *intake, &mut pace).await;
+                let taking = carry::take_in(&mut self.link.stream, early, framing, &mut *intake, &mut pace);
+                let taken = tokio::select! {
+                    biased;
+                    taken = taking => taken,
+                    () = end_of(self.talk.ended()) => {
+                        Taken { outcome: Err(sign_in_ended()), rest: BytesMut::new(), lost: true }
+                    }
+                };
                 self.lines.give_back(taken.rest);
                 self.heard = Instant::now();
                 (taken.outcome, taken.lost)
@@ -445,7 +466,12 @@ impl<D: Dialogue> Drive<D> {
         pace.count(early);
         match lane {
             Lane::Inline => {
-                let sent = carry::give_out(&mut self.link.stream, source, framing, &mut pace).await;
+                let giving = carry::give_out(&mut self.link.stream, source, framing, &mut pace);
+                let sent = tokio::select! {
+                    biased;
+                    sent = giving => sent,
+                    () = end_of(self.talk.ended()) => Err(sign_in_ended()),
+                };
                 self.heard = Instant::now();
                 let lost = sent.is_err();
                 Ok((given(sent, &pace), lost))
@@ -514,6 +540,7 @@ impl<D: Dialogue> Drive<D> {
                     self.gone = !matches!(read, Ok(more) if more > 0);
                     self.gone_early = self.gone && !at_end();
                 }
+                () = end_of(self.talk.ended()) => return Ok(Err(sign_in_ended())),
             }
         }
     }
@@ -557,6 +584,18 @@ impl<D: Dialogue> Drive<D> {
             }
         }
     }
+}
+
+/// Waits for the end of a sign-in; forever, where nobody signed in.
+async fn end_of(sign_in: Option<&CancellationToken>) {
+    match sign_in {
+        Some(sign_in) => sign_in.cancelled().await,
+        None => std::future::pending().await,
+    }
+}
+
+fn sign_in_ended() -> Error {
+    Error::new(Kind::Cancelled, "your sign-in has ended; the transfer was cut")
 }
 
 /// What became of a body that was sent.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Result;
 use crate::hub::{Download, Receipt, Soaked};
@@ -72,6 +73,8 @@ pub enum Why {
     Errors,
     /// The daemon drains.
     Shutdown,
+    /// The account that signed in was disabled, removed, signed out or changed.
+    Revoked,
     /// The total time of a connection is over.
     Total,
 }
@@ -308,6 +311,12 @@ pub trait Dialogue: Send {
     #[expect(clippy::unnecessary_literal_bound, reason = "those who know a name lend it")]
     fn account(&self) -> &str {
         ""
+    }
+
+    /// Cancelled when the sign-in of this conversation ends: it is told so and closed, and a transfer is cut. `None` while nobody is
+    /// signed in.
+    fn ended(&self) -> Option<&CancellationToken> {
+        None
     }
 
     /// Whom the peer said it came for, before TLS (FTP's HOST): it is shown the certificate of that name.

@@ -12,7 +12,7 @@ pub use catalog::lock::LockGuard;
 pub use catalog::mail::{AliasRow, DeliveryRow, DeliveryState, MailEdit, MailFolderRow, MessageRow};
 pub use catalog::property::{PropertyEdit, PropertyRow};
 pub use catalog::rows::{
-    AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LockRow, SessionRow, SpaceRow,
+    AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LeftRow, LockRow, SessionRow, SpaceRow,
     Usage, Verified,
 };
 pub use catalog::uploads::{ReceiptRow, UploadEdit, UploadKind, UploadRow};

@@ -457,6 +457,7 @@ async fn sessions_and_locks_end_by_themselves(site: Site) {
         created: 1,
         expires,
         address: "::1".into(),
+        generation: [7; 32],
     };
     open.must([session(1, "ann", 100), session(2, "ann", 200), session(3, "bob", 300)].map(Edit::PutSession)).await;
     assert_eq!(open.catalog.session([2; 32], 150).await.expect("read"), Some(session(2, "ann", 200)));

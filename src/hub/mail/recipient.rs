@@ -15,7 +15,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::room::full;
-use crate::hub::view::{Space, View};
+use crate::hub::view::{Space, SpaceRole, View};
 use crate::hub::{Caller, Hub};
 use crate::origin::Origin;
 use crate::store::{AccountKind, NodeKind};
@@ -198,6 +198,9 @@ impl Hub {
                 caller.allow(Verb::Create, &folder).map_err(|error| explained(&error, local))?;
                 space.drop_rules.greet(caller, sender, local, size)?;
                 size.map(|size| size / 100 * DECODED_AT_LEAST)
+            }
+            Target::Mailbox { .. } if space.role != SpaceRole::Mailbox => {
+                return Err(Error::new(Kind::Unavailable, "this mailbox waits for its administrator; try again later"));
             }
             Target::Mailbox { .. } => size,
         };

@@ -194,6 +194,10 @@ impl Uploads {
         }
     }
 
+    fn all_of(&self, account: &str) -> Vec<Arc<Running>> {
+        self.state.lock().running.values().filter(|one| one.row.lock().account == account).cloned().collect()
+    }
+
     fn past(&self, moment: Micros) -> Vec<Arc<Running>> {
         self.state.lock().running.values().filter(|one| one.row.lock().expires < moment).cloned().collect()
     }
@@ -213,6 +217,10 @@ impl Hub {
             after.clone_from(&last.id);
             for row in page {
                 let stage = StageId(row.id.clone());
+                if !row.account.is_empty() && !view.accounts.contains_key(&row.account) {
+                    self.forget_upload(&row.id).await?;
+                    continue;
+                }
                 let Some(space) = view.space(&row.space) else {
                     needed.insert(stage);
                     continue;
@@ -261,6 +269,19 @@ impl Hub {
             if let Err(error) = self.drop_upload(&running).await {
                 tracing::warn!(upload = running.row().id, error = error.detail(), "an upload could not be given up");
             }
+        }
+    }
+
+    /// Gives up the uploads of an account whose access ended. Whoever still writes to one is asked to let go.
+    pub(crate) fn drop_uploads_of(&self, account: &str) {
+        for running in self.inner.uploads.all_of(account) {
+            let hub = self.clone();
+            tokio::spawn(async move {
+                let Ok(_turn) = running.take_turn().await else { return };
+                if let Err(error) = hub.drop_upload(&running).await {
+                    tracing::warn!(upload = running.row().id, error = error.detail(), "an upload could not be given up");
+                }
+            });
         }
     }
 

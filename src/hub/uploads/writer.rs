@@ -122,6 +122,7 @@ impl UploadWriter {
     /// `TooLarge` beyond what was announced; `OverQuota`, `Full`.
     pub async fn push(&mut self, chunk: Bytes) -> Result<()> {
         let work = self.work()?;
+        work.caller.go_on()?;
         let size = chunk.len() as u64;
         let after = work.stage.len().saturating_add(size);
         if work.running.row.lock().length.is_some_and(|length| after > length) {

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio_util::sync::CancellationToken;
+
 use super::checksum::Algorithm;
 use super::command::{self, Command, Type};
 use super::data::Data;
@@ -417,6 +419,7 @@ impl Session {
             Event::Parting(why) => Turn::Close(Some(match why {
                 Why::Errors => Reply::new(421, "too many wrong commands, closing"),
                 Why::Idle => Reply::new(421, "nothing was said for too long, closing"),
+                Why::Revoked => Reply::new(421, "your sign-in has ended, closing"),
                 Why::Shutdown => Reply::new(421, "the server is stopping, come back soon"),
                 Why::Total => Reply::new(421, "the time of this connection is over"),
             })),
@@ -484,6 +487,13 @@ impl Dialogue for Session {
 
     fn renew(&mut self, origin: &Origin) {
         self.origin = origin.clone();
+    }
+
+    fn ended(&self) -> Option<&CancellationToken> {
+        match &self.who {
+            Who::Signed(caller) => caller.ended(),
+            Who::Named(_) | Who::Nobody => None,
+        }
     }
 
     fn settled(&self) -> bool {

@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio_util::sync::CancellationToken;
+
 use super::Door;
 use super::command::{Command, LONGEST_ANSWER, Number};
 use super::maildrop::{Maildrop, Message};
@@ -37,6 +39,8 @@ enum State {
 /// A maildrop being read.
 struct Transaction {
     account: String,
+    /// Cancelled when the sign-in ends.
+    ended: Option<CancellationToken>,
     maildrop: Maildrop,
     /// Marked by DELE, by index.
     deleted: BTreeSet<usize>,
@@ -192,9 +196,9 @@ impl Session {
     async fn open(&mut self, name: &str, password: &[u8]) -> Result<Transaction> {
         let caller = self.door.hub.login(&self.origin, name, password).await?;
         self.permit.account(caller.name())?;
-        let account = caller.name().to_owned();
+        let (account, ended) = (caller.name().to_owned(), caller.ended().cloned());
         let maildrop = Maildrop::open(&caller).await?;
-        Ok(Transaction { account, maildrop, deleted: BTreeSet::new(), giving: None })
+        Ok(Transaction { account, ended, maildrop, deleted: BTreeSet::new(), giving: None })
     }
 
     async fn transact(&mut self, open: &mut Transaction, command: Command) -> Turn<Reply> {
@@ -419,6 +423,9 @@ impl Dialogue for Session {
                 // RFC 1939 §3: without a word, and without UPDATE.
                 Why::Idle => None,
                 Why::Errors => Some(Reply::err("too many errors")),
+                Why::Revoked => {
+                    Some(Reply::Err { code: "AUTH", text: "your sign-in has ended; nothing was deleted".into() })
+                }
                 Why::Shutdown => Some(Reply::Err {
                     code: "SYS/TEMP",
                     text: "the server is shutting down; nothing was deleted".into(),
@@ -430,6 +437,13 @@ impl Dialogue for Session {
 
     fn renew(&mut self, origin: &Origin) {
         self.origin = origin.clone();
+    }
+
+    fn ended(&self) -> Option<&CancellationToken> {
+        match &self.state {
+            State::Transaction(open) => open.ended.as_ref(),
+            State::Authorization(_) | State::Proving(_) => None,
+        }
     }
 
     fn settled(&self) -> bool {

@@ -7,6 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio_util::sync::CancellationToken;
+
 use super::command::{Command, LONGEST_ANSWER};
 use super::reply::Reply;
 use super::trace::Speech;
@@ -323,6 +325,7 @@ impl Dialogue for Session {
             Event::Parting(why) => Turn::Close(Some(match why {
                 Why::Errors => Reply::new(421, "4.7.0", "too many errors"),
                 Why::Idle => Reply::new(421, "4.4.2", "nothing was said for too long"),
+                Why::Revoked => Reply::new(421, "4.7.0", "your sign-in has ended"),
                 Why::Shutdown => Reply::new(421, "4.3.2", "the server is shutting down; try again soon"),
                 Why::Total => Reply::new(421, "4.4.2", "this connection has lasted long enough"),
             })),
@@ -367,6 +370,10 @@ impl Dialogue for Session {
 
     fn account(&self) -> &str {
         self.caller.name()
+    }
+
+    fn ended(&self) -> Option<&CancellationToken> {
+        self.caller.ended()
     }
 
     fn renew(&mut self, origin: &Origin) {

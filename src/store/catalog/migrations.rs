@@ -19,6 +19,7 @@ pub(super) const STEPS: &[Step] = &[
     Step { sqlite: include_str!("migrations/005.sqlite.sql"), postgres: include_str!("migrations/005.postgres.sql") },
     Step { sqlite: include_str!("migrations/006.sqlite.sql"), postgres: include_str!("migrations/006.postgres.sql") },
     Step { sqlite: include_str!("migrations/007.sqlite.sql"), postgres: include_str!("migrations/007.postgres.sql") },
+    Step { sqlite: include_str!("migrations/008.sqlite.sql"), postgres: include_str!("migrations/008.postgres.sql") },
 ];
 
 /// Keeps the format a catalog has arrived at.

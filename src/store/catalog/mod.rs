@@ -25,7 +25,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use rows::{AccountRow, FileRow, HistoryLine, IntentRow, LockRow, SessionRow, SpaceRow};
+use rows::{AccountRow, FileRow, HistoryLine, IntentRow, LeftRow, LockRow, SessionRow, SpaceRow};
 
 /// Which engine keeps the catalog.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -244,6 +244,20 @@ pub enum Edit {
     RemoveSession([u8; 32]),
     /// Closes every session of an account.
     RemoveSessionsOf(String),
+    /// Closes the sessions of an account that are of another generation than this.
+    KeepSessionsOf { account: String, generation: [u8; 32] },
+    /// Gives an account another generation: all it signed in with is over.
+    NewGeneration { account: String, at: super::Micros },
+    /// Removes an account's unfinished uploads and, with `all`, its locks and receipts.
+    RemoveWorkOf { account: String, all: bool },
+    /// Replaces the hash of the same password by a stronger one; `Conflict` when the password changed meanwhile.
+    RenewHash { account: String, old: String, new: String },
+    /// A space was left behind, or was handed over.
+    PutLeft(LeftRow),
+    /// A space left behind is decided about.
+    RemoveLeft(String),
+    /// Forgets all files of a space, their properties and its usage.
+    ForgetSpace(String),
     /// Removes sessions and locks past their time.
     Expire(super::Micros),
     /// Takes a lock; `Locked` when one is in the way that it cannot be beside.

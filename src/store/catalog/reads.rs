@@ -3,10 +3,12 @@
 //! Whatever lies below a folder is a range of the primary key, never a LIKE; every read has a limit or reads a table
 //! that people fill by hand.
 
+use std::collections::HashMap;
+
 use super::columns::Columns;
 use super::rows::{
-    AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, SessionRow, SpaceRow, Usage,
-    Verified,
+    AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LeftRow, SessionRow, SpaceRow,
+    Usage, Verified,
 };
 use super::sql::bounds;
 use super::{Catalog, Row, Statement, Value};
@@ -37,7 +39,11 @@ const ACCOUNTS: &str = "SELECT name, kind, password_hash, groups, root, networks
 const SPACES: &str = "SELECT path, source, max_bytes, max_files, overwrite, address, durable FROM spaces ORDER BY path";
 const GRANTS: &str = "SELECT space, grantee, allow FROM grants ORDER BY space, place";
 const SESSION: &str =
-    "SELECT token, account, created, expires, address FROM sessions WHERE token = ?1 AND expires > ?2";
+    "SELECT token, account, created, expires, address, generation FROM sessions WHERE token = ?1 AND expires > ?2";
+const SIGNED_IN: &str = "SELECT DISTINCT account FROM sessions ORDER BY account";
+const GENERATIONS: &str = "SELECT account, generation FROM generations ORDER BY account";
+const LEFT_BEHIND: &str = "SELECT path, source, since, heir FROM left_behind ORDER BY path";
+const FILLED: &str = "SELECT space FROM usage WHERE files > 0 ORDER BY space";
 
 /// Lines of history checked by one query.
 const VERIFY_PAGE: usize = 1000;
@@ -202,6 +208,31 @@ impl Catalog {
         rows.into_iter().next().map(session).transpose()
     }
 
+    /// Accounts that have sessions.
+    pub async fn signed_in(&self) -> Result<Vec<String>> {
+        self.ask(SIGNED_IN, Vec::new()).await?.into_iter().map(|row| Columns::of("sessions", row).text()).collect()
+    }
+
+    /// How often the sessions of an account were ended, as a number that grows; absent: never.
+    pub async fn generations(&self) -> Result<HashMap<String, i64>> {
+        let rows = self.ask(GENERATIONS, Vec::new()).await?;
+        let read = |row| {
+            let mut columns = Columns::of("generations", row);
+            Ok((columns.text()?, columns.int()?))
+        };
+        rows.into_iter().map(read).collect()
+    }
+
+    /// Spaces that were removed and are not decided about.
+    pub async fn left_behind(&self) -> Result<Vec<LeftRow>> {
+        self.ask(LEFT_BEHIND, Vec::new()).await?.into_iter().map(left).collect()
+    }
+
+    /// Paths of the spaces that hold files, whether they are configured or not.
+    pub async fn filled_spaces(&self) -> Result<Vec<String>> {
+        self.ask(FILLED, Vec::new()).await?.into_iter().map(|row| Columns::of("usage", row).text()).collect()
+    }
+
     /// Rows below `folder` whose path is `from` or sorts after it.
     async fn files_from(&self, space: &str, folder: &str, from: &str, limit: usize) -> Result<Vec<FileRow>> {
         let rows = if folder.is_empty() {
@@ -315,6 +346,18 @@ fn session(row: Row) -> Result<SessionRow> {
         created: columns.int()?,
         expires: columns.int()?,
         address: columns.text()?,
+        // A session from before generations were kept has none, and is over.
+        generation: columns.blob_or_null()?.and_then(|bytes| bytes[..].try_into().ok()).unwrap_or_default(),
+    })
+}
+
+fn left(row: Row) -> Result<LeftRow> {
+    let mut columns = Columns::of("left_behind", row);
+    Ok(LeftRow {
+        path: columns.text()?,
+        source: columns.text()?,
+        since: columns.int()?,
+        heir: columns.text()?,
     })
 }
 

@@ -214,6 +214,21 @@ pub struct SessionRow {
     pub expires: Micros,
     /// Where it was opened from.
     pub address: String,
+    /// Generation of the account that signed in; a session of another generation is over.
+    pub generation: [u8; 32],
+}
+
+/// A space whose account or record was removed. Its files stay; only administrators and the heir may see them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftRow {
+    /// Where it is in the tree.
+    pub path: String,
+    /// Existing folder served in place; empty: under the data folder.
+    pub source: String,
+    /// When it was removed.
+    pub since: Micros,
+    /// `user:NAME` it was handed over to; empty: nobody yet.
+    pub heir: String,
 }
 
 /// A lock on a path, honoured by every door.

@@ -5,7 +5,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::rows::{AccountRow, FileRow, IntentRow, SessionRow, SpaceRow};
+use super::rows::{AccountRow, FileRow, IntentRow, LeftRow, SessionRow, SpaceRow};
 use super::{Batch, Edit, Expect, Must, Statement, Transaction, Value, chain, lock, mail, property, uploads};
 use crate::error::Kind;
 use crate::store::Micros;
@@ -58,9 +58,22 @@ const REMOVE_SPACE: &str = "DELETE FROM spaces WHERE path = ?1";
 const REMOVE_GRANTS: &str = "DELETE FROM grants WHERE space = ?1";
 const PUT_GRANT: &str = "INSERT INTO grants (space, place, grantee, allow) VALUES (?1, ?2, ?3, ?4)";
 
-const PUT_SESSION: &str = "INSERT INTO sessions (token, account, created, expires, address) \
-     VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT (token) DO UPDATE SET account = excluded.account, \
-     created = excluded.created, expires = excluded.expires, address = excluded.address";
+const PUT_SESSION: &str = "INSERT INTO sessions (token, account, created, expires, address, generation) \
+     VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (token) DO UPDATE SET account = excluded.account, \
+     created = excluded.created, expires = excluded.expires, address = excluded.address, \
+     generation = excluded.generation";
+const KEEP_SESSIONS_OF: &str = "DELETE FROM sessions WHERE account = ?1 AND generation <> ?2";
+const NEW_GENERATION: &str = "INSERT INTO generations (account, generation) VALUES (?1, ?2) \
+     ON CONFLICT (account) DO UPDATE SET generation = CASE WHEN excluded.generation > generations.generation \
+     THEN excluded.generation ELSE generations.generation + 1 END";
+const REMOVE_LOCKS_OF: &str = "DELETE FROM locks WHERE account = ?1";
+const REMOVE_RECEIPTS_OF: &str = "DELETE FROM receipts WHERE account = ?1";
+const REMOVE_UPLOADS_OF: &str = "DELETE FROM uploads WHERE account = ?1";
+const RENEW_HASH: &str = "UPDATE accounts SET password_hash = ?3 WHERE name = ?1 AND password_hash = ?2";
+const PUT_LEFT: &str = "INSERT INTO left_behind (path, source, since, heir) VALUES (?1, ?2, ?3, ?4) \
+     ON CONFLICT (path) DO UPDATE SET source = excluded.source, heir = excluded.heir";
+const REMOVE_LEFT: &str = "DELETE FROM left_behind WHERE path = ?1";
+const REMOVE_USAGE: &str = "DELETE FROM usage WHERE space = ?1";
 const REMOVE_SESSION: &str = "DELETE FROM sessions WHERE token = ?1";
 const REMOVE_SESSIONS_OF: &str = "DELETE FROM sessions WHERE account = ?1";
 const EXPIRE_SESSIONS: &str = "DELETE FROM sessions WHERE expires <= ?1";
@@ -72,6 +85,7 @@ const QUOTA: Must =
 const NAME_TAKEN: Must =
     Must { kind: Kind::Exists, public: "the name belongs to an account of another kind (user, device or group)" };
 const NO_ACCOUNT: Must = Must { kind: Kind::NotFound, public: "there is no such account in the catalog" };
+const NEW_PASSWORD: Must = Must { kind: Kind::Conflict, public: "the password was changed at the same time" };
 const NO_SPACE: Must = Must { kind: Kind::NotFound, public: "there is no such space in the catalog" };
 
 /// The statements that apply a batch; `node` is the daemon whose intents these are.
@@ -118,6 +132,25 @@ fn push(into: &mut Transaction, edit: Edit, node: &str) {
         Edit::PutSession(row) => put_session(into, row),
         Edit::RemoveSession(token) => plain(into, REMOVE_SESSION, vec![Value::hash(&token)]),
         Edit::RemoveSessionsOf(account) => plain(into, REMOVE_SESSIONS_OF, vec![Value::Text(account)]),
+        Edit::KeepSessionsOf { account, generation } => {
+            plain(into, KEEP_SESSIONS_OF, vec![Value::Text(account), Value::hash(&generation)]);
+        }
+        Edit::NewGeneration { account, at } => plain(into, NEW_GENERATION, vec![Value::Text(account), Value::Int(at)]),
+        Edit::RemoveWorkOf { account, all } => {
+            plain(into, REMOVE_UPLOADS_OF, vec![Value::text(&account)]);
+            for sql in [REMOVE_LOCKS_OF, REMOVE_RECEIPTS_OF].into_iter().filter(|_| all) {
+                plain(into, sql, vec![Value::text(&account)]);
+            }
+        }
+        Edit::RenewHash { account, old, new } => {
+            guarded(into, RENEW_HASH, vec![Value::Text(account), Value::Text(old), Value::Text(new)], NEW_PASSWORD);
+        }
+        Edit::PutLeft(row) => put_left(into, row),
+        Edit::RemoveLeft(path) => plain(into, REMOVE_LEFT, vec![Value::Text(path)]),
+        Edit::ForgetSpace(space) => {
+            plain(into, REMOVE_USAGE, vec![Value::text(&space)]);
+            remove_folder(into, space, "");
+        }
         Edit::Expire(now) => {
             plain(into, EXPIRE_SESSIONS, vec![Value::Int(now)]);
             plain(into, EXPIRE_LOCKS, vec![Value::Int(now)]);
@@ -247,8 +280,14 @@ fn put_session(into: &mut Transaction, row: SessionRow) {
         Value::Int(row.created),
         Value::Int(row.expires),
         Value::Text(row.address),
+        Value::hash(&row.generation),
     ];
     plain(into, PUT_SESSION, params);
+}
+
+fn put_left(into: &mut Transaction, row: LeftRow) {
+    let params = vec![Value::Text(row.path), Value::Text(row.source), Value::Int(row.since), Value::Text(row.heir)];
+    plain(into, PUT_LEFT, params);
 }
 
 pub(super) fn list(items: &[String]) -> Value {
