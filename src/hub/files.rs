@@ -121,7 +121,11 @@ impl Sight<'_> {
     /// A folder with a space mounted below it cannot move or go.
     fn holds_no_space(&self, path: &TreePath) -> Result<()> {
         match self.view.spaces.iter().find(|space| space.path.is_in(path)) {
-            Some(space) => Err(Error::new(Kind::Denied, format!("the space {} is below this folder", space.key))),
+            Some(space) if !self.view.verbs(self.caller.account(), &space.path).is_empty() => {
+                Err(Error::new(Kind::Denied, format!("the space {} is below this folder", space.key)))
+            }
+            // Its name is none of the caller's business.
+            Some(_) => Err(Error::new(Kind::Denied, "this folder cannot be removed or moved")),
             None => Ok(()),
         }
     }
@@ -232,8 +236,9 @@ impl Act for RemoveFolder {
 
     async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
         let (space, rel) = sight.place(&self.path)?;
-        let guard = sight.unlocked(&self.path, &self.tokens, Reach::Tree)?;
+        // First: what is in a space inside, locked or not, must not change the answer.
         sight.holds_no_space(&self.path)?;
+        let guard = sight.unlocked(&self.path, &self.tokens, Reach::Tree)?;
         if sight.find(&space, &rel).await?.kind != NodeKind::Folder {
             return Err(Error::new(Kind::WrongType, "this is not a folder"));
         }

@@ -185,7 +185,7 @@ impl Hub {
                 let path = RelPath::new(&node.name)?;
                 let change = match node.kind {
                     NodeKind::Folder => Change::RemoveFolder { path, all: true },
-                    NodeKind::File => Change::Remove { path },
+                    NodeKind::File | NodeKind::Special => Change::Remove { path },
                 };
                 space.volume.publish(&change, None).await?;
             }

@@ -331,7 +331,7 @@ impl Caller {
     pub fn lock_in_the_way(&self, path: &TreePath, reach: Reach) -> Option<TreePath> {
         let tokens: Vec<&str> = self.tokens().iter().map(String::as_str).collect();
         let passed = self.hub().inner.locks.pass(path, reach, self.name(), &tokens, now());
-        passed.err().and_then(|row| TreePath::parse(&row.path).ok())
+        passed.err().filter(|row| self.may_know_of(row)).and_then(|row| TreePath::parse(&row.path).ok())
     }
 
     /// Passes locks with the tokens the caller holds and these.
@@ -341,7 +341,15 @@ impl Caller {
     pub(crate) fn unlocked(&self, path: &TreePath, tokens: &[String], reach: Reach) -> Result<LockGuard> {
         let tokens: Vec<&str> = tokens.iter().chain(self.tokens()).map(String::as_str).collect();
         let passed = self.hub().inner.locks.pass(path, reach, self.name(), &tokens, now());
-        passed.map_err(|row| held_by(&row))
+        passed.map_err(|row| match self.may_know_of(&row) {
+            true => held_by(&row),
+            false => Error::new(Kind::Locked, "it is locked, or something in it is; try again later"),
+        })
+    }
+
+    /// Whose lock it is and on what is told only to those who may see that place.
+    fn may_know_of(&self, row: &LockRow) -> bool {
+        TreePath::parse(&row.path).is_ok_and(|place| !self.rights(&place).is_empty())
     }
 
     /// The caller holds a lock on this very path and has shown its token: an empty file there is one it means to fill.

@@ -379,6 +379,9 @@ async fn a_refused_reload_changes_nothing_and_a_good_one_holds_for_open_sessions
     let mut new = table();
     new.users[1].root = "/home/bob".into();
     house.hub.reload(new.clone()).await.unwrap();
+    // Another root is another sign-in: what is open ends, and a new session has the new root.
+    assert_eq!(bob.allow(Verb::Read, &at("/public/x")).unwrap_err().kind(), Kind::Unauthenticated);
+    let bob = house.caller("bob").await;
     assert_eq!(bob.allow(Verb::Read, &at("/public/x")).unwrap_err().kind(), Kind::NotFound);
     new.users[1].disabled = true;
     house.hub.reload(new).await.unwrap();

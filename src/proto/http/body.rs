@@ -11,12 +11,13 @@ use bytes::{Buf, Bytes};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::{StatusCode, Version};
+use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
 use crate::origin::Origin;
 use crate::proto::ending::{End, Tally};
 use crate::proto::http::pulse::{Sending, least};
-use crate::proto::http::serve::Connection;
+use crate::proto::http::serve::{Connection, end_of};
 use crate::telemetry::Access;
 
 /// A source of frames, asked again only when the last one has gone out.
@@ -239,6 +240,8 @@ pub struct Intake {
     second: bool,
     /// Most bytes it may have; 0: no limit of its own.
     most: u64,
+    /// Cancelled when the sign-in it came by ends.
+    sign_in: Option<CancellationToken>,
 }
 
 impl Intake {
@@ -246,7 +249,14 @@ impl Intake {
         let state = if body.is_end_stream() { State::Complete } else { State::Open };
         let tally = Tally::new(body.size_hint().exact());
         let (connection, second) = (connection.clone(), version == Version::HTTP_2);
-        Self { body, connection, tally, waited: Duration::ZERO, got: 0, state, second, most: 0 }
+        Self { body, connection, tally, waited: Duration::ZERO, got: 0, state, second, most: 0, sign_in: None }
+    }
+
+    /// Ends with the sign-in it came by.
+    #[must_use]
+    pub fn within(mut self, sign_in: Option<&CancellationToken>) -> Self {
+        self.sign_in = sign_in.cloned();
+        self
     }
 
     /// At most so many bytes; 0: no limit of its own.
@@ -277,9 +287,14 @@ impl Intake {
         while self.state == State::Open {
             let stall = self.connection.limits.stall.0;
             let began = tokio::time::Instant::now();
-            let frame = tokio::time::timeout(stall, self.body.frame())
-                .await
-                .map_err(|_| Error::new(Kind::Cancelled, "the upload stood still for too long"))?;
+            let frame = tokio::select! {
+                biased;
+                () = end_of(self.sign_in.as_ref()) => {
+                    return Err(Error::new(Kind::Unauthenticated, "this sign-in has ended; sign in again"));
+                }
+                frame = tokio::time::timeout(stall, self.body.frame()) => frame,
+            };
+            let frame = frame.map_err(|_| Error::new(Kind::Cancelled, "the upload stood still for too long"))?;
             self.waited += began.elapsed();
             match frame {
                 None => self.finish()?,

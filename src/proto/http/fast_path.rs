@@ -18,6 +18,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use hyper::Response;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio_util::sync::CancellationToken;
 
 use crate::hub::{Caller, Hub};
 use crate::net::{Stream, pour};
@@ -303,6 +304,11 @@ impl Reply {
 }
 
 impl Rest {
+    /// Cancelled when the sign-in it was asked for by ends.
+    pub fn sign_in(&self) -> Option<CancellationToken> {
+        self.reply.caller.as_ref().and_then(Caller::ended).cloned()
+    }
+
     /// The connection ends after it.
     pub fn is_last(&self) -> bool {
         self.reply.close

@@ -20,7 +20,7 @@ use crate::proto::http::fast_path::{FastPath, Reply, Rest, Sent};
 use crate::proto::http::head::{self, Head, Look, Wrong};
 use crate::proto::http::pulse::Window;
 use crate::proto::http::reply;
-use crate::proto::http::serve::{Connection, linger};
+use crate::proto::http::serve::{Connection, end_of, linger};
 use crate::telemetry::Access;
 
 /// Bytes read at once.
@@ -101,10 +101,12 @@ pub async fn run(
         match step.await {
             Step::Rest(rest) => {
                 let last = rest.is_last();
+                let sign_in = rest.sign_in();
                 let sending = Box::pin(rest.send(connection, stream));
                 let sent = tokio::select! {
                     biased;
                     sent = sending => sent.is_ok(),
+                    () = end_of(sign_in.as_ref()) => false,
                     () = &mut over => false,
                 };
                 if sent && last {

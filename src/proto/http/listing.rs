@@ -14,6 +14,7 @@ use crate::proto::http::base::Base;
 use crate::proto::http::body::{Flow, Outgoing};
 use crate::proto::http::page::{self, Folder, Order, Sum};
 use crate::proto::http::reply::{self, Answer};
+use crate::proto::http::shown::shown;
 use crate::proto::http::visit::{Visit, who};
 use crate::proto::http::{condition, date};
 
@@ -206,7 +207,7 @@ impl Pages {
 /// One name a line, folders with a slash. Names hold no line ends.
 fn names(entries: &[Entry], text: &mut String) {
     for entry in entries {
-        text.push_str(entry.path.name());
+        text.push_str(&shown(entry.path.name()));
         text.push_str(if entry.node.kind == NodeKind::Folder { "/\n" } else { "\n" });
     }
 }

@@ -40,6 +40,7 @@ mod sendfile;
 mod serve;
 mod settings;
 mod signin;
+mod shown;
 mod sites;
 mod target;
 mod tus;

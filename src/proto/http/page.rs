@@ -8,6 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::hub::{Entry, NodeKind, TreePath, Verb, Verbs};
 use crate::proto::http::base::Base;
 use crate::proto::http::body::Outgoing;
+use crate::proto::http::shown::shown;
 use crate::proto::http::{date, mime, reply};
 use crate::units::ByteSize;
 
@@ -141,6 +142,9 @@ fn shell(base: &Base, title: &str, bar: Bar<'_>, main: &Markup) -> Markup {
                             a href={ (base) "/-/connect" } { "Connect" }
                             span.who { (name) }
                             button.quiet { "Sign out" }
+                            button.quiet name="everywhere" value="1" title="End all sessions of this account, in every browser and program" {
+                                "Everywhere"
+                            }
                         },
                         Bar::Guest => nav.account {
                             a href={ (base) "/-/connect" } { "Connect" }
@@ -215,7 +219,7 @@ pub fn folder(folder: &Folder<'_>) -> (String, String) {
     let name = if folder.path.is_root() { "Files" } else { folder.path.name() };
     let page = shell(
         folder.base,
-        name,
+        &shown(name),
         Bar::of(folder.who, Bar::Guest),
         &html! {
             (PreEscaped(SYMBOLS))
@@ -369,11 +373,11 @@ fn row(base: &Base, entry: &Entry) -> Markup {
             td.pick { label { input type="checkbox" name="name" value=(name) form="picked" aria-label={ "Choose " (name) }; } }
             td.name {
                 @if entry.node.kind == NodeKind::Special {
-                    span title="A link or a special file on the server's disk. It is never opened; it can be renamed and deleted." { (name) }
+                    span title="A link or a special file on the server's disk. It is never opened; it can be renamed and deleted." { (shown(name)) }
                 } @else {
                     a.(if folder { "folder" } else { "file" }) href=(url) {
                         svg.icon aria-hidden="true" { use href=(if folder { "#i-folder" } else { icon(name) }); }
-                        span { (name) }
+                        span { (shown(name)) }
                     }
                 }
             }

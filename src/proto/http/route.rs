@@ -195,6 +195,8 @@ impl Tree {
             asker.caller.name().clone_into(&mut note.account);
             connection.permit.lock().account(asker.caller.name())?;
         }
+        connection.signed.set(asker.caller.ended());
+        let intake = intake.within(asker.caller.ended());
         let cors = site.map_or(&self.rules.cors, |site| &site.cors);
         signin::guard(parts, &arrival.host, asker.cookie, cors.lists(&parts.headers))?;
         let (caller, token) = (asker.caller, asker.token);
@@ -248,6 +250,12 @@ impl Tree {
         let form = Form::read(&visit.intake.whole(form::LARGEST).await?);
         let (name, next) = (form.field("name").trim(), form.field("next"));
         let origin = visit.caller.origin().clone();
+        if !signin::basic_allowed(&origin, self.rules.settings.basic_in_clear) {
+            let text = "A password may not be sent without TLS: open this page by https.";
+            let mut response = reply::html(page::login(&self.rules.base, next, Some(text)));
+            *response.status_mut() = StatusCode::FORBIDDEN;
+            return Ok(response);
+        }
         let caller = match self.hub.login(&origin, name, form.field("password").as_bytes()).await {
             Ok(caller) => caller,
             Err(error) if matches!(error.kind(), Kind::Unauthenticated | Kind::Throttled | Kind::Invalid) => {
@@ -276,9 +284,13 @@ impl Tree {
         Ok(response)
     }
 
-    async fn sign_out(&self, visit: &Visit<'_>) -> Answer {
+    async fn sign_out(&self, visit: &mut Visit<'_>) -> Answer {
+        let form = Form::read(&visit.intake.whole(form::LARGEST).await?);
         if let Some(token) = &visit.token {
             self.hub.close_session(token).await?;
+        }
+        if !form.field("everywhere").is_empty() && !visit.caller.is_guest() {
+            self.hub.sign_out(visit.caller.name()).await?;
         }
         let mut response = reply::see_other("/-/login");
         let over = signin::cookie(visit.caller.origin(), &self.rules.base, "", 0);

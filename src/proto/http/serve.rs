@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 /// hyper's read and write buffers stay below this.
 const BUFFER: usize = 128 << 10;
+/// How long what is under way may go on when the sign-in it came by has ended: for the refusal of an upload to be read.
+const FAREWELL: Duration = Duration::from_millis(500);
 /// How long, and over how many bytes, a refused upload is read so that its sender sees the refusal.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 << 20;
@@ -52,12 +55,53 @@ pub struct Connection {
     pub pulse: Arc<Pulse>,
     /// The last Basic header that was right.
     pub proven: Mutex<Option<Box<Proven>>>,
+    /// The last sign-in that a request came by.
+    pub signed: Signed,
     /// Stretches of files its wire sends by the kernel.
     pub lent: Lent,
     /// Its place among the counted connections, and the account it counts for.
     pub permit: Mutex<Permit>,
     /// The peer is a proxy that may say for whom it speaks.
     pub trusted: Option<Arc<Trusted>>,
+}
+
+/// The sign-in by which the last request of a connection came: when it ends, what is under way is cut.
+#[derive(Default)]
+pub struct Signed {
+    ended: Mutex<Option<CancellationToken>>,
+    /// It was set since it was last looked at.
+    anew: AtomicBool,
+}
+
+impl Signed {
+    /// Another request came by a sign-in.
+    pub fn set(&self, ended: Option<&CancellationToken>) {
+        if let Some(ended) = ended {
+            *self.ended.lock() = Some(ended.clone());
+            self.anew.store(true, Ordering::Release);
+        }
+    }
+
+    /// The next request says by itself who asks.
+    fn forget(&self) {
+        *self.ended.lock() = None;
+    }
+
+    fn get(&self) -> Option<CancellationToken> {
+        self.ended.lock().clone()
+    }
+
+    fn is_set_anew(&self) -> bool {
+        self.anew.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// Waits for the end of a sign-in; forever, where nobody signed in.
+pub async fn end_of(sign_in: Option<&CancellationToken>) {
+    match sign_in {
+        Some(sign_in) => sign_in.cancelled().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What answers requests.
@@ -91,6 +135,7 @@ fn connect(link: Link) -> (Arc<Connection>, Stream, CancellationToken) {
         limits,
         pulse: Pulse::new(),
         proven: Mutex::new(None),
+        signed: Signed::default(),
         lent: Lent::new(&stream),
         permit: Mutex::new(permit),
         trusted,
@@ -138,6 +183,7 @@ impl<S: Site> Talk<S> {
 
     /// One request of HTTP/1 and its response; what is left, unless the connection is over.
     async fn first(&self, stream: Stream, came: BytesMut, extent: Extent) -> Option<Left> {
+        self.connection.signed.forget();
         let shelf = Shelf::default();
         let wire = Wire::new(stream, came, extent, &self.connection, &shelf);
         let site = (self.site.clone(), self.connection.clone());
@@ -190,20 +236,31 @@ impl<S: Site> Talk<S> {
         let (pulse, limits) = (&self.connection.pulse, &self.connection.limits);
         let mut running = pin!(running);
         let mut window = Window::default();
-        let mut parting = false;
+        let (mut parting, mut revoked) = (false, false);
         loop {
+            let signed = self.connection.signed.get();
+            let pause = if revoked { FAREWELL } else { pulse.pause(limits) };
             tokio::select! {
                 biased;
                 result = poll_fn(|cx| match (running.as_mut().poll(cx), push(cx)) {
-                    (Poll::Ready(result), _) => Poll::Ready(Some(result)),
-                    (Poll::Pending, Poll::Ready(Err(_))) => Poll::Ready(None),
+                    (Poll::Ready(result), _) => Poll::Ready(Some(Some(result))),
+                    (Poll::Pending, Poll::Ready(Err(_))) => Poll::Ready(Some(None)),
+                    (Poll::Pending, _) if self.connection.signed.is_set_anew() => Poll::Ready(None),
                     (Poll::Pending, _) => Poll::Pending,
-                }) => return result,
+                }) => if let Some(result) = result { return result; },
+                () = end_of(signed.as_ref()), if !revoked => {
+                    revoked = true;
+                    running.as_mut().graceful_shutdown();
+                }
                 () = self.stop.cancelled(), if !parting => {
                     parting = true;
                     running.as_mut().graceful_shutdown();
                 }
-                () = tokio::time::sleep(pulse.pause(limits)) => {
+                () = tokio::time::sleep(pause) => {
+                    if revoked {
+                        tracing::debug!("closed: the sign-in has ended");
+                        return None;
+                    }
                     if pulse.is_over(limits, &mut window) {
                         tracing::debug!("closed: the peer was idle, slow or here for too long");
                         return None;

@@ -33,12 +33,12 @@ pub struct Asker {
     pub cookie: bool,
 }
 
-/// How long a proven Basic header is not asked about again: short, so that a changed password is noticed.
+/// How long a proven Basic header is not asked about again. A changed account is noticed at once.
 const PROVEN: Duration = Duration::from_secs(30);
 /// Longest `Authorization` header that is looked at.
 const LONGEST: usize = 4 << 10;
 
-/// A Basic password may be shown here: nobody on the way can read it, or the operator said so.
+/// A password may be shown here, by Basic or in the form: nobody on the way can read it, or the operator said so.
 pub fn basic_allowed(origin: &Origin, in_clear: bool) -> bool {
     origin.secure || in_clear || origin.peer.ip().to_canonical().is_loopback()
 }
@@ -123,7 +123,7 @@ impl<'a> Credentials<'a> {
                     "a password may not be sent without TLS; use https, or sign in with a session",
                 ));
             }
-            Self::Basic(encoded) => proven(connection, &digest(encoded)).map(Some),
+            Self::Basic(encoded) => proven(connection, &digest(encoded), origin).map(Some),
             Self::Bearer(token) | Self::Cookie(token) => hub.resume_known(origin, token).map(Some),
         })
     }
@@ -170,11 +170,12 @@ fn digest(encoded: &str) -> [u8; 32] {
     *blake3::hash(encoded.as_bytes()).as_bytes()
 }
 
-/// The caller whose Basic header was right on this connection a moment ago.
-fn proven(connection: &Connection, digest: &[u8; 32]) -> Option<Caller> {
+/// The caller whose Basic header was right on this connection a moment ago, if the account still admits it from where this request
+/// comes: a proxy's connection carries requests of many.
+fn proven(connection: &Connection, digest: &[u8; 32], origin: &Origin) -> Option<Caller> {
     let proven = connection.proven.lock();
     let proven = proven.as_ref().filter(|proven| proven.digest == *digest && proven.since.elapsed() < PROVEN)?;
-    Some(proven.caller.clone())
+    proven.caller.again(origin)
 }
 
 /// Basic (RFC 7617). The last right header of a connection is remembered for a moment.

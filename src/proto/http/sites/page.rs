@@ -13,6 +13,7 @@ use crate::hub::{Entry, NodeKind, TreePath};
 use crate::proto::http::base::Base;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::page::sentence;
+use crate::proto::http::shown::shown;
 use crate::proto::http::{date, reply, target};
 use crate::units::ByteSize;
 
@@ -103,7 +104,7 @@ fn row(entry: &Entry) -> Markup {
     html! {
         tr {
             // With `./`, a name with a colon is no scheme.
-            td { a href={ "./" (target::escape(name)) (slash) } { (name) (slash) } }
+            td { a href={ "./" (target::escape(name)) (slash) } { (shown(name)) (slash) } }
             td.size { @if !folder { (ByteSize(entry.node.size)) } }
             td.time { @if entry.node.modified != 0 { (date::short(entry.node.modified)) } }
         }
