@@ -219,7 +219,7 @@ fn hold(data: &Path, name: &str, other: &str, remedy: &str) -> Result<Lock> {
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
             let _ = (&file).take(32).read_to_string(&mut text);
-            let pid = text.lines().next().unwrap_or_default();
+            let pid = text.lines().next().unwrap_or_default().trim();
             return Err(Error::new(Kind::Unavailable, format!("{other} (pid {pid}): {}; {remedy}", data.display())));
         }
         Err(TryLockError::Error(error)) => return Err(failed("the data folder cannot be locked", &path, error)),
