@@ -44,7 +44,11 @@ impl Hub {
             };
             if let Err(error) = granted.and(self.catalog().commit(batch).await) {
                 let (account, error) = (&account.name, error.detail());
-                tracing::warn!(account, error, "records of an ended sign-in could not be removed; none of them is valid");
+                tracing::warn!(
+                    account,
+                    error,
+                    "records of an ended sign-in could not be removed; none of them is valid"
+                );
             }
             self.drop_partials_of(&account.name).await;
             self.drop_uploads_of(&account.name);

@@ -13,7 +13,8 @@ use crate::hub::now;
 use crate::hub::roster::{check_account_name, kind_word};
 use crate::hub::view::{Principal, Space, SpaceRole, View};
 use crate::store::{
-    AccountKind, AccountRow, AliasRow, Batch, Edit, GrantRow, HistoryFilter, HistoryLine, MailEdit, SpaceRow, Usage, Verified,
+    AccountKind, AccountRow, AliasRow, Batch, Edit, GrantRow, HistoryFilter, HistoryLine, MailEdit, SpaceRow, Usage,
+    Verified,
 };
 
 /// An account as an operator sees it.

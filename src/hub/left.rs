@@ -22,7 +22,12 @@ const PAGE: usize = 256;
 impl Draft {
     /// Takes the spaces that were left behind from everybody but administrators and heirs. `filled` names the spaces that
     /// hold files: one that nobody configures any more was left behind too; those are handed back.
-    pub(crate) fn leave_behind(&mut self, rows: &[LeftRow], filled: &[String], known: &HashSet<String>) -> Vec<LeftRow> {
+    pub(crate) fn leave_behind(
+        &mut self,
+        rows: &[LeftRow],
+        filled: &[String],
+        known: &HashSet<String>,
+    ) -> Vec<LeftRow> {
         let there: HashSet<String> = self.plots.iter().map(|plot| plot.path.to_string()).collect();
         let is_new = |path: &&String| {
             !there.contains(*path) && !known.contains(*path) && !rows.iter().any(|row| row.path == **path)
@@ -210,7 +215,10 @@ impl Hub {
 }
 
 fn nothing_left(key: &str) -> Error {
-    Error::new(Kind::NotFound, format!("no removed account or space left files at {key}; `stoa space list` shows those"))
+    Error::new(
+        Kind::NotFound,
+        format!("no removed account or space left files at {key}; `stoa space list` shows those"),
+    )
 }
 
 /// Every path that the configuration or the catalog means to be a space, whether it could be understood or not: what is

@@ -12,8 +12,8 @@ pub use catalog::lock::LockGuard;
 pub use catalog::mail::{AliasRow, DeliveryRow, DeliveryState, MailEdit, MailFolderRow, MessageRow};
 pub use catalog::property::{PropertyEdit, PropertyRow};
 pub use catalog::rows::{
-    AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LeftRow, LockRow, SessionRow, SpaceRow,
-    Usage, Verified,
+    AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LeftRow, LockRow, SessionRow,
+    SpaceRow, Usage, Verified,
 };
 pub use catalog::uploads::{ReceiptRow, UploadEdit, UploadKind, UploadRow};
 pub use catalog::{After, Batch, Catalog, CatalogSettings, Edit, Engine, EngineKind, Expect, On, Synced};

@@ -88,7 +88,9 @@ impl Wire {
 
     fn http(&mut self, method: &str, path: &str, headers: &str, body: &str) -> u16 {
         let length = body.len();
-        self.say(&format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n{body}"));
+        self.say(&format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n{body}"
+        ));
         match method {
             "HEAD" => self.head().0,
             _ => self.answer().0,
@@ -192,7 +194,9 @@ impl Sessions {
         assert_eq!(kept.http("GET", &format!("/home/{name}/"), &sign_in, ""), 200, "{name}");
         assert_eq!(form.http("GET", &format!("/home/{name}/"), &cookie, ""), 200, "{name}");
         let mut putting = Wire::open(daemon.http);
-        putting.say(&format!("PUT /home/{name}/put HTTP/1.1\r\nHost: localhost\r\n{sign_in}Content-Length: 200000\r\n\r\n"));
+        putting.say(&format!(
+            "PUT /home/{name}/put HTTP/1.1\r\nHost: localhost\r\n{sign_in}Content-Length: 200000\r\n\r\n"
+        ));
         putting.0.write_all(&[b'x'; 100_000]).expect("a reader");
         let mut made = Wire::open(daemon.http);
         made.say(&format!(

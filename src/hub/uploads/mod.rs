@@ -279,7 +279,11 @@ impl Hub {
             tokio::spawn(async move {
                 let Ok(_turn) = running.take_turn().await else { return };
                 if let Err(error) = hub.drop_upload(&running).await {
-                    tracing::warn!(upload = running.row().id, error = error.detail(), "an upload could not be given up");
+                    tracing::warn!(
+                        upload = running.row().id,
+                        error = error.detail(),
+                        "an upload could not be given up"
+                    );
                 }
             });
         }

@@ -353,12 +353,7 @@ fn session(row: Row) -> Result<SessionRow> {
 
 fn left(row: Row) -> Result<LeftRow> {
     let mut columns = Columns::of("left_behind", row);
-    Ok(LeftRow {
-        path: columns.text()?,
-        source: columns.text()?,
-        since: columns.int()?,
-        heir: columns.text()?,
-    })
+    Ok(LeftRow { path: columns.text()?, source: columns.text()?, since: columns.int()?, heir: columns.text()? })
 }
 
 #[cfg(test)]
