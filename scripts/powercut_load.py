@@ -58,7 +58,7 @@ class Http:
             raise Refused(f"{method} {path}: {reply.status}")
 
     def make_folder(self, path):
-        self.ask("MKCOL", path)
+        self.ask("MKCOL", path + "/")
 
     def put(self, path, data):
         self.ask("PUT", path, data)
