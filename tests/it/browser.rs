@@ -217,7 +217,7 @@ fn a_person_renames_one_file_and_chooses_others_to_delete() {
     assert_eq!(browser.names(), "a|c");
     browser.fill("tr:nth-of-type(1) input[name=to]", "z \u{e4}.txt");
     browser.click("tr:nth-of-type(1) button[value=rename]");
-    assert_eq!(browser.ask("document.querySelector('.notice').innerText"), "Renamed.");
+    assert_eq!(browser.ask("document.querySelector('.notice').innerText"), "Renamed to z ä.txt.");
     assert_eq!(browser.names(), "c|z \u{e4}.txt");
     assert_eq!(std::fs::read(site.on_disk("scans/z \u{e4}.txt")).unwrap(), b"a");
 }

@@ -183,7 +183,7 @@ async fn a_large_message_to_many_is_one_file() {
         let meta = entry.metadata().expect("metadata");
         (meta.ino(), meta.len())
     };
-    for (size, files) in [(30_000, 1), (1000, 2)] {
+    for (size, files) in [(40_000, 1), (1000, 2)] {
         let message = [b"A: b\r\n\r\n".as_slice(), &vec![b'x'; size]].concat();
         send(&world, &guest, &["alice", "bob"], &message).await.1.expect("stored");
         let mut inodes = ["alice", "bob"].map(inode);
