@@ -185,6 +185,12 @@ impl Caller {
         self.hub.view().verbs(self.account(), path)
     }
 
+    /// It may add files there and see nothing of what is there.
+    #[must_use]
+    pub fn is_unseeing(&self, path: &TreePath) -> bool {
+        self.hub.view().adds_unseeing(self.account(), path)
+    }
+
     /// The verdict on one verb at one path; see [`View::allow`].
     ///
     /// # Errors
@@ -270,6 +276,10 @@ impl Caller {
             return Err(Error::new(Kind::Denied, "no space is here: files live in one of the folders shown"));
         };
         let space = space.clone();
+        let mut options = options;
+        if options.mode == WriteMode::Append && view.adds_unseeing(self.account(), path) {
+            options.mode = WriteMode::Replace;
+        }
         let there = self.precheck(&view, &space, &rel, path, &options).await?;
         let quota_left = self.check_room(&view, &space, &rel, there.is_some(), options.size).await?;
         let (body, base) = self.starting_point(&view, &space, path, there.as_ref(), options.mode).await?;
@@ -294,7 +304,10 @@ impl Caller {
         if view.verbs(self.account(), path).is_empty() {
             view.allow(self.account(), Verb::Create, path)?;
         }
+        let unseeing = view.adds_unseeing(self.account(), path);
         let there = match space.volume.stat(rel).await {
+            // The file will get another name; a folder shows itself.
+            Ok(node) if unseeing && node.kind != NodeKind::Folder => None,
             Ok(node) => Some(node),
             Err(error) if error.kind() == Kind::NotFound => None,
             Err(error) => return Err(error),
@@ -316,14 +329,16 @@ impl Caller {
             Some(_) if replaces && !filled && space.overwrite == Overwrite::Refuse => {
                 return Err(Error::new(Kind::Exists, "the name is taken and files here are never replaced"));
             }
-            None if !options.folders => self.folder_is_there(space, rel).await?,
+            None if !options.folders => self.folder_is_there(space, rel, unseeing).await?,
             Some(_) | None => {}
         }
         if options.only_if.is_some_and(|wanted| wanted != there.as_ref().map(|node| node.tag)) {
             return Err(Error::new(Kind::Conflict, "it was changed by someone else meanwhile"));
         }
-        let reach = if replaces { Reach::Content } else { Reach::Member };
-        self.unlocked(path, &options.tokens, reach)?;
+        match path.parent().filter(|_| unseeing) {
+            Some(folder) => self.unlocked(&folder, &options.tokens, Reach::Content)?,
+            None => self.unlocked(path, &options.tokens, if replaces { Reach::Content } else { Reach::Member })?,
+        };
         Ok(there)
     }
 
@@ -332,12 +347,13 @@ impl Caller {
         node.kind == NodeKind::File && node.size == 0 && self.holds(path, tokens)
     }
 
-    async fn folder_is_there(&self, space: &Space, rel: &RelPath) -> Result<()> {
+    async fn folder_is_there(&self, space: &Space, rel: &RelPath, unseeing: bool) -> Result<()> {
         let Some(parent) = rel.parent().filter(|parent| !parent.is_root()) else { return Ok(()) };
         match space.volume.stat(&parent).await {
             Ok(node) if node.kind == NodeKind::Folder => Ok(()),
-            Ok(_) => Err(Error::new(Kind::WrongType, "a part of the path is a file, not a folder")),
-            Err(error) if error.kind() == Kind::NotFound => {
+            Ok(_) if !unseeing => Err(Error::new(Kind::WrongType, "a part of the path is a file, not a folder")),
+            Ok(_) => Err(Error::new(Kind::NotFound, "the folder does not exist")),
+            Err(error) if error.kind() == Kind::NotFound || (unseeing && error.kind() == Kind::WrongType) => {
                 Err(Error::new(Kind::NotFound, "the folder does not exist"))
             }
             Err(error) => Err(error),

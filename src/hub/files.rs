@@ -97,10 +97,11 @@ impl Sight<'_> {
     /// The folder a new name goes into must be there.
     pub(crate) async fn parent_exists(&self, space: &Space, rel: &RelPath) -> Result<()> {
         let Some(parent) = rel.parent().filter(|parent| !parent.is_root()) else { return Ok(()) };
+        let unseeing = || self.view.adds_unseeing(self.caller.account(), &space.path.with(rel));
         match self.look(space, &parent).await? {
             Some(node) if node.kind == NodeKind::Folder => Ok(()),
-            Some(_) => Err(Error::new(Kind::WrongType, "a part of the path is a file, not a folder")),
-            None => Err(Error::new(Kind::NotFound, "the folder does not exist")),
+            Some(_) if !unseeing() => Err(Error::new(Kind::WrongType, "a part of the path is a file, not a folder")),
+            Some(_) | None => Err(Error::new(Kind::NotFound, "the folder does not exist")),
         }
     }
 

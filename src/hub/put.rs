@@ -96,6 +96,8 @@ pub(crate) struct Placed {
     pub(crate) edits: Vec<Edit>,
     pub(crate) planned: Planned,
     pub(crate) path: TreePath,
+    /// The path its caller is told: the one asked for, where the other would tell that this was taken.
+    pub(crate) told: TreePath,
     pub(crate) created: bool,
 }
 
@@ -106,14 +108,15 @@ impl Put {
         if self.unheard {
             // A name nobody heard of can only be locked from above, which is seen soon enough.
             sight.unlocked(&self.path, &self.tokens, Reach::Content)?;
-            return Ok(self.record(sight, space, rel, self.path.clone(), false, None));
+            return Ok(self.record(sight, space, rel, (self.path.clone(), self.path.clone()), false, None));
         }
         let there = sight.look(&space, &rel).await?;
-        self.precondition(there.as_ref())?;
+        let unseeing = self.is_unseeing(sight);
+        self.precondition(there.as_ref().filter(|node| !unseeing || node.kind == NodeKind::Folder))?;
         match there.as_ref().map(|node| node.kind) {
             Some(NodeKind::Folder) => return Err(Error::new(Kind::WrongType, "a folder has this name")),
-            Some(NodeKind::Special) => return Err(special()),
-            Some(NodeKind::File) => {}
+            Some(NodeKind::Special) if !unseeing => return Err(special()),
+            Some(NodeKind::File | NodeKind::Special) => {}
             None => sight.makes_no_alias(&space, &rel).await?,
         }
         if there.is_none() && !self.folders {
@@ -134,7 +137,8 @@ impl Put {
             true => sight.hub.catalog().file(&space.key, rel.as_str()).await?,
             false => None,
         };
-        let mut placed = self.record(sight, space, rel, path, replaces, old);
+        let told = if unseeing { self.path.clone() } else { path.clone() };
+        let mut placed = self.record(sight, space, rel, (path, told), replaces, old);
         placed.edits.push(guard);
         placed.edits.extend(self.properties(sight, &placed.planned.space, &placed.path));
         Ok(placed)
@@ -170,7 +174,11 @@ impl Put {
             self.allow(sight, Verb::Create)?;
             return Ok((rel, false));
         }
-        match self.rule.unwrap_or(space.overwrite) {
+        let rule = match self.is_unseeing(sight) {
+            true => Overwrite::KeepBoth,
+            false => self.rule.unwrap_or(space.overwrite),
+        };
+        match rule {
             Overwrite::Replace if !taken.contains(&self.path) => {
                 self.allow(sight, if self.appends { Verb::Append } else { Verb::Overwrite })?;
                 Ok((rel, true))
@@ -184,6 +192,11 @@ impl Put {
                 Ok((Self::free_name(sight, space, &rel, taken).await?, false))
             }
         }
+    }
+
+    /// Its caller may not learn whether the name was taken.
+    fn is_unseeing(&self, sight: &Sight<'_>) -> bool {
+        self.judge && sight.view.adds_unseeing(sight.caller.account(), &self.path)
     }
 
     fn allow(&self, sight: &Sight<'_>, verb: Verb) -> Result<()> {
@@ -219,7 +232,7 @@ impl Put {
         sight: &Sight<'_>,
         space: Arc<Space>,
         rel: RelPath,
-        path: TreePath,
+        (path, told): (TreePath, TreePath),
         replaces: bool,
         old: Option<FileRow>,
     ) -> Placed {
@@ -242,13 +255,13 @@ impl Put {
             self.usage(sight, &space, signed(self.size) - signed(counted), files),
             sight.line(verb, &path, self.size, self.says()),
         ];
-        self.close(sight, &path, !replaces, &mut edits);
+        self.close(sight, &told, !replaces, &mut edits);
         let (body, inline) = match &self.content {
             Content::Inline(bytes) => (Body::Inline, Some(bytes.clone())),
             Content::Staged(id) => (Body::Staged(id.clone()), None),
         };
         let change = Change::Put { path: rel, body, modified: Some(self.modified) };
-        Placed { edits, planned: Planned { space, change, body: inline }, path, created: !replaces }
+        Placed { edits, planned: Planned { space, change, body: inline }, path, told, created: !replaces }
     }
 
     /// Its part of the quota, leaving alone what is promised to uploads other than those it ends.
@@ -322,8 +335,8 @@ impl Act for PutFile {
     }
 
     async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<Receipt>> {
-        let Placed { edits, planned, path, created } = self.0.place(sight, &HashSet::new()).await?;
-        let mut receipt = self.0.receipt(path, created);
+        let Placed { edits, planned, told, created, .. } = self.0.place(sight, &HashSet::new()).await?;
+        let mut receipt = self.0.receipt(told, created);
         Ok(Plan {
             batch: Batch { edits },
             changes: vec![planned],
@@ -360,7 +373,7 @@ impl Act for PutFiles {
             edits.extend(placed.edits);
             changes.push(placed.planned);
             taken.insert(placed.path.clone());
-            receipts.push(put.receipt(placed.path, placed.created));
+            receipts.push(put.receipt(placed.told, placed.created));
         }
         let answer = move |nodes: &[Option<Node>]| {
             for (place, receipt) in receipts.iter_mut().enumerate() {

@@ -44,8 +44,8 @@ fn is_roomy(space: &Space, used: Usage, size: u64) -> bool {
 pub struct SpaceRoom {
     /// The space's path.
     pub space: TreePath,
-    /// Bytes and files in it.
-    pub used: Usage,
+    /// Bytes and files in it; `None` for who may only add to it.
+    pub used: Option<Usage>,
     /// Most bytes.
     pub max_bytes: Option<u64>,
     /// Most files.
@@ -84,7 +84,7 @@ impl Caller {
         };
         Ok(SpaceRoom {
             space: space.path.clone(),
-            used,
+            used: (!view.adds_unseeing(self.account(), path)).then_some(used),
             max_bytes: space.max_bytes,
             max_files: space.max_files,
             free: disk.min(quota),

@@ -477,6 +477,14 @@ impl View {
         }
     }
 
+    /// The account may add files here and see nothing of what is there: no answer may depend on whether a name is taken.
+    #[must_use]
+    pub(crate) fn adds_unseeing(&self, account: Option<&Account>, path: &TreePath) -> bool {
+        let verbs = self.verbs(account, path);
+        let sees = [Verb::Append, Verb::List, Verb::Overwrite, Verb::Read].into_iter().any(|verb| verbs.has(verb));
+        verbs.has(Verb::Create) && !sees
+    }
+
     /// Names of folders in `folder` that exist only because a space is mounted at or below them, and that the account
     /// may know of: what a listing shows beside the volume's own nodes.
     #[must_use]

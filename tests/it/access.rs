@@ -15,7 +15,8 @@ use crate::daemon::{Daemon, Place, until};
 const BOUND: Duration = Duration::from_secs(2);
 const SLACK: Duration = Duration::from_secs(3);
 
-const DOORS: &str = r#"domain = "example.org"
+/// Every door in clear.
+pub const DOORS: &str = r#"domain = "example.org"
 [[listen]]
 protocol = "http"
 address = "127.0.0.1:0"
@@ -39,20 +40,20 @@ fn declared(name: &str, password: &Path, more: &str) -> String {
 }
 
 /// One connection that says lines and hears all that comes.
-struct Wire(TcpStream);
+pub struct Wire(TcpStream);
 
 impl Wire {
-    fn open(to: SocketAddr) -> Self {
+    pub fn open(to: SocketAddr) -> Self {
         let stream = TcpStream::connect(to).expect("a listener");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
         Self(stream)
     }
 
-    fn say(&mut self, text: &str) {
+    pub fn say(&mut self, text: &str) {
         self.0.write_all(text.as_bytes()).expect("a listener");
     }
 
-    fn line(&mut self) -> String {
+    pub fn line(&mut self) -> String {
         let mut line = Vec::new();
         let mut byte = [0];
         while !line.ends_with(b"\n") && self.0.read(&mut byte).is_ok_and(|count| count == 1) {
@@ -62,12 +63,12 @@ impl Wire {
     }
 
     /// Says a line and hears replies to the last line of one that begins so.
-    fn ask(&mut self, command: &str, wanted: &str) -> String {
+    pub fn ask(&mut self, command: &str, wanted: &str) -> String {
         self.say(&format!("{command}\r\n"));
         self.hear(wanted)
     }
 
-    fn hear(&mut self, wanted: &str) -> String {
+    pub fn hear(&mut self, wanted: &str) -> String {
         loop {
             let line = self.line();
             assert!(!line.is_empty(), "closed while `{wanted}` was awaited");
@@ -79,7 +80,7 @@ impl Wire {
     }
 
     /// All that comes to the end.
-    fn rest(mut self) -> String {
+    pub fn rest(mut self) -> String {
         let mut all = Vec::new();
         // A reset is an end too.
         let _ = self.0.read_to_end(&mut all);
@@ -123,11 +124,11 @@ impl Wire {
     }
 }
 
-fn basic(name: &str, password: &str) -> String {
+pub fn basic(name: &str, password: &str) -> String {
     format!("Authorization: Basic {}\r\n", STANDARD.encode(format!("{name}:{password}")))
 }
 
-fn pop3(daemon: &Daemon) -> SocketAddr {
+pub fn pop3(daemon: &Daemon) -> SocketAddr {
     let text = std::fs::read_to_string(daemon.data.join("listeners")).expect("listeners");
     text.lines().find_map(|line| line.strip_prefix("pop3 ")).expect("pop3").parse().expect("an address")
 }
@@ -413,4 +414,134 @@ fn a_declared_account_that_goes_leaves_its_files_to_administrators() {
     assert_eq!(ask("GET", "/home/gina/diary", "gina"), 404, "declared again, she inherits nothing");
     daemon.must(&["space", "remove", "/home/gina", "--hand-over", "gina"], "");
     until("it was handed over to her", || ask("GET", "/home/gina/diary", "gina") == 200);
+}
+
+/// More than the buffers of both sides hold.
+const LARGE: usize = 24 << 20;
+
+/// Reads what still comes, after a first part was read; how much it is in all.
+fn read_on(stream: &mut TcpStream, read: usize) -> usize {
+    let (mut all, mut piece) = (read, vec![0; 1 << 16]);
+    while let Ok(count) = stream.read(&mut piece) {
+        if count == 0 {
+            break;
+        }
+        all += count;
+    }
+    all
+}
+
+#[test]
+fn downloads_and_pieces_under_way_are_cut_when_access_ends() {
+    let place = Place::new(DOORS);
+    for name in ["ann", "bob"] {
+        place.must(&["user", "add", name], "right-password\n");
+    }
+    let daemon = place.start();
+    let sign_in = basic("ann", "right-password");
+    let body = "x".repeat(LARGE);
+    assert_eq!(Wire::open(daemon.http).http("PUT", "/home/ann/large", &sign_in, &body), 201);
+    let mut sending = smtp(&daemon, "ann", "right-password");
+    sending.ask("MAIL FROM:<ann@example.org>", "250");
+    sending.ask("RCPT TO:<ann@example.org>", "250");
+    sending.ask("DATA", "354");
+    let line = "x".repeat(78) + "\r\n";
+    sending.say(&format!("Subject: large\r\n\r\n{}.\r\n", line.repeat(LARGE / 80)));
+    sending.hear("250");
+
+    let mut getting = Wire::open(daemon.http);
+    getting.say(&format!("GET /home/ann/large HTTP/1.1\r\nHost: localhost\r\n{sign_in}\r\n"));
+    let (status, head, _) = getting.head();
+    assert_eq!(status, 200, "{head}");
+    let mut control = ftp(&daemon, "ann", "right-password");
+    let told = control.ask("EPSV", "229");
+    let port: u16 = told.split('|').nth(3).expect("a port").parse().expect("a port");
+    control.say("RETR /home/ann/large\r\n");
+    let mut data = TcpStream::connect((daemon.ftp.ip(), port)).expect("a data connection");
+    data.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+    control.hear("150");
+    let mut mail = Wire::open(pop3(&daemon));
+    mail.hear("+OK");
+    mail.ask("USER ann", "+OK");
+    mail.ask("PASS right-password", "+OK");
+    mail.ask("RETR 1", "+OK");
+    let mut first = vec![0; 1 << 16];
+    for stream in [&mut getting.0, &mut data, &mut mail.0] {
+        stream.read_exact(&mut first).expect("a first part");
+    }
+    let mut made = Wire::open(daemon.http);
+    let name = STANDARD.encode("tus");
+    made.say(&format!(
+        "POST /home/ann/ HTTP/1.1\r\nHost: localhost\r\n{sign_in}Tus-Resumable: 1.0.0\r\nUpload-Length: 10\r\nUpload-Metadata: filename {name}\r\nContent-Length: 0\r\n\r\n"
+    ));
+    let (status, head) = made.answer();
+    assert_eq!(status, 201, "{head}");
+    let place = head.lines().find_map(|line| line.strip_prefix("location: ")).expect("a place").trim();
+    let place = place.find("/-/").map_or(place, |at| &place[at..]);
+    let mut piece = Wire::open(daemon.http);
+    piece.say(&format!(
+        "PATCH {place} HTTP/1.1\r\nHost: localhost\r\n{sign_in}Tus-Resumable: 1.0.0\r\nUpload-Offset: 0\r\nContent-Type: application/offset+octet-stream\r\nContent-Length: 10\r\n\r\nhalf "
+    ));
+
+    daemon.must(&["user", "disable", "ann"], "");
+    let begun = Instant::now();
+    let cut = piece.rest();
+    assert!(cut.is_empty() || cut.starts_with("HTTP/1.1 401"), "{cut}");
+    assert!(begun.elapsed() < BOUND + SLACK, "{:?}", begun.elapsed());
+    // What is still in the buffers may come; what is sent after the bound would be all of it.
+    std::thread::sleep((BOUND + Duration::from_secs(1)).saturating_sub(begun.elapsed()));
+    for (door, stream) in [("HTTP", &mut getting.0), ("FTP", &mut data), ("POP3", &mut mail.0)] {
+        let came = read_on(stream, first.len());
+        assert!(came < LARGE, "{door}: all {came} bytes came");
+    }
+    let ended = control.rest();
+    let codes: Vec<&str> = ended.lines().map(|line| &line[..3]).collect();
+    assert_eq!(codes.last(), Some(&"421"), "{ended}");
+    assert!(codes.iter().all(|code| code.starts_with('4')), "{ended}");
+    assert!(!daemon.on_disk("/home/ann/tus").exists());
+    assert!(Wire::open(pop3(&daemon)).line().starts_with("+OK"), "others are served");
+}
+
+#[test]
+fn http2_and_ftp_with_tls_are_cut_as_well() {
+    const SECURE: &str = "[[listen]]\nprotocol = \"http\"\naddress = \"127.0.0.1:0\"\ntls = \"implicit\"\n\
+        [[listen]]\nprotocol = \"ftp\"\naddress = \"127.0.0.1:0\"\ntls = \"upgrade\"\n";
+    let place = Place::new(SECURE);
+    place.must(&["user", "add", "ann"], "right-password\n");
+    let daemon = place.start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let large = folder.path().join("large");
+    std::fs::write(&large, vec![b'x'; LARGE]).expect("a file");
+    let curl = |more: &[&str]| {
+        let mut command = std::process::Command::new("curl");
+        command.args(["-sS", "-k", "--user", "ann:right-password", "--max-time", "60"]).args(more);
+        command.stdin(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+        command
+    };
+    let url = |door: &str, name: &str| match door {
+        "http" => format!("https://{}/home/ann/{name}", daemon.http),
+        _ => format!("ftp://{}/home/ann/{name}", daemon.ftp),
+    };
+    let source = large.display().to_string();
+    assert!(curl(&["--http2", "-T", &source, &url("http", "large")]).status().expect("curl").success());
+    let mut running = Vec::new();
+    for door in ["http", "ftp"] {
+        let goal = folder.path().join(door);
+        let (given, taken) = (url(door, "large"), url(door, "stored"));
+        let way = if door == "http" { "--http2" } else { "--ssl-reqd" };
+        let get =
+            curl(&[way, "--limit-rate", "2M", "-N", "-o", &goal.display().to_string(), &given]).spawn().expect("curl");
+        let put = curl(&[way, "--limit-rate", "2M", "-T", &source, &taken]).spawn().expect("curl");
+        running.extend([(door, "download", get), (door, "upload", put)]);
+        until("the download runs", || std::fs::metadata(&goal).is_ok_and(|file| file.len() > 0));
+    }
+    daemon.must(&["user", "disable", "ann"], "");
+    for (door, what, mut child) in running {
+        until(&format!("the {what} by {door} is cut"), || child.try_wait().expect("curl").is_some());
+        assert!(!child.wait().expect("curl").success(), "{door} {what}");
+    }
+    for door in ["http", "ftp"] {
+        assert!(std::fs::metadata(folder.path().join(door)).is_ok_and(|file| file.len() < LARGE as u64), "{door}");
+    }
+    assert!(!daemon.on_disk("/home/ann/stored").exists());
 }

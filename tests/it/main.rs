@@ -34,6 +34,7 @@ mod ftp_data;
 mod ftp_kinds;
 mod ftp_large;
 mod ftp_peers;
+mod hidden;
 mod hostile_ftp;
 mod http;
 mod http2;

@@ -543,7 +543,7 @@ impl Act for Deliver {
         let mut taken = HashSet::new();
         let mut first = None;
         for put in &self.puts {
-            let Placed { edits, planned, path, created } = put.place(sight, &taken).await?;
+            let Placed { edits, planned, path, created, .. } = put.place(sight, &taken).await?;
             batch.edits.extend(edits);
             changes.push(planned);
             first.get_or_insert((path.clone(), created));

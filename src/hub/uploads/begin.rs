@@ -165,7 +165,8 @@ impl Caller {
         let running = self.own_upload(id).ok_or_else(gone)?;
         if let Some(goal) = self.upload_goal(id) {
             // The commit asks once more, for all that a new name changes; here no bytes are taken in vain.
-            self.unlocked(&goal, &[], Reach::Content)?;
+            let unseen = goal.parent().filter(|_| self.is_unseeing(&goal));
+            self.unlocked(unseen.as_ref().unwrap_or(&goal), &[], Reach::Content)?;
         }
         let turn = running.take_turn().await?;
         if self.own_upload(id).is_none() {

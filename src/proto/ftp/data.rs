@@ -237,7 +237,7 @@ impl Session {
             Some(name) => self.resolve(caller, name).await?,
             None => self.cwd.join("upload")?,
         };
-        let taken = name.is_none() || caller.stat(&asked).await.is_ok();
+        let taken = name.is_none() || caller.is_unseeing(&asked) || caller.stat(&asked).await.is_ok();
         let path = match (taken, asked.parent()) {
             (true, Some(folder)) => folder.join(&fresh(asked.name()))?,
             _ => asked,

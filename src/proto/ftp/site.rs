@@ -47,7 +47,15 @@ impl Session {
 
     pub(super) async fn quota(&self, caller: &Caller) -> Result<Turn> {
         let room = caller.room(&self.cwd).await?;
-        let used = &room.used;
+        let left = format!("{} left for one more file", ByteSize(room.left));
+        let Some(used) = &room.used else {
+            return Ok(Turn::Say(Reply::many(
+                200,
+                format!("Space {}", Self::shown(caller, &room.space)),
+                vec![left],
+                "End",
+            )));
+        };
         let bytes = match room.max_bytes {
             Some(most) => format!("{} of {} used", ByteSize(used.bytes), ByteSize(most)),
             None => format!("{} used, no limit", ByteSize(used.bytes)),
@@ -56,7 +64,7 @@ impl Session {
             Some(most) => format!("{} of {most} files", used.files),
             None => format!("{} files, no limit", used.files),
         };
-        let lines = vec![bytes, files, format!("{} left for one more file", ByteSize(room.left))];
+        let lines = vec![bytes, files, left];
         Ok(Turn::Say(Reply::many(200, format!("Space {}", Self::shown(caller, &room.space)), lines, "End")))
     }
 

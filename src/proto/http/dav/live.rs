@@ -85,7 +85,7 @@ impl Live {
             }
             Self::LockDiscovery => Some(active(caller, base, &entry.path)),
             Self::QuotaAvailable => folder.then_some(room?.free.to_string()),
-            Self::QuotaUsed => folder.then_some(room?.used.bytes.to_string()),
+            Self::QuotaUsed => folder.then_some(room?.used.as_ref()?.bytes.to_string()),
             Self::ResourceType => Some(if folder { "<D:collection/>".to_owned() } else { String::new() }),
             Self::SupportedLock => Some(SUPPORTED_LOCK.to_owned()),
         }

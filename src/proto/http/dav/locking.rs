@@ -107,6 +107,7 @@ fn refused(visit: &Visit<'_>, path: &TreePath, error: Error) -> Refusal {
         }
         Kind::Locked => {
             let other = visit.caller.hub().locks_on(path).first().and_then(|row| TreePath::parse(&row.path).ok());
+            let other = other.filter(|place| !visit.caller.rights(place).is_empty());
             let url = visit.rules.base.url(other.as_ref().unwrap_or(path), false);
             let because = format!("<D:no-conflicting-lock><D:href>{url}</D:href></D:no-conflicting-lock>");
             Refusal::from(error).because(because)
