@@ -19,10 +19,11 @@ use super::beside::{Ending, give_at_once, give_beside, take_beside};
 use super::bounded::{LONGEST_WORK, Overdue, bounded, once};
 use super::carry::{self, Pace, Taken};
 use super::dialogue::{Dialogue, Encode, Event, Framing, Intake, Lane, Left, Malformed, Meanwhile, Source, Turn, Why};
-use super::line::{Found, IAC, LineBuffer};
+use super::line::{Found, LineBuffer};
+use super::waits::{Alone, end_of, read_some, sign_in_ended};
 use crate::error::{Error, Kind, Result};
+use crate::net::Link;
 use crate::net::stream::End;
-use crate::net::{Link, Stream};
 use crate::telemetry::Record;
 
 /// Replies to pipelined commands are sent together up to this many bytes.
@@ -586,51 +587,12 @@ impl<D: Dialogue> Drive<D> {
     }
 }
 
-/// Waits for the end of a sign-in; forever, where nobody signed in.
-async fn end_of(sign_in: Option<&CancellationToken>) {
-    match sign_in {
-        Some(sign_in) => sign_in.cancelled().await,
-        None => std::future::pending().await,
-    }
-}
-
-fn sign_in_ended() -> Error {
-    Error::new(Kind::Cancelled, "your sign-in has ended; the transfer was cut")
-}
-
 /// What became of a body that was sent.
 fn given(sent: Result<u64>, pace: &Pace) -> Event {
     match sent {
         Ok(bytes) => Event::Sent(bytes, Ok(())),
         Err(error) => Event::Sent(pace.moved_in_all(), Err(error)),
     }
-}
-
-/// What becomes of work beside the conversation when the peer has left.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Alone {
-    GoOn,
-    Stop,
-}
-
-/// A plain connection that is idle holds no buffer: there is one when there are bytes to put into it.
-async fn read_some(stream: &mut Stream, lines: &mut LineBuffer, telnet: bool) -> io::Result<usize> {
-    if lines.is_empty()
-        && let Some(tcp) = stream.as_tcp()
-    {
-        lines.release();
-        tcp.readable().await?;
-    }
-    let room = lines.room();
-    let before = room.len();
-    let read = stream.read_buf(room).await?;
-    // Either the Synch of Telnet, or a line whose end was sent as urgent data (Python's ABOR).
-    let cut = |new: &[u8]| new.contains(&IAC) || new.last().is_some_and(|last| *last != b'\n');
-    if telnet && room.get(before..).is_some_and(cut) {
-        stream.read_behind_mark(room);
-    }
-    lines.noted();
-    Ok(read)
 }
 
 fn after(start: Instant, span: Duration) -> Instant {

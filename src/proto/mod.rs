@@ -15,6 +15,7 @@ pub mod line;
 pub mod pop3;
 pub mod sasl;
 pub mod smtp;
+mod waits;
 
 use std::sync::Arc;
 
