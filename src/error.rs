@@ -110,6 +110,12 @@ impl Error {
         self.wait
     }
 
+    /// The server's own file system said so: whoever asked is not at fault.
+    #[must_use]
+    pub fn is_of_the_disk(&self) -> bool {
+        self.source.as_deref().is_some_and(|source| source.is::<std::io::Error>())
+    }
+
     /// Text for the log: the public text and every cause below it that says something more.
     #[must_use]
     pub fn detail(&self) -> String {
@@ -157,6 +163,13 @@ pub fn out_of_descriptors(error: &std::io::Error) -> Option<&'static str> {
     }
 }
 
+const ELOOP: i32 = 40;
+
+/// What a file system may do better later, beside a full disk: EIO, EAGAIN, ENOMEM, ENODEV, ENONET, ENOLINK, ECOMM, ENETDOWN,
+/// ENETUNREACH, ENETRESET, ECONNABORTED, ECONNRESET, ENOTCONN, ETIMEDOUT, ECONNREFUSED, EHOSTDOWN, EHOSTUNREACH, ESTALE, EREMOTEIO.
+/// Everything else is a refusal that lasts.
+const PASSING: [i32; 19] = [5, 11, 12, 19, 64, 67, 70, 100, 101, 102, 103, 104, 107, 110, 111, 112, 113, 116, 121];
+
 impl From<std::io::Error> for Error {
     /// The file system's word in the house's words; the path is the caller's to add.
     fn from(error: std::io::Error) -> Self {
@@ -168,14 +181,22 @@ impl From<std::io::Error> for Error {
             Io::NotFound => (Kind::NotFound, "no such file or folder"),
             Io::AlreadyExists => (Kind::Exists, "the name is taken"),
             Io::PermissionDenied => (Kind::Denied, "the server's own account may not do this"),
+            Io::ReadOnlyFilesystem => (Kind::Denied, "the server's disk is read-only"),
+            Io::ResourceBusy | Io::ExecutableFileBusy => (Kind::Denied, "the server's system is using this"),
             Io::DirectoryNotEmpty => (Kind::NotEmpty, "the folder is not empty"),
             Io::NotADirectory => (Kind::WrongType, "not a folder"),
             Io::IsADirectory => (Kind::WrongType, "is a folder"),
             Io::StorageFull => (Kind::Full, "the server's disk is full"),
             Io::QuotaExceeded => (Kind::Full, "the disk quota of the server is used up"),
             Io::InvalidFilename => (Kind::Invalid, "the name is not allowed here"),
+            Io::CrossesDevices => (Kind::Invalid, "the two folders lie on different disks of the server"),
+            Io::TooManyLinks => (Kind::Invalid, "the server's disk takes no more folders here"),
             Io::FileTooLarge => (Kind::TooLarge, "the file is too large for the server's disk"),
-            _ => (Kind::Internal, "internal error, see the server's log"),
+            _ => match error.raw_os_error() {
+                Some(number) if PASSING.contains(&number) => (Kind::Unavailable, "the server's disk fails for now"),
+                Some(ELOOP) => (Kind::WrongType, "a link is in the way"),
+                _ => (Kind::Internal, "internal error, see the server's log"),
+            },
         };
         Self::new(kind, public).with(error)
     }

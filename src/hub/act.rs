@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::error::Result;
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
+use crate::hub::undo::Was;
 use crate::hub::view::{Space, View};
 use crate::hub::{Caller, Hub};
 use crate::store::{Batch, Change, Edit, HistoryLine, Node};
@@ -37,6 +38,8 @@ pub struct Plan<Y> {
     pub changes: Vec<Planned>,
     /// Must have the whole space to itself (a folder moves or goes); the turnstile then plans again, holding it.
     pub wide: bool,
+    /// What undoes the edits that belong to no change's path, should the volume refuse: see [`crate::hub::undo`].
+    pub undo: Vec<Edit>,
     /// Makes the answer from what the publishes left in place, one node a change.
     pub answer: Answer<Y>,
 }
@@ -50,6 +53,8 @@ pub struct Planned {
     pub change: Change,
     /// Small bodies ride in the intent.
     pub body: Option<Bytes>,
+    /// What the records of its path were, for when the volume refuses it.
+    pub(crate) was: Option<Was>,
 }
 
 /// What an act may look at while planning.

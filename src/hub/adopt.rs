@@ -25,7 +25,8 @@ use crate::hub::view::{Space, View};
 use crate::store::{RelPath, Touched, Volume};
 
 pub(crate) use own::Own;
-pub(crate) use verify::{Fate, LOST};
+pub(crate) use settle::is_same;
+pub(crate) use verify::LOST;
 
 /// Touches within this time are settled together.
 const GATHER: Duration = Duration::from_millis(500);

@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::Hub;
 use crate::hub::account::Account;
 use crate::hub::act::Act;
+use crate::hub::commit::Who;
 use crate::hub::listing::Listing;
 use crate::hub::lock::Reach;
 use crate::hub::path::TreePath;
@@ -113,6 +114,10 @@ impl Caller {
     #[must_use]
     pub fn has_ended(&self) -> bool {
         self.ended().is_some_and(CancellationToken::is_cancelled)
+    }
+
+    pub(crate) fn who(&self) -> Who {
+        Who { origin: self.origin.clone(), account: self.account.clone() }
     }
 
     /// Where it asks from.

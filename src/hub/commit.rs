@@ -2,83 +2,49 @@
 //!
 //! 1. The spaces an act touches are held (shared; alone when a folder moves).
 //! 2. Its paths are locked in one order.
-//! 3. It plans.
+//! 3. It plans, and each volume is asked whether it would refuse ([`crate::store::Volume::check`]).
 //! 4. Earlier intents that a replay must not do again are cleared ([`crate::hub::barrier`]).
 //! 5. The catalog makes batch, history and intents durable together.
-//! 6. The publishes are done.
+//! 6. The publishes are done. If a volume refuses one after all, the commit is undone ([`crate::hub::undo`]).
 //! 7. The intents are handed to the keeper, who syncs the tree and clears them.
 //!
 //! 5 and 6 are done for many acts at once ([`crate::hub::group`]), and from there on to the end even when the caller
 //! goes away. A crash after 5 is mended by [`crate::hub::replay`].
 
 use std::collections::BTreeSet;
-use std::hash::{Hash, Hasher};
+use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedMutexGuard, OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard};
 
 use crate::error::{Error, Kind, Result};
+use crate::hub::account::Account;
 use crate::hub::act::{Act, Plan, Planned, Sight};
-use crate::hub::barrier::Marks;
+use crate::hub::path_lock::{PathGuard, key_of};
+use crate::hub::pending::places;
+use crate::hub::undo::unknown;
 use crate::hub::view::{Space, View, access_ended};
 use crate::hub::{Caller, Hub};
-use crate::store::{Batch, Change, Edit, IntentRow, Node, NodeKind, RelPath, StageId, Synced};
+use crate::origin::Origin;
+use crate::store::{Batch, Change, Edit, IntentRow, Node, NodeKind, StageId, Synced};
 
 /// Times an act is planned again when others changed the same thing meanwhile.
 const ATTEMPTS: u32 = 8;
 
-/// Times a publish is tried at once before the keeper takes over.
+/// Times a publish is tried when the volume fails in a way that may pass.
 const PUBLISH_TRIES: u32 = 3;
 
-/// Paths that can be locked at the same time without meeting by accident.
-const STRIPES: usize = 4096;
-
-/// Keeps commit and publish on one path in one order.
-pub(crate) struct PathLocks {
-    stripes: Vec<Arc<tokio::sync::Mutex<()>>>,
-}
-
-impl Default for PathLocks {
-    fn default() -> Self {
-        Self { stripes: (0..STRIPES).map(|_| Arc::default()).collect() }
-    }
-}
-
-impl PathLocks {
-    /// Locks many paths of a space.
-    pub(crate) async fn lock_many(&self, space: &str, paths: &[RelPath]) -> Vec<OwnedMutexGuard<()>> {
-        self.lock_stripes(&paths.iter().map(|path| stripe(space, path.as_str())).collect()).await
-    }
-
-    /// Locks stripes, always in the same order so that two callers cannot wait for each other.
-    async fn lock_stripes(&self, wanted: &BTreeSet<usize>) -> Vec<OwnedMutexGuard<()>> {
-        let mut held = Vec::with_capacity(wanted.len());
-        for index in wanted {
-            if let Some(mutex) = self.stripes.get(*index) {
-                held.push(mutex.clone().lock_owned().await);
-            }
-        }
-        held
-    }
-}
-
-fn stripe(space: &str, path: &str) -> usize {
-    let mut hasher = std::collections::hash_map::DefaultHasher::new();
-    (space, path).hash(&mut hasher);
-    usize::try_from(hasher.finish() % STRIPES as u64).unwrap_or_default()
-}
-
 /// A publish with the intent that promises it.
+#[derive(Clone)]
 pub(crate) struct Promised {
     pub(crate) id: i64,
     pub(crate) planned: Planned,
     /// Length of the body that rides in the intent.
-    inline: u64,
-    /// The catalog has no intent of it: it is in place before it is acknowledged, or it never was.
-    unwritten: bool,
+    pub(crate) inline: u64,
+    /// The catalog has no intent of it: nobody replays it after a crash.
+    pub(crate) unwritten: bool,
 }
 
 impl Promised {
@@ -93,203 +59,61 @@ impl Promised {
     }
 }
 
-/// Publishes on their way to being forgotten: done but not synced, or not even done.
-#[derive(Default)]
-pub(crate) struct Pending {
-    /// In place; to be synced and cleared.
-    done: Mutex<Vec<Promised>>,
-    /// The volume refused; to be tried again, in order.
-    stuck: Mutex<Vec<Promised>>,
-    /// Nobody knows whether their commit happened.
-    doubtful: Mutex<Vec<Vec<Promised>>>,
-    /// Where publishes are in place whose intents are not cleared.
-    marks: Mutex<Marks>,
-    /// Held while intents are being cleared.
-    pub(crate) clearing: tokio::sync::Mutex<()>,
-    /// Bytes of inline bodies in either list.
-    bytes: AtomicU64,
-    /// Wakes the keeper early.
-    pub(crate) wake: Notify,
+/// An act between its commit and its answer, with all that is needed to undo it.
+#[derive(Clone)]
+pub(crate) struct Committed {
+    pub(crate) promised: Vec<Promised>,
+    /// Edits that undo what belongs to no single path: receipts, uploads, deliveries, locks.
+    pub(crate) undo: Vec<Edit>,
+    /// Who asked for it.
+    pub(crate) who: Who,
+    /// Why it is undone.
+    pub(crate) why: String,
+    /// The first of its changes may be in place although the volume failed.
+    pub(crate) unsure: bool,
 }
 
-impl Pending {
-    /// Inline bytes that still live in the catalog.
-    pub(crate) fn inline_bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
+/// Who asked, without the hub: what waits in the hub must not keep it alive.
+#[derive(Clone)]
+pub(crate) struct Who {
+    pub(crate) origin: Origin,
+    pub(crate) account: Option<Arc<Account>>,
+}
+
+impl Committed {
+    /// Its first intent, which stands for it.
+    pub(crate) fn first(&self) -> Option<i64> {
+        self.promised.first().map(|one| one.id)
     }
 
-    /// Their bodies are in place and need no memory any more; they only count.
-    pub(crate) fn add_done(&self, mut promised: Vec<Promised>) {
-        promised.retain(|one| !one.unwritten);
-        if promised.is_empty() {
-            return;
-        }
-        self.bytes.fetch_add(inline_bytes(&promised), Ordering::Relaxed);
-        for one in &mut promised {
-            one.planned.body = None;
-        }
-        self.marks.lock().add(&promised);
-        self.done.lock().extend(promised);
-    }
-
-    /// Their intents are cleared.
-    pub(crate) fn cleared(&self, promised: &[Promised]) {
-        self.marks.lock().remove(promised);
-    }
-
-    /// Must earlier intents be cleared before these changes are committed?
-    fn stops(&self, changes: &[Planned], synced: Synced) -> bool {
-        let marks = self.marks.lock();
-        changes.iter().any(|one| marks.stop(&one.space.key, &one.change, synced))
-    }
-
-    /// Publishes that the volume refused.
-    pub(crate) fn stuck_count(&self) -> usize {
-        self.stuck.lock().len()
-    }
-
-    pub(crate) fn add_stuck(&self, promised: Promised) {
-        self.bytes.fetch_add(inline_bytes(std::slice::from_ref(&promised)), Ordering::Relaxed);
-        self.stuck.lock().push(promised);
-        self.wake.notify_one();
-    }
-
-    fn doubt(&self, promised: Vec<Promised>) {
-        self.doubtful.lock().push(promised);
-    }
-
-    /// The first intent of each group whose commit must be asked for again.
-    pub(crate) fn doubtful(&self) -> Vec<i64> {
-        self.doubtful.lock().iter().filter_map(|group| group.first()).map(|one| one.id).collect()
-    }
-
-    /// A doubtful group was committed after all: its publishes are still to be done. It is never out of sight.
-    pub(crate) fn was_done(&self, first: i64) {
-        let mut doubtful = self.doubtful.lock();
-        for one in take_group(&mut doubtful, first) {
-            self.add_stuck(one);
-        }
-    }
-
-    /// A doubtful group was never committed.
-    pub(crate) fn was_not_done(&self, first: i64) -> Vec<Promised> {
-        take_group(&mut self.doubtful.lock(), first)
-    }
-
-    /// May this stage be needed by a commit that nobody can decide yet?
-    pub(crate) fn needs_stage(&self, id: &StageId) -> bool {
-        self.doubtful.lock().iter().flatten().any(|one| one.planned.change.stage() == Some(id))
-    }
-
-    /// Everything in place; the caller syncs and clears it, or adds it again.
-    pub(crate) fn take_done(&self) -> Vec<Promised> {
-        self.take(&self.done)
-    }
-
-    /// Everything refused so far, in order.
-    fn stuck(&self) -> Vec<(i64, Planned)> {
-        let copy = |one: &Promised| (one.id, one.planned.clone());
-        self.stuck.lock().iter().map(copy).collect()
-    }
-
-    /// A refused publish is in place now.
-    fn unstick(&self, id: i64) {
-        let mut stuck = self.stuck.lock();
-        let Some(index) = stuck.iter().position(|one| one.id == id) else { return };
-        let one = stuck.remove(index);
-        self.bytes.fetch_sub(inline_bytes(std::slice::from_ref(&one)), Ordering::Relaxed);
-        self.add_done(vec![one]);
-    }
-
-    fn take(&self, list: &Mutex<Vec<Promised>>) -> Vec<Promised> {
-        let taken = std::mem::take(&mut *list.lock());
-        self.bytes.fetch_sub(inline_bytes(&taken), Ordering::Relaxed);
-        taken
-    }
-
-    /// May a publish at this path, or of a folder above it, still be to come?
-    pub(crate) fn is_awaited(&self, space: &str, path: &RelPath) -> bool {
-        let covers = |one: &Promised| {
-            let mut places = places(&one.planned.change).into_iter().flatten();
-            one.planned.space.key == space
-                && places.any(|place| RelPath::new(place).is_ok_and(|place| path.is_in(&place)))
-        };
-        self.is_any_ahead(covers)
-    }
-
-    /// Is a publish still to come that this change would run into, at its paths, above or below them?
-    fn is_in_the_way(&self, planned: &Planned) -> bool {
-        let meets = |one: &Promised| {
-            one.planned.space.key == planned.space.key
-                && places(&one.planned.change)
-                    .into_iter()
-                    .flatten()
-                    .any(|theirs| places(&planned.change).into_iter().flatten().any(|ours| overlap(ours, theirs)))
-        };
-        self.is_any_ahead(meets)
-    }
-
-    /// Is any publish still to come?
-    pub(crate) fn is_anything_ahead(&self) -> bool {
-        self.is_any_ahead(|_| true)
-    }
-
-    /// Is there such a publish still to come? In this order, for a group moves from doubtful to stuck.
-    fn is_any_ahead(&self, such: impl Fn(&Promised) -> bool) -> bool {
-        let doubtful = self.doubtful.lock().iter().flatten().any(&such);
-        doubtful || self.stuck.lock().iter().any(&such)
+    /// The stages its bytes are in.
+    pub(crate) fn stages(&self) -> Vec<StageId> {
+        self.promised.iter().filter_map(|one| one.planned.change.stage().cloned()).collect()
     }
 }
 
-fn inline_bytes(promised: &[Promised]) -> u64 {
-    promised.iter().map(|one| one.inline).sum()
-}
-
-fn take_group(groups: &mut Vec<Vec<Promised>>, first: i64) -> Vec<Promised> {
-    let index = groups.iter().position(|group| group.first().is_some_and(|one| one.id == first));
-    index.map(|index| groups.remove(index)).unwrap_or_default()
-}
-
-/// Is one of them the other, or below it?
-fn overlap(a: &str, b: &str) -> bool {
-    let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
-    long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// The paths a change must have to itself; making a folder is the same however often it is done.
-fn places(change: &Change) -> [Option<&str>; 2] {
-    match change {
-        Change::Folder { .. } => [None, None],
-        Change::Put { path, .. }
-        | Change::Remove { path }
-        | Change::RemoveFolder { path, .. }
-        | Change::SetModified { path, .. } => [Some(path.as_str()), None],
-        Change::Rename { from, to } => [Some(from.as_str()), Some(to.as_str())],
-    }
-}
-
-/// The stripes of every path these changes touch.
-fn stripes_of(changes: &[Planned]) -> BTreeSet<usize> {
-    let mut stripes = BTreeSet::new();
+/// The keys of every path these changes touch.
+pub(crate) fn keys_of(changes: &[Planned]) -> BTreeSet<u64> {
+    let mut keys = BTreeSet::new();
     for one in changes {
-        stripes.extend(places(&one.change).into_iter().flatten().map(|path| stripe(&one.space.key, path)));
+        keys.extend(places(&one.change).into_iter().flatten().map(|path| key_of(&one.space.key, path)));
     }
-    stripes
+    keys
 }
 
-/// The stripes of the paths an act names before it plans: what it looks at there cannot change under it.
-fn stripes_named<A: Act>(view: &View, act: &A) -> Vec<usize> {
-    let mut stripes = Vec::new();
+/// The keys of the paths an act names before it plans: what it looks at there cannot change under it.
+fn keys_named<A: Act>(view: &View, act: &A) -> Vec<u64> {
+    let mut keys = Vec::new();
     for path in act.paths() {
         if let Some((space, rel)) = view.space_of(path) {
-            stripes.push(stripe(&space.key, rel.as_str()));
+            keys.push(key_of(&space.key, rel.as_str()));
         }
     }
-    stripes
+    keys
 }
 
 /// What an act has to itself while it runs: its spaces and its paths.
-pub(crate) type Held = (Hold, Vec<OwnedMutexGuard<()>>);
+pub(crate) type Held = (Hold, Vec<PathGuard>);
 
 /// Spaces held while an act runs.
 pub(crate) enum Hold {
@@ -317,25 +141,24 @@ impl Hub {
     pub(crate) async fn carry<A: Act>(&self, caller: &Caller, act: &A) -> Result<A::Yield> {
         let (mut alone, mut again) = (false, false);
         let mut attempt = 0;
-        let mut stripes = BTreeSet::new();
+        let mut keys = BTreeSet::new();
         loop {
-            let view = self.view();
+            let view = self.reopened(act).await?;
             judge(&view, caller, act)?;
-            let held = hold(spaces_of(&view, act), alone).await;
-            stripes.extend(stripes_named(&view, act));
-            let locked = self.inner.paths.lock_stripes(&stripes).await;
+            keys.extend(keys_named(&view, act));
+            let held = self.patiently(self.hold_for(&view, act, alone, &keys)).await?;
             let plan = act.plan(&Sight { hub: self, view: &view, caller, again }).await?;
-            let needed = stripes_of(&plan.changes);
-            if (plan.wide && !alone) || !needed.is_subset(&stripes) {
+            let needed = keys_of(&plan.changes);
+            if (plan.wide && !alone) || !needed.is_subset(&keys) {
                 alone |= plan.wide;
-                stripes.extend(needed);
+                keys.extend(needed);
                 attempt += 1;
                 if attempt > ATTEMPTS {
                     return Err(Error::new(Kind::Conflict, "others change the same thing all the time; try again"));
                 }
                 continue;
             }
-            match self.settle(plan, (held, locked)).await {
+            match self.settle(plan, held, caller).await {
                 Err(error) if error.kind() == Kind::Conflict && attempt < ATTEMPTS => {
                     attempt += 1;
                     again = true;
@@ -345,17 +168,43 @@ impl Hub {
         }
     }
 
+    /// The view, in which no space of this act has lost its folder: one that another program removed is opened anew.
+    async fn reopened<A: Act>(&self, act: &A) -> Result<Arc<View>> {
+        let view = self.view();
+        let is_lost = |path| view.space_of(path).is_some_and(|(space, _)| space.volume.is_lost());
+        if !act.paths().into_iter().any(is_lost) {
+            return Ok(view);
+        }
+        self.refresh().await?;
+        Ok(self.view())
+    }
+
+    /// Holds the spaces of an act and locks paths.
+    async fn hold_for<A: Act>(&self, view: &View, act: &A, alone: bool, keys: &BTreeSet<u64>) -> Held {
+        let held = hold(spaces_of(view, act), alone).await;
+        (held, self.inner.paths.lock_keys(keys).await)
+    }
+
+    /// Waits for something that a volume which hangs may hold up, but not for ever.
+    pub(crate) async fn patiently<T>(&self, work: impl Future<Output = T>) -> Result<T> {
+        let patience = self.view().settings.storage.patience.0;
+        tokio::time::timeout(patience, work).await.map_err(|_| {
+            Error::new(Kind::Unavailable, "the storage of this folder does not answer; nothing was done, try again later")
+        })
+    }
+
     /// Commits a plan and publishes it; its paths are held until then.
-    async fn settle<Y>(&self, plan: Plan<Y>, held: Held) -> Result<Y> {
-        let Plan { mut batch, changes, answer, .. } = plan;
-        self.refuse_stuck(&changes)?;
+    async fn settle<Y>(&self, plan: Plan<Y>, held: Held, caller: &Caller) -> Result<Y> {
+        let Plan { mut batch, changes, answer, undo, .. } = plan;
+        self.refuse(&changes).await?;
         let synced = self.when_synced(&batch, &changes);
         self.pass_barrier(&changes, synced).await?;
         let promised = match synced {
             Synced::First => self.promise(&mut batch.edits, changes),
             Synced::Soon => changes.into_iter().map(|one| Promised::unwritten(self.next_intent(), one)).collect(),
         };
-        let nodes = self.settle_together((batch, synced), promised, held).await?;
+        let act = Committed { promised, undo, who: caller.who(), why: String::new(), unsure: false };
+        let nodes = self.settle_together((batch, synced), act, held).await?;
         Ok(answer(&nodes))
     }
 
@@ -374,10 +223,23 @@ impl Hub {
         }
     }
 
-    /// A publish that the disk still refuses must come before any other on its path.
-    fn refuse_stuck(&self, changes: &[Planned]) -> Result<()> {
-        let stuck = changes.iter().any(|one| self.inner.pending.is_in_the_way(one));
-        if stuck { Err(unsettled()) } else { Ok(()) }
+    /// Whatever can be known before the commit: an earlier change on the path is not settled, too much waits to be synced, or the file
+    /// system would refuse.
+    async fn refuse(&self, changes: &[Planned]) -> Result<()> {
+        let most = self.view().settings.storage.unsynced;
+        for one in changes {
+            if self.inner.pending.is_in_the_way(one) {
+                return Err(unsettled());
+            }
+            if self.inner.pending.unsynced(&one.space.key) >= most {
+                let text = "the storage of this folder does not sync what was written; it takes no changes until it does";
+                return Err(Error::new(Kind::Unavailable, text));
+            }
+        }
+        for one in changes {
+            self.patiently(one.space.volume.check(&one.change)).await??;
+        }
+        Ok(())
     }
 
     /// Clears earlier intents that a replay could not do again before these changes; see [`crate::hub::barrier`].
@@ -385,10 +247,13 @@ impl Hub {
         if !self.inner.pending.stops(changes, synced) {
             return Ok(());
         }
-        // To its end even when the caller goes away: what it took in hand must not be forgotten.
-        let hub = self.clone();
-        let cleared = tokio::spawn(async move { hub.clear_done().await }).await;
-        cleared.unwrap_or_else(|lost| Err(Error::internal(lost)))?;
+        let spaces: BTreeSet<String> = changes.iter().map(|one| one.space.key.clone()).collect();
+        for key in spaces {
+            // To its end even when the caller goes away: what it took in hand must not be forgotten.
+            let hub = self.clone();
+            let clearing = tokio::spawn(async move { hub.clear_done(&key).await });
+            self.patiently(clearing).await?.unwrap_or_else(|lost| Err(Error::internal(lost)))?;
+        }
         match self.inner.pending.stops(changes, synced) {
             true => Err(unsettled()),
             false => Ok(()),
@@ -411,36 +276,33 @@ impl Hub {
         self.inner.next_intent.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// What could not be put in place at once gets its intent after all, so that a crash does not forget it.
-    async fn write_down(&self, one: Promised) -> Promised {
-        if !one.unwritten {
-            return one;
+    /// A commit failed. When only its answer was lost it counts as done; when nobody can say, the keeper asks later.
+    pub(crate) async fn ascertain(&self, act: Committed, error: Error) -> Result<Committed> {
+        if !matches!(error.kind(), Kind::Unavailable | Kind::Full | Kind::Internal | Kind::Cancelled) {
+            return Err(error);
         }
-        match self.catalog().commit(Batch { edits: vec![intent(one.id, &one.planned)] }).await {
-            Ok(()) => Promised::new(one.id, one.planned),
-            Err(error) => {
-                tracing::error!(
-                    id = one.id,
-                    error = error.detail(),
-                    "a change that waits to be put in place has no intent"
-                );
-                one
+        let Some(first) = act.promised.first() else { return Err(error) };
+        if first.unwritten {
+            return self.forget_unwritten(act, error).await;
+        }
+        match self.was_committed(first.id).await {
+            Ok(true) => Ok(act),
+            Ok(false) => Err(error),
+            Err(_) => {
+                self.inner.pending.doubt(act);
+                Err(unknown().with(error))
             }
         }
     }
 
-    /// A commit failed. When only its answer was lost it counts as done; when nobody can say, the keeper asks later.
-    pub(crate) async fn ascertain(&self, promised: Vec<Promised>, error: Error) -> Result<Vec<Promised>> {
-        if !matches!(error.kind(), Kind::Unavailable | Kind::Full | Kind::Internal | Kind::Cancelled) {
-            return Err(error);
-        }
-        let Some(first) = promised.first().filter(|one| !one.unwritten).map(|one| one.id) else { return Err(error) };
-        match self.was_committed(first).await {
-            Ok(true) => Ok(promised),
-            Ok(false) => Err(error),
+    /// A commit without an intent failed, perhaps only its answer: rows it may have left are taken back.
+    async fn forget_unwritten(&self, mut act: Committed, error: Error) -> Result<Committed> {
+        act.why = error.detail();
+        match self.undo(&act).await {
+            Ok(()) => Err(error),
             Err(_) => {
-                self.inner.pending.doubt(promised);
-                Err(error)
+                self.inner.pending.owe(act);
+                Err(unknown().with(error))
             }
         }
     }
@@ -448,21 +310,6 @@ impl Hub {
     /// Is this intent in the catalog?
     pub(crate) async fn was_committed(&self, id: i64) -> Result<bool> {
         self.catalog().has_intent(id).await
-    }
-
-    /// Tries again what the volume refused, each with its paths to itself.
-    pub(crate) async fn retry_stuck(&self) {
-        for (id, planned) in self.inner.pending.stuck() {
-            let alone = matches!(planned.change, Change::RemoveFolder { .. } | Change::Rename { .. });
-            let _held = hold(vec![planned.space.clone()], alone).await;
-            let _locked = self.inner.paths.lock_stripes(&stripes_of(std::slice::from_ref(&planned))).await;
-            match publish(&planned).await {
-                Ok(_) => self.inner.pending.unstick(id),
-                Err(error) => {
-                    tracing::error!(change = ?planned.change, error = error.detail(), "still cannot be put in place");
-                }
-            }
-        }
     }
 
     /// So that our own publish is not taken for another program's.
@@ -480,27 +327,14 @@ impl Hub {
         }
     }
 
-    /// Puts everything in place; what the volume refuses even now is durable all the same and goes to the keeper.
-    pub(crate) async fn publish_all(&self, promised: Vec<Promised>) -> Vec<Option<Node>> {
-        let mut nodes = Vec::with_capacity(promised.len());
-        let mut done = Vec::with_capacity(promised.len());
-        for one in promised {
-            match publish(&one.planned).await {
-                Ok(node) => {
-                    self.remember(&one.planned, node.as_ref());
-                    nodes.push(node);
-                    done.push(one);
-                }
-                Err(error) => {
-                    tracing::error!(space = one.planned.space.key, change = ?one.planned.change, error = error.detail(),
-                        "a committed change could not be put in place; it will be tried again");
-                    nodes.push(None);
-                    self.inner.pending.add_stuck(self.write_down(one).await);
-                }
+    /// Removes stages whatever volume they are on.
+    pub(crate) async fn discard_everywhere(&self, stages: &[StageId]) {
+        let view = self.view();
+        for id in stages {
+            for space in &view.spaces {
+                super::undo::discard(space, id).await;
             }
         }
-        self.inner.pending.add_done(done);
-        nodes
     }
 }
 
@@ -513,12 +347,12 @@ fn unsettled() -> Error {
     Error::new(Kind::Unavailable, "an earlier change to this path is still being written; try again")
 }
 
-/// Publishes, trying again at once when the volume stumbles.
+/// Publishes; a failure that may pass is tried again at once.
 pub(crate) async fn publish(planned: &Planned) -> Result<Option<Node>> {
     let mut tries = 1;
     loop {
         match planned.space.volume.publish(&planned.change, planned.body.clone()).await {
-            Err(_) if tries < PUBLISH_TRIES => {
+            Err(error) if error.is_transient() && tries < PUBLISH_TRIES => {
                 tokio::time::sleep(Duration::from_millis(5 * u64::from(tries))).await;
                 tries += 1;
             }

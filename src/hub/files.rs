@@ -9,6 +9,7 @@ use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::put::Put;
 use crate::hub::settings::Overwrite;
+use crate::hub::undo::Was;
 use crate::hub::view::Space;
 use crate::store::volume::name;
 use crate::store::{Batch, Change, Edit, FileRow, Micros, Node, NodeKind, PropertyEdit, RelPath};
@@ -169,9 +170,14 @@ async fn is_empty(space: &Space, folder: &RelPath) -> Result<()> {
     }
 }
 
-fn one_change(space: Arc<Space>, edits: Vec<Edit>, change: Change, answer: Answer<()>) -> Plan<()> {
-    let changes = vec![Planned { space, change, body: None }];
-    Plan { batch: Batch { edits }, changes, wide: false, answer }
+fn one_change(
+    space: Arc<Space>,
+    edits: Vec<Edit>,
+    (change, was): (Change, Option<Was>),
+    (undo, answer): (Vec<Edit>, Answer<()>),
+) -> Plan<()> {
+    let changes = vec![Planned { space, change, body: None, was }];
+    Plan { batch: Batch { edits }, changes, wide: false, undo, answer }
 }
 
 #[async_trait]
@@ -197,7 +203,7 @@ impl Act for MakeFolder {
         }
         sight.parent_exists(&space, &rel).await?;
         let edits = vec![guard, sight.line("mkdir", &self.path, 0, "")];
-        Ok(one_change(space, edits, Change::Folder { path: rel }, sight.ending(Vec::new())))
+        Ok(one_change(space, edits, (Change::Folder { path: rel }, None), (Vec::new(), sight.ending(Vec::new()))))
     }
 }
 
@@ -216,14 +222,16 @@ impl Act for RemoveFile {
         if node.kind == NodeKind::Folder {
             return Err(Error::new(Kind::WrongType, "this is a folder, not a file"));
         }
-        let (mut edits, ended) = sight.ended_locks(&self.path);
+        let (mut edits, locks) = sight.ended_locks(&self.path);
         edits.push(guard);
-        match sight.hub.catalog().file(&space.key, rel.as_str()).await? {
+        let row = sight.hub.catalog().file(&space.key, rel.as_str()).await?;
+        let was = Was::of(sight, &space, &rel, row.clone()).await?;
+        match row {
             Some(row) => edits.extend(forget(&space, &row)),
             None => edits.push(no_properties(&space, &rel)),
         }
         edits.push(sight.line("delete", &self.path, node.size, ""));
-        Ok(one_change(space, edits, Change::Remove { path: rel }, sight.ending(ended)))
+        Ok(one_change(space, edits, (Change::Remove { path: rel }, Some(was)), sight.end_locks(locks)))
     }
 }
 
@@ -247,15 +255,14 @@ impl Act for RemoveFolder {
             is_empty(&space, &rel).await?;
         }
         let held = sight.hub.catalog().sum_below(&space.key, rel.as_str()).await?;
-        let (mut edits, ended) = sight.ended_locks(&self.path);
+        let (mut edits, locks) = sight.ended_locks(&self.path);
+        // The rows below it are removed once it is gone: see `Hub::follow_up`.
         edits.extend([
             guard,
-            Edit::RemoveFolder { space: space.key.clone(), folder: rel.as_str().to_owned() },
-            usage(&space, -signed(held.bytes), -signed(held.files)),
             sight.line("rmdir", &self.path, held.bytes, format!("{} files", held.files)),
         ]);
         let change = Change::RemoveFolder { path: rel, all: self.all };
-        Ok(Plan { wide: true, ..one_change(space, edits, change, sight.ending(ended)) })
+        Ok(Plan { wide: true, ..one_change(space, edits, (change, None), sight.end_locks(locks)) })
     }
 }
 
@@ -288,7 +295,7 @@ impl Act for Rename {
             return Err(Error::new(Kind::Invalid, "a folder cannot move into itself"));
         }
         sight.parent_exists(&space, &to).await?;
-        let (to, mut edits) = self.clear_the_way(sight, &space, to, folder).await?;
+        let (to, mut edits, was) = self.clear_the_way(sight, &space, to, folder).await?;
         let path = space.path.with(&to);
         for path in [&self.from, &path] {
             edits.push(sight.unlocked(path, &self.tokens, Reach::Tree)?);
@@ -300,21 +307,22 @@ impl Act for Rename {
         });
         edits.push(sight.line("rename", &self.from, moved.size, format!("to {path}")));
         // What is locked is the name, not what has it (RFC 4918 §7.6).
-        let (ends, ended) = sight.ended_locks(&self.from);
+        let (ends, locks) = sight.ended_locks(&self.from);
         edits.extend(ends);
-        let ending = sight.ending(ended);
+        let (undo, ending) = sight.end_locks(locks);
         let answer = Box::new(move |nodes: &[Option<Node>]| {
             ending(nodes);
             path
         });
-        let changes = vec![Planned { space, change: Change::Rename { from, to }, body: None }];
-        Ok(Plan { batch: Batch { edits }, changes, wide: folder, answer })
+        let changes = vec![Planned { space, change: Change::Rename { from, to }, body: None, was: Some(was) }];
+        Ok(Plan { batch: Batch { edits }, changes, wide: folder, undo, answer })
     }
 }
 
 /// A rename to the name it has: nothing is done or written down.
 fn unchanged(path: TreePath) -> Plan<TreePath> {
-    Plan { batch: Batch { edits: Vec::new() }, changes: Vec::new(), wide: false, answer: Box::new(|_| path) }
+    let batch = Batch { edits: Vec::new() };
+    Plan { batch, changes: Vec::new(), wide: false, undo: Vec::new(), answer: Box::new(|_| path) }
 }
 
 impl Rename {
@@ -325,16 +333,17 @@ impl Rename {
         space: &Space,
         to: RelPath,
         folder: bool,
-    ) -> Result<(RelPath, Vec<Edit>)> {
+    ) -> Result<(RelPath, Vec<Edit>, Was)> {
         let account = sight.caller.account();
         let Some(there) = sight.look(space, &to).await? else {
             sight.view.allow(account, Verb::Create, &self.to)?;
             sight.makes_no_alias(space, &to).await?;
-            return Ok((to, Vec::new()));
+            return Ok((to, Vec::new(), Was::nothing()));
         };
         if space.overwrite == Overwrite::KeepBoth && self.taken != Taken::Refuse {
             sight.view.allow(account, Verb::Create, &self.to)?;
-            return Ok((Put::free_name(sight, space, &to, &HashSet::new()).await?, Vec::new()));
+            let free = Put::free_name(sight, space, &to, &HashSet::new()).await?;
+            return Ok((free, Vec::new(), Was::nothing()));
         }
         if folder || there.kind != NodeKind::File || self.taken != Taken::AsRuled {
             return Err(Error::new(Kind::Exists, "the new name is taken"));
@@ -344,7 +353,8 @@ impl Rename {
             return Err(Error::new(Kind::Exists, "the new name is taken and files here are never replaced"));
         }
         let row = sight.hub.catalog().file(&space.key, to.as_str()).await?;
-        Ok((to, row.map(|row| forget(space, &row).to_vec()).unwrap_or_default()))
+        let was = Was::of(sight, space, &to, row.clone()).await?;
+        Ok((to, row.map(|row| forget(space, &row).to_vec()).unwrap_or_default(), was))
     }
 }
 
@@ -362,12 +372,14 @@ impl Act for SetModified {
         if sight.find(&space, &rel).await?.kind == NodeKind::Special {
             return Err(Error::new(Kind::WrongType, "a link or a special file keeps its time"));
         }
-        if let Some(row) = sight.hub.catalog().file(&space.key, rel.as_str()).await? {
+        let row = sight.hub.catalog().file(&space.key, rel.as_str()).await?;
+        let was = Was { file: row.clone(), ..Was::default() };
+        if let Some(row) = row {
             let expect = crate::store::Expect::Version(row.version);
             edits.push(Edit::PutFile(FileRow { modified: self.modified, ..row }, expect));
         }
         edits.push(sight.line("touch", &self.path, 0, ""));
         let change = Change::SetModified { path: rel, modified: self.modified };
-        Ok(one_change(space, edits, change, sight.ending(Vec::new())))
+        Ok(one_change(space, edits, (change, Some(was)), (Vec::new(), sight.ending(Vec::new()))))
     }
 }

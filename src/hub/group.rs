@@ -9,7 +9,6 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -19,8 +18,8 @@ use tracing::{Instrument, Span};
 
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::hub::commit::{Held, Promised};
-use crate::hub::view::Space;
+use crate::hub::undo::unknown;
+use crate::hub::commit::{Committed, Held, Promised};
 use crate::store::{After, Batch, Change, Node, On, Synced};
 
 /// Queues; more threads than these share.
@@ -60,11 +59,23 @@ struct Waiting {
 
 /// One act between its commit and its answer.
 struct Settling {
-    promised: Vec<Promised>,
+    act: Committed,
     /// Kept until everything is in place.
     held: Held,
-    reply: oneshot::Sender<Result<Vec<Option<Node>>>>,
+    reply: Reply,
     span: Span,
+}
+
+/// Tells the caller once.
+struct Reply(Option<oneshot::Sender<Result<Vec<Option<Node>>>>>);
+
+impl Reply {
+    fn send(&mut self, outcome: Result<Vec<Option<Node>>>) {
+        if let Some(reply) = self.0.take() {
+            // Whoever went away finds what was done for them.
+            let _ = reply.send(outcome);
+        }
+    }
 }
 
 /// The number of this thread's queue.
@@ -86,11 +97,11 @@ impl Hub {
     pub(crate) async fn settle_together(
         &self,
         (batch, synced): (Batch, Synced),
-        promised: Vec<Promised>,
+        act: Committed,
         held: Held,
     ) -> Result<Vec<Option<Node>>> {
         let (reply, answer) = oneshot::channel();
-        let settling = Settling { promised, held, reply, span: Span::current() };
+        let settling = Settling { act, held, reply: Reply(Some(reply)), span: Span::current() };
         match synced {
             Synced::First => self.join_queue(Waiting { batch, settling }),
             // There is no sync to share.
@@ -127,12 +138,12 @@ impl Hub {
         let mut quick = Vec::with_capacity(group.len());
         for (settling, outcome) in group {
             match outcome {
-                Ok(()) if settling.promised.iter().all(is_quick) => quick.push(settling),
+                Ok(()) if is_quick(&settling.act.promised) => quick.push(settling),
                 outcome => self.finish_alone(settling, outcome),
             }
         }
-        let few = quick.iter().map(|act| act.promised.len()).sum::<usize>() <= HERE;
-        if on == On::OwnThread && few && quick.iter().flat_map(|act| &act.promised).all(is_near) {
+        let few = quick.iter().map(|one| one.act.promised.len()).sum::<usize>() <= HERE;
+        if on == On::OwnThread && few && quick.iter().flat_map(|one| &one.act.promised).all(is_near) {
             let outcomes = quick.iter().map(publish_here).collect();
             if quick.len() < 2 {
                 return self.answer_group(quick, outcomes);
@@ -141,50 +152,92 @@ impl Hub {
             tokio::spawn(async move { self.answer_group(quick, outcomes) });
             return;
         }
-        tokio::spawn(async move {
-            let outcomes = publish_each(&quick).await;
-            self.answer_group(quick, outcomes);
-        });
+        for part in by_space(quick) {
+            let hub = self.clone();
+            tokio::spawn(async move { hub.publish_part(part).await });
+        }
     }
 
-    /// `None` for an act that the volume refused something: it is tried again, alone.
+    /// Publishes for acts of one space, in one visit to its volume. If it does not answer in time the callers are told so; what becomes
+    /// of their acts is settled when it answers.
+    async fn publish_part(self, mut part: Vec<Settling>) {
+        let mut visit = tokio::spawn(publish_each(&part));
+        let outcomes = match self.patiently(&mut visit).await {
+            Ok(outcomes) => outcomes,
+            Err(_) => {
+                part.iter_mut().for_each(|one| self.is_late(one));
+                visit.await
+            }
+        };
+        let outcomes = outcomes.unwrap_or_default();
+        self.answer_group(part, outcomes);
+    }
+
+    /// Its caller waits no longer. The stages are kept until the volume has answered.
+    fn is_late(&self, settling: &mut Settling) {
+        self.inner.pending.is_late(&settling.act.stages());
+        settling.reply.send(Err(unknown()));
+    }
+
+    /// `None` for an act that the volume refused something: it is tried again, alone, and undone if that fails too.
     fn answer_group(&self, quick: Vec<Settling>, outcomes: Vec<Option<Vec<Option<Node>>>>) {
         let mut done = Vec::with_capacity(quick.len());
-        for (settling, nodes) in quick.into_iter().zip(outcomes) {
-            let Some(nodes) = nodes else {
+        let mut outcomes = outcomes.into_iter();
+        for settling in quick {
+            let Some(nodes) = outcomes.next().flatten() else {
                 self.finish_alone(settling, Ok(()));
                 continue;
             };
-            for (one, node) in settling.promised.iter().zip(&nodes) {
+            for (one, node) in settling.act.promised.iter().zip(&nodes) {
                 self.remember(&one.planned, node.as_ref());
             }
             done.push((settling, nodes));
         }
-        for (settling, nodes) in done {
-            self.inner.pending.add_done(settling.promised);
+        for (mut settling, nodes) in done {
+            self.inner.pending.was_late(&settling.act.stages());
+            self.inner.pending.add_done(settling.act.promised);
             drop(settling.held);
-            // Whoever went away finds what was done for them.
-            let _ = settling.reply.send(Ok(nodes));
+            settling.reply.send(Ok(nodes));
         }
     }
 
     /// One act whose commit or publish was not plain sailing; nobody else waits for it.
     fn finish_alone(&self, settling: Settling, outcome: Result<()>) {
         let hub = self.clone();
-        let Settling { promised, held, reply, span } = settling;
-        let work = async move {
-            let promised = match outcome {
-                Ok(()) => Ok(promised),
-                Err(error) => hub.ascertain(promised, error).await,
+        let span = settling.span.clone();
+        tokio::spawn(async move { hub.finish_one(settling, outcome).await }.instrument(span));
+    }
+
+    async fn finish_one(self, mut settling: Settling, outcome: Result<()>) {
+        let (hub, act) = (self.clone(), settling.act.clone());
+        let mut work = tokio::spawn(async move {
+            let act = match outcome {
+                Ok(()) => Ok(act),
+                Err(error) => hub.ascertain(act, error).await,
             };
-            let outcome = match promised {
-                Ok(promised) => Ok(hub.publish_all(promised).await),
+            let outcome = match act {
+                Ok(act) => hub.complete(act).await,
                 Err(error) => Err(error),
             };
-            drop(held);
-            let _ = reply.send(outcome);
+            outcome
+        });
+        let outcome = match self.patiently(&mut work).await {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                self.is_late(&mut settling);
+                work.await
+            }
         };
-        tokio::spawn(work.instrument(span));
+        let outcome = outcome.unwrap_or_else(|lost| Err(Error::internal(lost)));
+        let stages = settling.act.stages();
+        self.inner.pending.was_late(&stages);
+        drop(settling.held);
+        if settling.reply.0.is_none() && outcome.is_err() {
+            // Nobody else removes them any more.
+            let unneeded: Vec<_> = stages.into_iter().filter(|id| !self.inner.pending.needs_stage(id)).collect();
+            self.discard_everywhere(&unneeded).await;
+        }
+        settling.reply.send(outcome);
     }
 }
 
@@ -238,69 +291,51 @@ impl Drop for Leader {
     }
 }
 
-/// Moves whole folders: others need not wait for that.
-fn is_quick(one: &Promised) -> bool {
-    !matches!(one.planned.change, Change::RemoveFolder { .. } | Change::Rename { .. })
+/// In one space, and no move of a whole folder: others need not wait for that.
+fn is_quick(promised: &[Promised]) -> bool {
+    let same = promised.windows(2).all(|two| matches!(two, [a, b] if a.planned.space.key == b.planned.space.key));
+    let wide = |one: &Promised| matches!(one.planned.change, Change::RemoveFolder { .. } | Change::Rename { .. });
+    same && !promised.iter().any(wide)
 }
 
-/// On a disk of this machine: a share that hangs must not hang every commit.
+/// Acts apart by their space: one whose volume hangs holds up nobody else.
+fn by_space(acts: Vec<Settling>) -> Vec<Vec<Settling>> {
+    let mut parts: HashMap<String, Vec<Settling>> = HashMap::new();
+    for one in acts {
+        let key = one.act.promised.first().map_or_else(String::new, |first| first.planned.space.key.clone());
+        parts.entry(key).or_default().push(one);
+    }
+    parts.into_values().collect()
+}
+
+/// On the disk that has the catalog: if that hangs, every commit hangs in any case.
 fn is_near(one: &Promised) -> bool {
     one.planned.space.volume.is_near()
 }
 
 /// Publishes for one act on this thread.
-fn publish_here(act: &Settling) -> Option<Vec<Option<Node>>> {
+fn publish_here(settling: &Settling) -> Option<Vec<Option<Node>>> {
     let publish = |one: &Promised| one.planned.space.volume.publish_here(&one.planned.change, one.planned.body.clone());
-    act.promised.iter().map(|one| publish(one)?.ok()).collect()
+    settling.act.promised.iter().map(|one| publish(one)?.ok()).collect()
 }
 
-/// Publishes for several acts, each volume visited once. `None` for an act the volume refused something.
-async fn publish_each(acts: &[Settling]) -> Vec<Option<Vec<Option<Node>>>> {
-    let mut outcomes: Vec<Option<Vec<Option<Node>>>> =
-        acts.iter().map(|act| Some(vec![None; act.promised.len()])).collect();
-    for visit in visits(acts) {
-        let Ok(nodes) = visit.work.await else {
-            visit.places.iter().for_each(|(act, _)| outcomes.get_mut(*act).into_iter().for_each(|one| *one = None));
-            continue;
+/// Publishes for several acts of one space in one visit to its volume. `None` for an act the volume refused something.
+fn publish_each(acts: &[Settling]) -> impl Future<Output = Vec<Option<Vec<Option<Node>>>>> + Send + 'static {
+    let counts: Vec<usize> = acts.iter().map(|one| one.act.promised.len()).collect();
+    let promised = || acts.iter().flat_map(|one| &one.act.promised);
+    let volume = promised().next().map(|first| first.planned.space.volume.clone());
+    let changes: Vec<(Change, Option<bytes::Bytes>)> =
+        promised().map(|one| (one.planned.change.clone(), one.planned.body.clone())).collect();
+    async move {
+        let Some(volume) = volume else { return counts.iter().map(|_| Some(Vec::new())).collect() };
+        let mut nodes = volume.publish_each(changes).await.into_iter();
+        let mut of_one = |count: usize| {
+            let own: Vec<_> = nodes.by_ref().take(count).collect();
+            let whole = own.len() == count;
+            own.into_iter().collect::<Result<Vec<_>>>().ok().filter(|_| whole)
         };
-        for ((act, number), node) in visit.places.into_iter().zip(nodes) {
-            let Some(outcome) = outcomes.get_mut(act) else { continue };
-            match (node, outcome.as_mut().and_then(|nodes| nodes.get_mut(number))) {
-                (Ok(node), Some(place)) => *place = node,
-                (Err(_), _) => *outcome = None,
-                (Ok(_), None) => {}
-            }
-        }
+        counts.into_iter().map(&mut of_one).collect()
     }
-    outcomes
-}
-
-/// One volume's part of a group, under way.
-struct Visit {
-    /// Act and change of each publish.
-    places: Vec<(usize, usize)>,
-    work: tokio::task::JoinHandle<Vec<Result<Option<Node>>>>,
-}
-
-fn visits(acts: &[Settling]) -> Vec<Visit> {
-    type Parts<'a> = (&'a Arc<Space>, Vec<(usize, usize)>, Vec<(Change, Option<bytes::Bytes>)>);
-    let mut parts: HashMap<&str, Parts<'_>> = HashMap::new();
-    for (number, act) in acts.iter().enumerate() {
-        for (place, one) in act.promised.iter().enumerate() {
-            let planned = &one.planned;
-            let new = || (&planned.space, Vec::new(), Vec::new());
-            let (_, places, changes) = parts.entry(planned.space.key.as_str()).or_insert_with(new);
-            places.push((number, place));
-            changes.push((planned.change.clone(), planned.body.clone()));
-        }
-    }
-    parts
-        .into_values()
-        .map(|(space, places, changes)| {
-            let volume = space.volume.clone();
-            Visit { places, work: tokio::spawn(async move { volume.publish_each(changes).await }) }
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -23,13 +23,13 @@ impl Hub {
         troubles.extend(self.catalog().trouble());
         let stuck = self.stuck_publishes();
         if stuck > 0 {
-            troubles.push(format!("{stuck} acknowledged changes cannot be put in place; the log says why"));
+            troubles.push(format!("{stuck} changes can be neither put in place nor undone; the log says why"));
         }
         troubles.extend(self.full_disks().await);
         troubles
     }
 
-    /// Acknowledged changes that the disk refused, and that are tried again.
+    /// Changes that the disk refused and that could not be undone either: both are tried again.
     #[must_use]
     pub fn stuck_publishes(&self) -> usize {
         self.inner.pending.stuck_count()

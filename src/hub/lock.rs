@@ -116,11 +116,11 @@ impl Locks {
         covering(&self.held.read(), path, now).into_iter().cloned().collect()
     }
 
-    /// Tokens of the locks held on this very path and on what is below it.
-    fn within(&self, path: &TreePath) -> Vec<String> {
+    /// The locks held on this very path and on what is below it.
+    fn within(&self, path: &TreePath) -> Vec<LockRow> {
         let held = self.held.read();
         let own = held.get(&path.to_string()).into_iter().flatten();
-        own.chain(below(&held, path).flat_map(|(_, rows)| rows)).map(|row| row.token.clone()).collect()
+        own.chain(below(&held, path).flat_map(|(_, rows)| rows)).cloned().collect()
     }
 
     fn replace(&self, rows: Vec<LockRow>) {
@@ -369,10 +369,16 @@ impl Sight<'_> {
         self.caller.unlocked(path, tokens, reach).map(Edit::Unlocked)
     }
 
-    /// Locks that end because what they are on goes: the edits, and the tokens to forget after the commit.
-    pub(crate) fn ended_locks(&self, path: &TreePath) -> (Vec<Edit>, Vec<String>) {
-        let tokens = self.hub.inner.locks.within(path);
-        (tokens.iter().cloned().map(Edit::RemoveLock).collect(), tokens)
+    /// Locks that end because what they are on goes: the edits, and the locks for [`Sight::end_locks`].
+    pub(crate) fn ended_locks(&self, path: &TreePath) -> (Vec<Edit>, Vec<LockRow>) {
+        let locks = self.hub.inner.locks.within(path);
+        (locks.iter().map(|row| Edit::RemoveLock(row.token.clone())).collect(), locks)
+    }
+
+    /// What takes the locks again if the change is refused after the commit, and what forgets them when it is done.
+    pub(crate) fn end_locks(&self, locks: Vec<LockRow>) -> (Vec<Edit>, Answer<()>) {
+        let tokens = locks.iter().map(|row| row.token.clone()).collect();
+        (locks.into_iter().map(Edit::PutLock).collect(), self.ending(tokens))
     }
 
     /// Forgets the locks that ended, once the commit is done.

@@ -31,6 +31,8 @@ pub mod mail;
 mod once;
 mod partial;
 pub mod path;
+mod path_lock;
+mod pending;
 pub mod policy;
 pub mod property;
 mod put;
@@ -43,6 +45,7 @@ pub mod settings;
 mod sweep;
 mod throttle;
 pub mod transfer;
+mod undo;
 pub mod uploads;
 pub mod view;
 
@@ -96,9 +99,9 @@ pub(crate) struct Inner {
     pub(crate) gatekeeper: login::Gatekeeper,
     pub(crate) sessions: session::Resumed,
     pub(crate) locks: lock::Locks,
-    pub(crate) paths: commit::PathLocks,
+    pub(crate) paths: path_lock::PathLocks,
     pub(crate) groups: group::Groups,
-    pub(crate) pending: commit::Pending,
+    pub(crate) pending: pending::Pending,
     pub(crate) own: adopt::Own,
     pub(crate) partials: partial::Partials,
     pub(crate) uploads: uploads::Uploads,
@@ -153,9 +156,9 @@ impl Hub {
                 gatekeeper,
                 sessions: session::Resumed::default(),
                 locks,
-                paths: commit::PathLocks::default(),
+                paths: path_lock::PathLocks::default(),
                 groups: group::Groups::default(),
-                pending: commit::Pending::default(),
+                pending: pending::Pending::default(),
                 own: adopt::Own::default(),
                 partials: partial::Partials::default(),
                 uploads: uploads::Uploads::default(),
@@ -198,8 +201,8 @@ impl Hub {
     }
 
     /// Too many small bodies live only in the catalog: let the tree catch up.
-    pub(crate) fn inline_backlog_is_full(&self) -> bool {
-        self.inner.pending.inline_bytes() > self.view().settings.storage.inline_backlog.0
+    pub(crate) fn inline_backlog_is_full(&self, space: &str) -> bool {
+        self.inner.pending.inline_bytes(space) > self.view().settings.storage.inline_backlog.0
     }
 
     /// The records.

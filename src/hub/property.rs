@@ -9,9 +9,10 @@ use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
 use crate::hub::lock::Reach;
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
+use crate::hub::undo::Was;
 use crate::hub::view::Space;
 use crate::hub::{Caller, Entry};
-use crate::store::{Batch, Change, Edit, Expect, FileRow, Micros, PropertyEdit, RelPath};
+use crate::store::{Batch, Change, Edit, Expect, FileRow, Micros, PropertyEdit, PropertyRow, RelPath};
 
 /// A property as a client set it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,7 +92,7 @@ impl Act for SetProperties {
         let (space, rel) = home(sight, &self.path)?;
         let mut edits = vec![sight.unlocked(&self.path, &[], Reach::Content)?];
         let node = sight.find(space, &rel).await?;
-        self.within_limits(sight, space, &rel).await?;
+        let undo = self.as_before(space, &rel, &self.within_limits(sight, space, &rel).await?);
         let (key, path) = (&space.key, rel.as_str());
         edits.extend(self.changes.iter().map(|(name, value)| {
             let (space, path, name) = (key.clone(), path.to_owned(), name.clone());
@@ -102,20 +103,36 @@ impl Act for SetProperties {
         }));
         let mut changes = Vec::new();
         if let Some(modified) = self.modified.filter(|_| !rel.is_root()) {
-            if let Some(row) = sight.hub.catalog().file(key, path).await? {
+            let row = sight.hub.catalog().file(key, path).await?;
+            let was = Some(Was { file: row.clone(), ..Was::default() });
+            if let Some(row) = row {
                 let expect = Expect::Version(row.version);
                 edits.push(Edit::PutFile(FileRow { modified, ..row }, expect));
             }
             let change = Change::SetModified { path: rel, modified };
-            changes.push(Planned { space: space.clone(), change, body: None });
+            changes.push(Planned { space: space.clone(), change, body: None, was });
         }
         edits.push(sight.line("properties", &self.path, node.size, format!("{} set or removed", self.changes.len())));
-        Ok(Plan { batch: Batch { edits }, changes, wide: false, answer: Box::new(|_| ()) })
+        Ok(Plan { batch: Batch { edits }, changes, wide: false, undo, answer: Box::new(|_| ()) })
     }
 }
 
 impl SetProperties {
-    async fn within_limits(&self, sight: &Sight<'_>, space: &Space, rel: &RelPath) -> Result<()> {
+    /// The edits that give what it changes its old value back.
+    fn as_before(&self, space: &Space, rel: &RelPath, there: &[PropertyRow]) -> Vec<Edit> {
+        let old = |name: &String| there.iter().find(|row| row.name == *name).map(|row| row.value.clone());
+        let edit = |(name, _): &(String, Option<String>)| {
+            let (space, path, name) = (space.key.clone(), rel.as_str().to_owned(), name.clone());
+            Edit::Property(match old(&name) {
+                Some(value) => PropertyEdit::Put { space, path, name, value },
+                None => PropertyEdit::Remove { space, path, name },
+            })
+        };
+        self.changes.iter().map(edit).collect()
+    }
+
+    /// What is there now.
+    async fn within_limits(&self, sight: &Sight<'_>, space: &Space, rel: &RelPath) -> Result<Vec<PropertyRow>> {
         let limits = &sight.view.settings.properties;
         let there = sight.hub.catalog().properties(&space.key, rel.as_str()).await?;
         let mut sizes: BTreeMap<&str, usize> =
@@ -133,7 +150,7 @@ impl SetProperties {
             let text = format!("the properties of one file are at most {}, {} together", limits.count, limits.size);
             return Err(Error::new(Kind::OverQuota, text));
         }
-        Ok(())
+        Ok(there)
     }
 }
 
@@ -151,6 +168,6 @@ impl Act for CopyProperties {
         let from = (from_space.key.clone(), from.as_str().to_owned());
         let copy = PropertyEdit::Copy { from, to: (space.key.clone(), to.as_str().to_owned()) };
         let edits = vec![sight.unlocked(&self.to, &[], Reach::Content)?, Edit::Property(copy)];
-        Ok(Plan { batch: Batch { edits }, changes: Vec::new(), wide: false, answer: Box::new(|_| ()) })
+        Ok(Plan { batch: Batch { edits }, changes: Vec::new(), wide: false, undo: Vec::new(), answer: Box::new(|_| ()) })
     }
 }

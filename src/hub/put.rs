@@ -16,6 +16,7 @@ use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::settings::Overwrite;
 use crate::hub::transfer::Receipt;
+use crate::hub::undo::Was;
 use crate::hub::view::Space;
 use crate::store::volume::name::{self, LONGEST_NAME};
 use crate::store::{
@@ -94,6 +95,8 @@ pub(crate) enum Content {
 /// What putting it takes.
 pub(crate) struct Placed {
     pub(crate) edits: Vec<Edit>,
+    /// What undoes those of them that belong to no path.
+    pub(crate) undo: Vec<Edit>,
     pub(crate) planned: Planned,
     pub(crate) path: TreePath,
     /// The path its caller is told: the one asked for, where the other would tell that this was taken.
@@ -108,7 +111,8 @@ impl Put {
         if self.unheard {
             // A name nobody heard of can only be locked from above, which is seen soon enough.
             sight.unlocked(&self.path, &self.tokens, Reach::Content)?;
-            return Ok(self.record(sight, space, rel, (self.path.clone(), self.path.clone()), false, None));
+            let paths = (self.path.clone(), self.path.clone());
+            return Ok(self.record(sight, space, rel, paths, Was::nothing()));
         }
         let there = sight.look(&space, &rel).await?;
         let unseeing = self.is_unseeing(sight);
@@ -137,8 +141,12 @@ impl Put {
             true => sight.hub.catalog().file(&space.key, rel.as_str()).await?,
             false => None,
         };
+        let was = match self.like.is_some() {
+            true => Was { absent: !replaces, ..Was::of(sight, &space, &rel, old).await? },
+            false => Was { file: old, properties: None, absent: !replaces },
+        };
         let told = if unseeing { self.path.clone() } else { path.clone() };
-        let mut placed = self.record(sight, space, rel, (path, told), replaces, old);
+        let mut placed = self.record(sight, space, rel, (path, told), was);
         placed.edits.push(guard);
         placed.edits.extend(self.properties(sight, &placed.planned.space, &placed.path));
         Ok(placed)
@@ -233,10 +241,10 @@ impl Put {
         space: Arc<Space>,
         rel: RelPath,
         (path, told): (TreePath, TreePath),
-        replaces: bool,
-        old: Option<FileRow>,
+        was: Was,
     ) -> Placed {
-        let (counted, files, expect) = match &old {
+        let (replaces, old) = (!was.absent, &was.file);
+        let (counted, files, expect) = match old {
             Some(row) => (row.size, 0, Expect::Version(row.version)),
             None => (0, 1, Expect::Absent),
         };
@@ -245,7 +253,7 @@ impl Put {
             path: rel.as_str().to_owned(),
             size: self.size,
             modified: self.modified,
-            version: old.map_or(1, |row| row.version),
+            version: old.as_ref().map_or(1, |row| row.version),
             owner: sight.caller.name().to_owned(),
             sha256: self.sha256,
         };
@@ -255,13 +263,14 @@ impl Put {
             self.usage(sight, &space, signed(self.size) - signed(counted), files),
             sight.line(verb, &path, self.size, self.says()),
         ];
-        self.close(sight, &told, !replaces, &mut edits);
+        let undo = self.close(sight, &told, !replaces, &mut edits);
         let (body, inline) = match &self.content {
             Content::Inline(bytes) => (Body::Inline, Some(bytes.clone())),
             Content::Staged(id) => (Body::Staged(id.clone()), None),
         };
         let change = Change::Put { path: rel, body, modified: Some(self.modified) };
-        Placed { edits, planned: Planned { space, change, body: inline }, path, told, created: !replaces }
+        let planned = Planned { space, change, body: inline, was: Some(was) };
+        Placed { edits, undo, planned, path, told, created: !replaces }
     }
 
     /// Its part of the quota, leaving alone what is promised to uploads other than those it ends.
@@ -283,11 +292,13 @@ impl Put {
         }
     }
 
-    /// The edits that make it happen once.
-    fn close(&self, sight: &Sight<'_>, path: &TreePath, created: bool, edits: &mut Vec<Edit>) {
-        let Some(closing) = &self.closing else { return };
+    /// The edits that make it happen once; what undoes them.
+    fn close(&self, sight: &Sight<'_>, path: &TreePath, created: bool, edits: &mut Vec<Edit>) -> Vec<Edit> {
+        let Some(closing) = &self.closing else { return Vec::new() };
+        let mut undo = Vec::new();
         for id in closing.upload.iter().chain(&closing.parts) {
             edits.push(Edit::Upload(UploadEdit::Close(id.clone())));
+            undo.extend(sight.hub.inner.uploads.row(id).map(|row| Edit::Upload(UploadEdit::Put(row))));
         }
         let row = ReceiptRow {
             account: sight.caller.name().to_owned(),
@@ -302,7 +313,10 @@ impl Put {
             created,
             expires: closing.expires,
         };
+        let (account, key) = (row.account.clone(), row.key.clone());
+        undo.push(Edit::Upload(UploadEdit::Withdraw { account, key, place: row.place }));
         edits.push(Edit::Upload(UploadEdit::Receipt { row, now: now() }));
+        undo
     }
 }
 
@@ -335,12 +349,13 @@ impl Act for PutFile {
     }
 
     async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<Receipt>> {
-        let Placed { edits, planned, told, created, .. } = self.0.place(sight, &HashSet::new()).await?;
+        let Placed { edits, undo, planned, told, created, .. } = self.0.place(sight, &HashSet::new()).await?;
         let mut receipt = self.0.receipt(told, created);
         Ok(Plan {
             batch: Batch { edits },
             changes: vec![planned],
             wide: false,
+            undo,
             answer: Box::new(move |nodes| {
                 receipt.tag = tag(nodes.first());
                 receipt
@@ -368,9 +383,11 @@ impl Act for PutFiles {
     async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<Vec<Receipt>>> {
         let (mut edits, mut changes) = (Vec::new(), Vec::with_capacity(self.0.len()));
         let (mut taken, mut receipts) = (HashSet::new(), Vec::with_capacity(self.0.len()));
+        let mut undo = Vec::new();
         for put in &self.0 {
             let placed = put.place(sight, &taken).await?;
             edits.extend(placed.edits);
+            undo.extend(placed.undo);
             changes.push(placed.planned);
             taken.insert(placed.path.clone());
             receipts.push(put.receipt(placed.told, placed.created));
@@ -381,7 +398,7 @@ impl Act for PutFiles {
             }
             receipts
         };
-        Ok(Plan { batch: Batch { edits }, changes, wide: false, answer: Box::new(answer) })
+        Ok(Plan { batch: Batch { edits }, changes, wide: false, undo, answer: Box::new(answer) })
     }
 }
 

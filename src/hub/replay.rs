@@ -1,13 +1,13 @@
 //! The replay: what was acknowledged and not yet in place when the daemon stopped is put in place before anyone is served.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use crate::error::Result;
-use crate::hub::Hub;
+use crate::error::{Error, Result};
 use crate::hub::act::Planned;
-use crate::hub::adopt::{Fate, LOST};
-use crate::hub::commit::{Promised, publish};
-use crate::store::{Batch, Change, Edit, IntentRow, RelPath, StageId};
+use crate::hub::adopt::{LOST, is_same};
+use crate::hub::commit::{Promised, hold, keys_of, publish};
+use crate::hub::{Hub, now};
+use crate::store::{Batch, Change, Edit, HistoryLine, IntentRow, Node, RelPath, StageId};
 
 /// Intents read at once.
 const PAGE: usize = 500;
@@ -27,14 +27,16 @@ impl Hub {
         let moved = self.moved_later().await?;
         let mut after = i64::MIN;
         let mut needed = HashSet::new();
+        let mut suspects = BTreeSet::new();
         let mut count = 0_usize;
         loop {
             let page = self.catalog().intents(after, PAGE).await?;
             let Some(last) = page.last() else { break };
             after = last.id;
             count += page.len();
-            self.replay_page(page, &moved, &mut needed).await?;
+            self.replay_page(page, &moved, &mut needed, &mut suspects).await?;
         }
+        self.report_lost(suspects).await?;
         if count > 0 {
             tracing::info!(count, "put in place what was acknowledged before the last stop");
         }
@@ -63,6 +65,7 @@ impl Hub {
         page: Vec<IntentRow>,
         moved: &HashMap<(String, RelPath), RelPath>,
         needed: &mut HashSet<StageId>,
+        suspects: &mut BTreeSet<(String, RelPath)>,
     ) -> Result<()> {
         let view = self.view();
         let mut done = Vec::new();
@@ -73,22 +76,28 @@ impl Hub {
                 continue;
             };
             let change = Change::decode(&row.change)?;
-            let promised = Promised::new(row.id, Planned { space, change, body: row.body });
-            if !self.still_wanted(&promised.planned, moved).await? {
+            let promised = Promised::new(row.id, Planned { space, change, body: row.body, was: None });
+            let planned = &promised.planned;
+            let place = (row.space, path_now(planned, moved));
+            let is_put = matches!(planned.change, Change::Put { .. });
+            let recorded = if is_put { self.catalog().file(&place.0, place.1.as_str()).await? } else { None };
+            // A file that was put in place and has since been moved away by another program must not come back.
+            if is_put && recorded.is_none() {
                 done.push(promised);
                 continue;
             }
-            match publish(&promised.planned).await {
-                Ok(_) => done.push(promised),
-                Err(error) => {
-                    if let Some(fate) = self.without_bytes(&promised.planned).await? {
-                        if fate == Fate::Lost {
-                            let path = promised.planned.space.path.with(promised.planned.change.path());
-                            tracing::error!(%path, error = error.detail(), "{LOST}");
-                        }
-                        done.push(promised);
-                        continue;
+            match self.publish_again(planned).await {
+                Ok(node) => {
+                    if planned.change.stage().is_some() && !recorded.zip(node).is_some_and(|(row, node)| is_same(&row, &node)) {
+                        suspects.insert(place);
                     }
+                    done.push(promised);
+                }
+                Err(_) if self.without_bytes(planned).await?.is_some() => {
+                    suspects.insert(place);
+                    done.push(promised);
+                }
+                Err(error) if error.is_transient() => {
                     tracing::error!(
                         id = promised.id,
                         error = error.detail(),
@@ -97,32 +106,78 @@ impl Hub {
                     needed.extend(promised.planned.change.stage().cloned());
                     self.inner.pending.add_stuck(promised);
                 }
+                Err(error) => self.give_up(&promised, &error).await?,
             }
         }
-        self.clear(done).await
+        let spaces: BTreeSet<String> = done.iter().map(|one| one.planned.space.key.clone()).collect();
+        self.inner.pending.add_done(done);
+        for space in spaces {
+            if let Err(error) = self.clear_done(&space).await {
+                tracing::error!(space, error = error.detail(), "the tree could not be synced; it is tried again");
+            }
+        }
+        Ok(())
     }
 
-    /// A file that was put in place and has since been moved away by another program must not come back.
-    async fn still_wanted(&self, planned: &Planned, moved: &HashMap<(String, RelPath), RelPath>) -> Result<bool> {
-        match &planned.change {
-            Change::Put { path, .. } => {
-                let key = &planned.space.key;
-                let path = moved.get(&(key.clone(), path.clone())).unwrap_or(path);
-                Ok(self.catalog().file(key, path.as_str()).await?.is_some())
+    /// Tells of each file whose bytes were gone and whose place holds something else than what its record says. A later intent may have
+    /// put it right, so this is looked at once all are in place.
+    async fn report_lost(&self, suspects: BTreeSet<(String, RelPath)>) -> Result<()> {
+        let view = self.view();
+        for (key, path) in suspects {
+            let Some(space) = view.space(&key) else { continue };
+            let is_recorded = self.catalog().file(&key, path.as_str()).await?.is_some();
+            if !is_recorded || self.inner.pending.is_awaited(&key, &path) || self.is_in_place(space, &path).await? {
+                continue;
             }
-            _ => Ok(true),
+            let place = space.path.with(&path).to_string();
+            tracing::error!(path = place, "{LOST}");
+            self.catalog().commit(Batch { edits: vec![failed("lost", place, LOST.to_owned())] }).await?;
+        }
+        Ok(())
+    }
+
+    async fn publish_again(&self, planned: &Planned) -> Result<Option<Node>> {
+        let node = publish(planned).await?;
+        self.follow_up(planned).await?;
+        Ok(node)
+    }
+
+    /// The file system refuses a committed change for good. Its intent is let go, with a line of history; comparing the space with the
+    /// disk makes the records right.
+    async fn give_up(&self, promised: &Promised, error: &Error) -> Result<()> {
+        let planned = &promised.planned;
+        tracing::error!(space = planned.space.key, change = ?planned.change, error = error.detail(), "a committed change can never be put in place and is given up");
+        let place = planned.space.path.with(planned.change.path()).to_string();
+        let line = failed("give up", place, format!("the file system refused it: {}", error.detail()));
+        let edits = vec![Edit::ClearIntents(vec![promised.id]), line];
+        self.catalog().commit(Batch { edits }).await
+    }
+
+    /// Tries again what the volume refused at the last start, each with its paths to itself.
+    pub(crate) async fn retry_stuck(&self, space: &str) {
+        for (id, planned) in self.inner.pending.stuck(space) {
+            let alone = matches!(planned.change, Change::RemoveFolder { .. } | Change::Rename { .. });
+            let _held = hold(vec![planned.space.clone()], alone).await;
+            let _locked = self.inner.paths.lock_keys(&keys_of(std::slice::from_ref(&planned))).await;
+            match self.publish_again(&planned).await {
+                Ok(_) => self.inner.pending.add_done(self.inner.pending.unstick(space, id).into_iter().collect()),
+                Err(error) if error.is_transient() => {
+                    tracing::error!(change = ?planned.change, error = error.detail(), "still cannot be put in place");
+                }
+                Err(error) => {
+                    if self.give_up(&Promised::new(id, planned), &error).await.is_ok() {
+                        self.inner.pending.unstick(space, id);
+                    }
+                }
+            }
         }
     }
 
-    /// Syncs everything in place and clears its intents, one at a time.
-    pub(crate) async fn clear_done(&self) -> Result<()> {
-        let _turn = self.inner.pending.clearing.lock().await;
-        let done = self.inner.pending.take_done();
-        self.clear(done).await
-    }
-
-    /// Syncs what is in place and clears its intents. What fails is tried again by the keeper.
-    async fn clear(&self, done: Vec<Promised>) -> Result<()> {
+    /// Syncs everything of a space that is in place and clears its intents, one at a time. What fails is tried again by the keeper.
+    pub(crate) async fn clear_done(&self, space: &str) -> Result<()> {
+        let clearing = self.inner.pending.clearing(space);
+        let _turn = clearing.lock().await;
+        let done = self.inner.pending.take_done(space);
         if done.is_empty() {
             return Ok(());
         }
@@ -135,15 +190,9 @@ impl Hub {
     }
 
     async fn sync_and_clear(&self, done: &[Promised]) -> Result<()> {
-        let mut by_space: HashMap<&str, Vec<&Promised>> = HashMap::new();
-        for one in done {
-            by_space.entry(one.planned.space.key.as_str()).or_default().push(one);
-        }
-        for group in by_space.values() {
-            let changes: Vec<Change> = group.iter().map(|one| one.planned.change.clone()).collect();
-            if let Some(first) = group.first() {
-                first.planned.space.volume.sync(&changes).await?;
-            }
+        let changes: Vec<Change> = done.iter().map(|one| one.planned.change.clone()).collect();
+        if let Some(first) = done.first() {
+            first.planned.space.volume.sync(&changes).await?;
         }
         let ids = done.iter().map(|one| one.id).collect();
         self.catalog().commit(Batch { edits: vec![Edit::ClearIntents(ids)] }).await
@@ -161,4 +210,23 @@ impl Hub {
             }
         }
     }
+}
+
+/// Where the file of a put is once all intents are in place; of every other change the path it is about.
+fn path_now(planned: &Planned, moved: &HashMap<(String, RelPath), RelPath>) -> RelPath {
+    let path = planned.change.path();
+    moved.get(&(planned.space.key.clone(), path.clone())).unwrap_or(path).clone()
+}
+
+/// A line of history about a change that will never be in place.
+fn failed(verb: &str, path: String, detail: String) -> Edit {
+    Edit::History(HistoryLine {
+        at: now(),
+        door: "replay".to_owned(),
+        verb: verb.to_owned(),
+        path,
+        result: "failed".to_owned(),
+        detail,
+        ..HistoryLine::default()
+    })
 }

@@ -232,6 +232,10 @@ pub struct StorageSettings {
     pub rescan: Span,
     /// Attachments filed from one message at most.
     pub attachments: usize,
+    /// Changes of one space that are in place and not synced yet; with more it takes no changes.
+    pub unsynced: usize,
+    /// How long a request waits for storage that does not answer.
+    pub patience: Span,
 }
 
 impl Default for StorageSettings {
@@ -247,6 +251,8 @@ impl Default for StorageSettings {
             receipts: Span(Duration::from_hours(24)),
             rescan: Span(Duration::from_hours(1)),
             attachments: 200,
+            unsynced: 100_000,
+            patience: Span(Duration::from_secs(30)),
         }
     }
 }

@@ -1,16 +1,19 @@
-//! The keepers: clear synced intents, retry refused publishes, adopt outside changes, expire, follow other processes.
+//! The keepers: sync and clear what is in place, undo what could not be undone at once, adopt outside changes, expire, follow other processes.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::commit::Promised;
-use crate::hub::{Hub, adopt, mail, now};
+use crate::hub::{Hub, adopt, mail, now, undo};
 use crate::store::{Batch, Edit, MailEdit, UploadEdit};
 
 /// How long a publish may wait for its sync: many share one.
 const CLEAR_EVERY: Duration = Duration::from_millis(500);
+
+/// How long the last sync before the end may take.
+const LAST: Duration = Duration::from_secs(10);
 
 /// How soon another process's commits (the command line, another node) are seen.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
@@ -35,21 +38,40 @@ async fn tick(period: Duration, stop: &CancellationToken) -> bool {
     }
 }
 
+/// Syncs and clears what is in place, each space in a task of its own: a volume that hangs holds up no other.
 async fn clear(hub: Hub, stop: CancellationToken) {
     let mut running = true;
+    let mut tending: HashMap<String, JoinHandle<()>> = HashMap::new();
     while running {
         running = tokio::select! {
             running = tick(CLEAR_EVERY, &stop) => running,
             () = hub.inner.pending.wake.notified() => tick(CLEAR_EVERY / 10, &stop).await,
         };
         settle_doubtful(&hub).await;
-        hub.retry_stuck().await;
-        if let Err(error) = hub.clear_done().await {
-            tracing::error!(
-                error = error.detail(),
-                "the tree could not be synced; intents are kept and it is tried again"
-            );
+        hub.undo_owed().await;
+        tending.retain(|_, task| !task.is_finished());
+        for space in hub.inner.pending.spaces() {
+            let new = || tokio::spawn(tend(hub.clone(), space.clone()));
+            tending.entry(space.clone()).or_insert_with(new);
         }
+    }
+    let last = async {
+        for task in tending.into_values() {
+            let _ = task.await;
+        }
+        for space in hub.inner.pending.spaces() {
+            tend(hub.clone(), space).await;
+        }
+    };
+    if tokio::time::timeout(LAST, last).await.is_err() {
+        tracing::warn!("a volume did not sync in time; its changes are put in place again at the next start");
+    }
+}
+
+async fn tend(hub: Hub, space: String) {
+    hub.retry_stuck(&space).await;
+    if let Err(error) = hub.clear_done(&space).await {
+        tracing::error!(space, error = error.detail(), "the tree could not be synced; intents are kept and it is tried again");
     }
 }
 
@@ -58,22 +80,14 @@ async fn settle_doubtful(hub: &Hub) {
     for first in hub.inner.pending.doubtful() {
         match hub.was_committed(first).await {
             Ok(true) => hub.inner.pending.was_done(first),
-            Ok(false) => forget_stages(hub.inner.pending.was_not_done(first)).await,
+            Ok(false) => {
+                for one in hub.inner.pending.was_not_done(first).into_iter().flat_map(|act| act.promised) {
+                    if let Some(id) = one.planned.change.stage() {
+                        undo::discard(&one.planned.space, id).await;
+                    }
+                }
+            }
             Err(_) => {}
-        }
-    }
-}
-
-async fn forget_stages(group: Vec<Promised>) {
-    for one in group {
-        if let Some(id) = one.planned.change.stage()
-            && let Err(error) = one.planned.space.volume.discard(id).await
-        {
-            tracing::warn!(
-                stage = id.0,
-                error = error.detail(),
-                "a refused upload could not be removed; the next start does it"
-            );
         }
     }
 }

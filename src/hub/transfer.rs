@@ -391,7 +391,7 @@ impl Work {
 
     async fn put(&mut self) -> Result<Put> {
         let size = self.body.len();
-        let backlog_full = self.caller.hub().inline_backlog_is_full();
+        let backlog_full = self.caller.hub().inline_backlog_is_full(&self.space.key);
         let content = self.body.content(&self.space, backlog_full).await?;
         let sha256 = self.digest().await?;
         let Goal::File { path, options, base } = &self.goal else { return Err(over()) };

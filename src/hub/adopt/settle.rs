@@ -74,8 +74,8 @@ impl Settler<'_> {
     }
 
     async fn once(&self, paths: &[RelPath]) -> Result<Found> {
-        let _held = self.space.gate.read().await;
-        let _locked = self.hub.inner.paths.lock_many(&self.space.key, paths).await;
+        let locks = self.hub.inner.paths.lock_many(&self.space.key, paths);
+        let _held = self.hub.patiently(async { (self.space.gate.read().await, locks.await) }).await?;
         let mut found = Found::default();
         let mut batch = Batch::default();
         let (mut bytes, mut files) = (0_i64, 0_i64);

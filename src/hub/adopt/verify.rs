@@ -83,7 +83,8 @@ impl Hub {
         }
     }
 
-    async fn is_in_place(&self, space: &Space, path: &RelPath) -> Result<bool> {
+    /// Is what a path's record says on the disk?
+    pub(crate) async fn is_in_place(&self, space: &Space, path: &RelPath) -> Result<bool> {
         let row = self.catalog().file(&space.key, path.as_str()).await?;
         let node = space.volume.stat(path).await.ok();
         Ok(row.zip(node).is_some_and(|(row, node)| is_same(&row, &node)))
@@ -110,7 +111,7 @@ impl Report<'_> {
                     continue;
                 };
                 let place = space.path.with(change.path()).to_string();
-                let planned = Planned { space, change, body: row.body };
+                let planned = Planned { space, change, body: row.body, was: None };
                 let what = match self.hub.without_bytes(&planned).await? {
                     Some(Fate::Lost) => LOST,
                     Some(Fate::InPlace) => "an acknowledged change is in place already; it is let go",

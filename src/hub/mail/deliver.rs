@@ -393,7 +393,7 @@ impl<'a> Delivery<'a> {
         let size = incoming.len();
         let was_staged = incoming.stage_id().is_some();
         self.inline += if was_staged { 0 } else { size };
-        let full = self.inline > INLINE_IN_ALL || self.caller.hub().inline_backlog_is_full();
+        let full = self.inline > INLINE_IN_ALL || self.caller.hub().inline_backlog_is_full(&self.home.key);
         let content = incoming.content(space, full).await?;
         if let (false, Content::Staged(id)) = (was_staged, &content) {
             self.stages.push((space.clone(), id.clone()));
@@ -406,7 +406,7 @@ impl<'a> Delivery<'a> {
         let whole = if let Some(whole) = &self.whole {
             whole.clone()
         } else {
-            let full = self.link || self.caller.hub().inline_backlog_is_full();
+            let full = self.link || self.caller.hub().inline_backlog_is_full(&self.home.key);
             let content = self.body.content(self.home, full).await?;
             self.own_stage = self.body.stage_id().cloned();
             self.whole.insert(content).clone()
@@ -542,9 +542,11 @@ impl Act for Deliver {
         let mut changes = self.missing_folders(sight).await?;
         let mut taken = HashSet::new();
         let mut first = None;
+        let mut undo = self.unstored();
         for put in &self.puts {
-            let Placed { edits, planned, path, created, .. } = put.place(sight, &taken).await?;
+            let Placed { edits, undo: own, planned, path, created, .. } = put.place(sight, &taken).await?;
             batch.edits.extend(edits);
+            undo.extend(own);
             changes.push(planned);
             first.get_or_insert((path.clone(), created));
             taken.insert(path);
@@ -568,11 +570,20 @@ impl Act for Deliver {
             created,
             id: self.id.clone(),
         };
-        Ok(Plan { batch, changes, wide: false, answer: Box::new(move |_| receipt) })
+        Ok(Plan { batch, changes, wide: false, undo, answer: Box::new(move |_| receipt) })
     }
 }
 
 impl Deliver {
+    /// What makes of its deliveries refusals, should a volume not take it.
+    fn unstored(&self) -> Vec<Edit> {
+        let edit = |row: &DeliveryRow| {
+            let detail = "the server's file system refused it".to_owned();
+            Edit::Mail(MailEdit::Unstored { message: row.message.clone(), place: row.place, detail })
+        };
+        self.rows.iter().map(edit).collect()
+    }
+
     /// Folders of mailboxes that have none yet: a Maildir without them is none to other programs.
     async fn missing_folders(&self, sight: &Sight<'_>) -> Result<Vec<Planned>> {
         let mut changes = Vec::new();
@@ -588,7 +599,7 @@ impl Deliver {
                     Some(NodeKind::File | NodeKind::Special) => {
                         return Err(Error::new(Kind::WrongType, "a file is where a folder of the mailbox belongs"));
                     }
-                    None => changes.push(Planned { space, change: Change::Folder { path: rel }, body: None }),
+                    None => changes.push(Planned { space, change: Change::Folder { path: rel }, body: None, was: None }),
                 }
             }
             if changes.len() == before {

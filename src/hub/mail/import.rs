@@ -91,8 +91,11 @@ impl Hub {
     /// # Errors
     /// `Unavailable` when the disk refuses something that was committed: doing the command again mends it.
     pub async fn settle_all(&self) -> Result<()> {
-        self.retry_stuck().await;
-        self.clear_done().await?;
+        self.undo_owed().await;
+        for space in self.inner.pending.spaces() {
+            self.retry_stuck(&space).await;
+            self.clear_done(&space).await?;
+        }
         match self.inner.pending.is_anything_ahead() {
             false => Ok(()),
             true => Err(Error::new(Kind::Unavailable, "the disk did not take everything; do it again when it does")),
@@ -296,14 +299,16 @@ impl Act for Take {
     async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
         let mut batch = Batch::default();
         let mut changes = Vec::with_capacity(self.puts.len());
+        let mut undo = Vec::new();
         let mut taken = HashSet::new();
         for put in &self.puts {
-            let Placed { edits, planned, path, .. } = put.place(sight, &taken).await?;
+            let Placed { edits, undo: own, planned, path, .. } = put.place(sight, &taken).await?;
             batch.edits.extend(edits);
+            undo.extend(own);
             changes.push(planned);
             taken.insert(path);
         }
-        Ok(Plan { batch, changes, wide: false, answer: Box::new(|_| ()) })
+        Ok(Plan { batch, changes, wide: false, undo, answer: Box::new(|_| ()) })
     }
 }
 
@@ -330,9 +335,9 @@ impl Act for Lay {
         for path in std::iter::once(&self.root).chain(&self.parts) {
             let Some((space, rel)) = sight.view.space_of(path) else { continue };
             if !rel.is_root() && sight.look(space, &rel).await?.is_none() {
-                changes.push(Planned { space: space.clone(), change: Change::Folder { path: rel }, body: None });
+                changes.push(Planned { space: space.clone(), change: Change::Folder { path: rel }, body: None, was: None });
             }
         }
-        Ok(Plan { batch: Batch::default(), changes, wide: false, answer: Box::new(|_| ()) })
+        Ok(Plan { batch: Batch::default(), changes, wide: false, undo: Vec::new(), answer: Box::new(|_| ()) })
     }
 }

@@ -18,6 +18,7 @@ use crate::hub::files::forget;
 use crate::hub::lock::Reach;
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
+use crate::hub::undo::Was;
 use crate::hub::transfer::Download;
 use crate::hub::view::{Space, SpaceRole};
 use crate::hub::{Caller, Hub, now};
@@ -194,11 +195,9 @@ impl Mailbox {
         self.refresh().await?;
         for some in uids.chunks(REMOVED_AT_ONCE) {
             let there = self.messages.iter().filter(|message| some.contains(&message.uid));
-            let messages: Vec<(u32, TreePath)> =
-                there.map(|message| (message.uid, self.space.path.with(&message.file))).collect();
+            let messages: Vec<TreePath> = there.map(|message| self.space.path.with(&message.file)).collect();
             if !messages.is_empty() {
-                let (space, folder) = (self.space.clone(), self.folder.clone());
-                self.caller.perform(RemoveMessages { space, folder, messages }).await?;
+                self.caller.perform(RemoveMessages { messages }).await?;
             }
         }
         self.refresh().await
@@ -325,16 +324,15 @@ impl Act for FlagMessage {
             Edit::MoveFiles { space: space.key.clone(), from: old, to: new },
             sight.line("rename", &self.from, node.size, format!("to {}", self.to)),
         ];
-        let changes = vec![Planned { space, change: Change::Rename { from, to }, body: None }];
-        Ok(Plan { batch: Batch { edits }, changes, wide: false, answer: Box::new(|_| ()) })
+        let changes = vec![Planned { space, change: Change::Rename { from, to }, body: None, was: Some(Was::nothing()) }];
+        Ok(Plan { batch: Batch { edits }, changes, wide: false, undo: Vec::new(), answer: Box::new(|_| ()) })
     }
 }
 
-/// Messages of one folder gone for good, in one commit.
+/// Messages gone for good, in one commit. If the file system refuses one, those before it are removed and the others stay
+/// (RFC 1939 §6). Their numbers become tombstones when the folder is looked at again.
 struct RemoveMessages {
-    space: Arc<Space>,
-    folder: String,
-    messages: Vec<(u32, TreePath)>,
+    messages: Vec<TreePath>,
 }
 
 #[async_trait]
@@ -347,47 +345,26 @@ impl Act for RemoveMessages {
     }
 
     fn paths(&self) -> Vec<&TreePath> {
-        self.messages.iter().map(|(_, path)| path).collect()
+        self.messages.iter().collect()
     }
 
     async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<()>> {
         let mut batch = Batch::default();
         let mut changes = Vec::new();
-        let mut gone = HashSet::new();
-        for (uid, path) in &self.messages {
+        for path in &self.messages {
             sight.view.allow(sight.caller.account(), Verb::Delete, path)?;
             batch.push(sight.unlocked(path, &[], Reach::Member)?);
             let (space, rel) = sight.place(path)?;
             // Flagged or removed by another program in this moment: it is not this file any more.
             let Some(node) = sight.look(&space, &rel).await? else { continue };
-            if let Some(row) = sight.hub.catalog().file(&space.key, rel.as_str()).await? {
+            let row = sight.hub.catalog().file(&space.key, rel.as_str()).await?;
+            let was = Some(Was::of(sight, &space, &rel, row.clone()).await?);
+            if let Some(row) = row {
                 batch.edits.extend(forget(&space, &row));
             }
             batch.push(sight.line("delete", path, node.size, ""));
-            changes.push(Planned { space, change: Change::Remove { path: rel }, body: None });
-            gone.insert(*uid);
+            changes.push(Planned { space, change: Change::Remove { path: rel }, body: None, was });
         }
-        batch.edits.extend(self.tombstones(sight, &gone).await?);
-        Ok(Plan { batch, changes, wide: false, answer: Box::new(|_| ()) })
-    }
-}
-
-impl RemoveMessages {
-    /// The rows of the removed messages, kept so that a reader can learn later what went.
-    async fn tombstones(&self, sight: &Sight<'_>, gone: &HashSet<u32>) -> Result<Vec<Edit>> {
-        let catalog = sight.hub.catalog();
-        let Some(mut folder) = catalog.mail_folder(&self.space.key, &self.folder).await? else { return Ok(Vec::new()) };
-        let seen = Some(folder.modseq);
-        folder.modseq = folder.modseq.saturating_add(1);
-        let modseq = folder.modseq;
-        let mut edits = vec![Edit::Mail(MailEdit::PutFolder { row: folder, seen })];
-        for uid in gone {
-            let rows = catalog.messages(&self.space.key, &self.folder, uid.saturating_sub(1), 1, false).await?;
-            for mut row in rows.into_iter().filter(|row| row.uid == *uid) {
-                (row.modseq, row.gone) = (modseq, now());
-                edits.push(Edit::Mail(MailEdit::PutMessage(row)));
-            }
-        }
-        Ok(edits)
+        Ok(Plan { batch, changes, wide: false, undo: Vec::new(), answer: Box::new(|_| ()) })
     }
 }

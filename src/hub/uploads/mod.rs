@@ -153,6 +153,11 @@ impl Uploads {
         self.find(id).map_or(0, |running| claim(&running.row.lock()))
     }
 
+    /// The row of one that is under way.
+    pub(crate) fn row(&self, id: &str) -> Option<UploadRow> {
+        self.find(id).map(|running| running.row())
+    }
+
     fn find(&self, id: &str) -> Option<Arc<Running>> {
         self.state.lock().running.get(id).cloned()
     }

@@ -152,6 +152,15 @@ pub enum MailEdit {
     PutMessage(MessageRow),
     /// Records what became of a message.
     PutDelivery(DeliveryRow),
+    /// The volume refused it after all: a `stored` delivery becomes `refused`, and the same message may come again.
+    Unstored {
+        /// The message's id.
+        message: String,
+        /// Number of the row.
+        place: i64,
+        /// Why.
+        detail: String,
+    },
     /// The receiver has read it: a `stored` delivery of this message to this target becomes `fetched`.
     Fetched {
         /// The message's id.
@@ -204,6 +213,8 @@ const PUT_MESSAGE: &str = "INSERT INTO messages (space, folder, uid, name, flags
 const PUT_DELIVERY: &str = "INSERT INTO deliveries \
      (message, place, at, sender, recipient, target, bytes, state, changed, detail, mark) \
      VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+const UNSTORED: &str = "UPDATE deliveries SET state = 'refused', detail = ?3, mark = NULL \
+     WHERE message = ?1 AND place = ?2";
 const FETCHED: &str = "UPDATE deliveries SET state = 'fetched', changed = ?3 \
      WHERE message = ?1 AND target = ?2 AND state = 'stored'";
 const HEARD: &str = "UPDATE deliveries SET mark = NULL WHERE message = ?1 AND mark IS NOT NULL";
@@ -226,6 +237,9 @@ pub(super) fn push(into: &mut Transaction, edit: MailEdit) {
         }
         MailEdit::PutMessage(row) => put_message(into, row),
         MailEdit::PutDelivery(row) => put_delivery(into, row),
+        MailEdit::Unstored { message, place, detail } => {
+            plain(into, UNSTORED, vec![Value::Text(message), Value::Int(place), Value::Text(detail)]);
+        }
         MailEdit::Fetched { message, target, at } => {
             plain(into, FETCHED, vec![Value::Text(message), Value::Text(target), Value::Int(at)]);
         }

@@ -98,6 +98,9 @@ pub enum UploadEdit {
         /// A receipt past this time is replaced.
         now: Micros,
     },
+    /// Takes a receipt back: the volume refused the file.
+    #[expect(missing_docs, reason = "the fields are named as the columns")]
+    Withdraw { account: String, key: String, place: u32 },
     /// Forgets receipts past their time.
     Expire(Micros),
 }
@@ -116,6 +119,7 @@ const KEEP: &str = "INSERT INTO receipts \
      WHERE receipts.expires <= ?12";
 const RECEIPT: &str = "SELECT account, key, place, request, id, path, bytes, modified, sha256, created, expires \
      FROM receipts WHERE account = ?1 AND key = ?2 AND place = ?3 AND expires > ?4";
+const WITHDRAW: &str = "DELETE FROM receipts WHERE account = ?1 AND key = ?2 AND place = ?3";
 const EXPIRE: &str = "DELETE FROM receipts WHERE expires <= ?1";
 
 const CLOSED: Must = Must { kind: Kind::Conflict, public: "this upload is complete or gone" };
@@ -128,6 +132,9 @@ pub(super) fn push(into: &mut Transaction, edit: UploadEdit, node: &str) {
         UploadEdit::Close(id) => guarded(into, REMOVE, vec![Value::Text(id)], CLOSED),
         UploadEdit::Forget(id) => plain(into, REMOVE, vec![Value::Text(id)]),
         UploadEdit::Receipt { row, now } => keep(into, row, now),
+        UploadEdit::Withdraw { account, key, place } => {
+            plain(into, WITHDRAW, vec![Value::Text(account), Value::Text(key), Value::Int(place.into())]);
+        }
         UploadEdit::Expire(now) => plain(into, EXPIRE, vec![Value::Int(now)]),
     }
 }

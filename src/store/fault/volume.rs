@@ -190,6 +190,15 @@ impl Volume for FaultyVolume {
         self.inner.publish_here(change, body).map(|outcome| self.fault.after(way, outcome))
     }
 
+    async fn check(&self, change: &Change) -> Result<()> {
+        self.fault.alive()?;
+        self.inner.check(change).await
+    }
+
+    fn is_lost(&self) -> bool {
+        self.inner.is_lost()
+    }
+
     async fn sync(&self, changes: &[Change]) -> Result<()> {
         let way = self.fault.before(VolumePoint::Sync)?;
         let outcome = self.inner.sync(changes).await;

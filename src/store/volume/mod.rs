@@ -242,6 +242,17 @@ pub trait Volume: Send + Sync + 'static {
         outcomes
     }
 
+    /// Would the file system refuse this change? What can be known without doing it: permissions, a read-only or immutable place, something
+    /// of the wrong kind in the way. A change that passes may still fail.
+    async fn check(&self, _change: &Change) -> Result<()> {
+        Ok(())
+    }
+
+    /// Was its own folder removed by another program? Then the volume has to be opened anew.
+    fn is_lost(&self) -> bool {
+        false
+    }
+
     /// Makes earlier publishes of these paths (file content, names, folders) survive a power cut.
     async fn sync(&self, changes: &[Change]) -> Result<()>;
 

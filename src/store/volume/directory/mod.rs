@@ -3,6 +3,7 @@
 //! What is in the kernel's memory is answered at once on the caller's thread; everything else runs on tokio's pool of
 //! blocking threads, so that a slow disk never stops a core.
 
+mod check;
 mod list;
 mod lookup;
 mod own;
@@ -29,10 +30,10 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::{Change, Node, NodeKind, Opened, RelPath, Room, Stage, StageId, Touched, Volume};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 use list::Listings;
 pub use lookup::Lookups;
@@ -55,6 +56,12 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLL
 /// So much room does not vanish within a [`GLANCE`].
 const PLENTY: u64 = 1 << 30;
 
+/// Threads of the pool that may wait for one volume.
+const PLACES: usize = 64;
+
+/// How long a caller waits for a volume's answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// How long plenty of room is taken for what it was.
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -75,6 +82,10 @@ struct Inner {
     memory: bool,
     /// The file system is on a disk of this machine, or in its memory.
     near: bool,
+    /// On the disk that has the data folder, and so the catalog.
+    beside: bool,
+    /// Threads of the pool that may wait for this volume.
+    places: Arc<Semaphore>,
     /// Its room when it was asked last, where that was plenty.
     room: Mutex<Option<(Instant, Room)>>,
 }
@@ -101,22 +112,48 @@ impl Directory {
         let home = device_of(&fd)?;
         make(staging)?;
         let outside = open_directory(staging)?;
-        let staging = if device_of(&outside)? == home { outside } else { stage_inside(root, &fd)? };
+        let beside = device_of(&outside)? == home;
+        let staging = if beside { outside } else { stage_inside(root, &fd)? };
         let staging = Arc::new(Staging::new(staging));
         remove::clear_leftovers(&staging)?;
         let (near, memory) = (is_local(&fd), in_memory(&fd));
         let (stamps, listings) = (Stamps::new(near), Listings::default());
         let (root, unnamed, room) = (Root::new(fd, lookups), Unnamed::probe(&staging), Mutex::default());
         let own = OwnNames::new();
-        let inner = Inner { root, staging, unnamed, listings, stamps, own, memory, near, room };
+        let places = Arc::new(Semaphore::new(PLACES));
+        let inner = Inner { root, staging, unnamed, listings, stamps, own, memory, near, beside, places, room };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Runs `work` on the pool.
-    async fn on_pool<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
-        let inner = self.inner.clone();
-        tokio::task::spawn_blocking(move || work(&inner)).await.unwrap_or_else(|lost| Err(Error::internal(lost)))
+    /// Opens what needs no disk. On a network share the kernel may ask the server even then.
+    fn open_cached(&self, path: &RelPath, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        if self.inner.near { self.inner.root.open_cached(path, flags) } else { Err(Errno::AGAIN) }
     }
+
+    /// Runs `work` on the pool. A volume that hangs keeps its own threads and no others, and its callers do not wait for ever.
+    async fn on_pool<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
+        tokio::time::timeout(PATIENCE, self.to_the_end(work)).await.unwrap_or_else(|_| Err(no_answer()))
+    }
+
+    /// The same without a limit of time, for changes: whoever asked must know what became of them.
+    async fn to_the_end<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let place = tokio::time::timeout(PATIENCE, self.inner.places.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else { return Err(no_answer()) };
+        let inner = self.inner.clone();
+        let run = move || {
+            let _place = place;
+            work(&inner)
+        };
+        tokio::task::spawn_blocking(run).await.unwrap_or_else(|lost| Err(Error::internal(lost)))
+    }
+}
+
+/// The storage hangs.
+fn no_answer() -> Error {
+    Error::new(Kind::Unavailable, "the storage of this folder does not answer; try again later")
 }
 
 /// Makes a directory with its parents, `0750` less the umask.
@@ -178,6 +215,12 @@ impl Inner {
         Ok(Seen::at(folder, &*name).map_err(refused)?.node(path.name()))
     }
 
+    fn ask_room(&self) -> Result<Room> {
+        let stat = rustix::fs::fstatvfs(self.root.fd()).map_err(failed)?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Room { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
+    }
+
     fn open(&self, path: &RelPath) -> Result<Opened> {
         match self.root.open(path, READ) {
             Ok(fd) => opened(fd, path),
@@ -220,7 +263,7 @@ impl Volume for Directory {
         if self.inner.memory && path.as_str().is_ascii() {
             return self.inner.stat(path);
         }
-        match self.inner.root.open_cached(path, LOOK) {
+        match self.open_cached(path, LOOK) {
             Ok(fd) => node_of(fd, path),
             Err(error) if !is_cold(error) => Err(refused(error)),
             Err(_) => {
@@ -250,7 +293,7 @@ impl Volume for Directory {
         if self.inner.memory && path.as_str().is_ascii() {
             return self.inner.open(path);
         }
-        match self.inner.root.open_cached(path, READ) {
+        match self.open_cached(path, READ) {
             Ok(fd) => opened(fd, path),
             Err(error @ Errno::NOENT) => Err(refused(error)),
             Err(_) => {
@@ -282,15 +325,28 @@ impl Volume for Directory {
 
     async fn publish(&self, change: &Change, body: Option<Bytes>) -> Result<Option<Node>> {
         let change = change.clone();
-        self.on_pool(move |inner| inner.publish(&change, body, &mut Nearby::default())).await
+        self.to_the_end(move |inner| inner.publish(&change, body, &mut Nearby::default())).await
     }
 
     fn publish_here(&self, change: &Change, body: Option<Bytes>) -> Option<Result<Option<Node>>> {
         Some(self.inner.publish(change, body, &mut Nearby::default()))
     }
 
+    async fn check(&self, change: &Change) -> Result<()> {
+        // On a disk of this machine these folders were looked up a moment ago, so that the kernel has them in memory.
+        if self.inner.near && !matches!(change, Change::RemoveFolder { .. }) {
+            return self.inner.check(change);
+        }
+        let change = change.clone();
+        self.on_pool(move |inner| inner.check(&change)).await
+    }
+
+    fn is_lost(&self) -> bool {
+        self.inner.near && self.inner.is_lost()
+    }
+
     fn is_near(&self) -> bool {
-        self.inner.near
+        self.inner.near && self.inner.beside
     }
 
     async fn publish_each(&self, changes: Vec<(Change, Option<Bytes>)>) -> Vec<Result<Option<Node>>> {
@@ -299,12 +355,12 @@ impl Volume for Directory {
             let mut nearby = Nearby::default();
             Ok(changes.into_iter().map(|(change, body)| inner.publish(&change, body, &mut nearby)).collect())
         };
-        self.on_pool(work).await.unwrap_or_else(|error| each_failed(&error, count))
+        self.to_the_end(work).await.unwrap_or_else(|error| each_failed(&error, count))
     }
 
     async fn sync(&self, changes: &[Change]) -> Result<()> {
         let changes = changes.to_vec();
-        self.on_pool(move |inner| inner.sync(&changes)).await
+        self.to_the_end(move |inner| inner.sync(&changes)).await
     }
 
     async fn room(&self) -> Result<Room> {
@@ -313,9 +369,11 @@ impl Volume for Directory {
         {
             return Ok(room);
         }
-        let stat = rustix::fs::fstatvfs(self.inner.root.fd()).map_err(failed)?;
-        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        let room = Room { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) };
+        // A file system in memory answers from memory; all others may have to be waited for.
+        let room = match self.inner.memory {
+            true => self.inner.ask_room()?,
+            false => self.on_pool(Inner::ask_room).await?,
+        };
         *self.inner.room.lock() = (room.free >= PLENTY).then(|| (Instant::now(), room));
         Ok(room)
     }

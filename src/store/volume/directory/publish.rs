@@ -319,7 +319,7 @@ pub(super) fn file_name(path: &RelPath) -> Result<&str> {
     }
 }
 
-fn times(modified: Micros) -> Timestamps {
+pub(super) fn times(modified: Micros) -> Timestamps {
     let last_modification = Timespec {
         tv_sec: modified.div_euclid(1_000_000),
         tv_nsec: modified.rem_euclid(1_000_000).saturating_mul(1_000),
@@ -332,6 +332,11 @@ pub(super) fn misplaced(errno: Errno) -> Error {
     let text = match errno {
         Errno::NOTDIR | Errno::LOOP | Errno::XDEV => "a file or a link is where a folder was meant",
         Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => "a folder is where a file was meant",
+        // The folder went while something was put into it, or the space's own folder is gone.
+        Errno::NOENT => {
+            let text = "the folder was removed at this moment; try again";
+            return Error::new(Kind::Unavailable, text).with(std::io::Error::from(errno));
+        }
         _ => return failed(errno),
     };
     Error::new(Kind::WrongType, text).with(std::io::Error::from(errno))
