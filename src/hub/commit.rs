@@ -189,7 +189,10 @@ impl Hub {
     pub(crate) async fn patiently<T>(&self, work: impl Future<Output = T>) -> Result<T> {
         let patience = self.view().settings.storage.patience.0;
         tokio::time::timeout(patience, work).await.map_err(|_| {
-            Error::new(Kind::Unavailable, "the storage of this folder does not answer; nothing was done, try again later")
+            Error::new(
+                Kind::Unavailable,
+                "the storage of this folder does not answer; nothing was done, try again later",
+            )
         })
     }
 
@@ -232,7 +235,8 @@ impl Hub {
                 return Err(unsettled());
             }
             if self.inner.pending.unsynced(&one.space.key) >= most {
-                let text = "the storage of this folder does not sync what was written; it takes no changes until it does";
+                let text =
+                    "the storage of this folder does not sync what was written; it takes no changes until it does";
                 return Err(Error::new(Kind::Unavailable, text));
             }
         }

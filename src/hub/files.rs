@@ -257,10 +257,7 @@ impl Act for RemoveFolder {
         let held = sight.hub.catalog().sum_below(&space.key, rel.as_str()).await?;
         let (mut edits, locks) = sight.ended_locks(&self.path);
         // The rows below it are removed once it is gone: see `Hub::follow_up`.
-        edits.extend([
-            guard,
-            sight.line("rmdir", &self.path, held.bytes, format!("{} files", held.files)),
-        ]);
+        edits.extend([guard, sight.line("rmdir", &self.path, held.bytes, format!("{} files", held.files))]);
         let change = Change::RemoveFolder { path: rel, all: self.all };
         Ok(Plan { wide: true, ..one_change(space, edits, (change, None), sight.end_locks(locks)) })
     }

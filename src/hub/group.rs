@@ -18,8 +18,8 @@ use tracing::{Instrument, Span};
 
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::hub::undo::unknown;
 use crate::hub::commit::{Committed, Held, Promised};
+use crate::hub::undo::unknown;
 use crate::store::{After, Batch, Change, Node, On, Synced};
 
 /// Queues; more threads than these share.

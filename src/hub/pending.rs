@@ -213,9 +213,7 @@ impl Pending {
     /// Is there such a publish still to come? In this order, for an act moves from doubtful to owed.
     fn is_any_ahead(&self, such: impl Fn(&Promised) -> bool) -> bool {
         let any = |acts: &Mutex<Vec<Committed>>| acts.lock().iter().flat_map(|act| &act.promised).any(&such);
-        any(&self.doubtful)
-            || any(&self.owed)
-            || self.queues.lock().values().flat_map(|queue| &queue.stuck).any(&such)
+        any(&self.doubtful) || any(&self.owed) || self.queues.lock().values().flat_map(|queue| &queue.stuck).any(&such)
     }
 }
 

@@ -168,6 +168,12 @@ impl Act for CopyProperties {
         let from = (from_space.key.clone(), from.as_str().to_owned());
         let copy = PropertyEdit::Copy { from, to: (space.key.clone(), to.as_str().to_owned()) };
         let edits = vec![sight.unlocked(&self.to, &[], Reach::Content)?, Edit::Property(copy)];
-        Ok(Plan { batch: Batch { edits }, changes: Vec::new(), wide: false, undo: Vec::new(), answer: Box::new(|_| ()) })
+        Ok(Plan {
+            batch: Batch { edits },
+            changes: Vec::new(),
+            wide: false,
+            undo: Vec::new(),
+            answer: Box::new(|_| ()),
+        })
     }
 }

@@ -71,7 +71,11 @@ async fn clear(hub: Hub, stop: CancellationToken) {
 async fn tend(hub: Hub, space: String) {
     hub.retry_stuck(&space).await;
     if let Err(error) = hub.clear_done(&space).await {
-        tracing::error!(space, error = error.detail(), "the tree could not be synced; intents are kept and it is tried again");
+        tracing::error!(
+            space,
+            error = error.detail(),
+            "the tree could not be synced; intents are kept and it is tried again"
+        );
     }
 }
 

@@ -104,7 +104,10 @@ impl Hub {
         match self.undo(&act).await {
             Ok(()) => error,
             Err(refused) => {
-                tracing::error!(error = refused.detail(), "a refused change could not be undone yet; it is tried again");
+                tracing::error!(
+                    error = refused.detail(),
+                    "a refused change could not be undone yet; it is tried again"
+                );
                 self.inner.pending.owe(act);
                 unknown().with(error)
             }
@@ -152,7 +155,8 @@ impl Hub {
     /// A volume that fails may have done a change all the same: a new file is removed, and the volume must answer at all.
     async fn is_undone(&self, act: &Committed) -> Result<()> {
         for planned in act.promised.iter().map(|one| &one.planned) {
-            let is_new = matches!(planned.change, Change::Put { .. }) && planned.was.as_ref().is_some_and(|was| was.absent);
+            let is_new =
+                matches!(planned.change, Change::Put { .. }) && planned.was.as_ref().is_some_and(|was| was.absent);
             if is_new && !self.unpublish(planned).await {
                 return Err(Error::new(Kind::Unavailable, "the volume does not say whether the file is there"));
             }
@@ -193,7 +197,9 @@ impl Hub {
                 continue;
             }
             self.inner.pending.paid(&act);
-            for (space, id) in act.promised.iter().filter_map(|one| Some((&one.planned.space, one.planned.change.stage()?))) {
+            for (space, id) in
+                act.promised.iter().filter_map(|one| Some((&one.planned.space, one.planned.change.stage()?)))
+            {
                 discard(space, id).await;
             }
         }
@@ -203,7 +209,11 @@ impl Hub {
 /// Removes a stage that nothing was made of.
 pub(crate) async fn discard(space: &Space, id: &StageId) {
     if let Err(error) = space.volume.discard(id).await {
-        tracing::warn!(stage = id.0, error = error.detail(), "a refused upload could not be removed; the next start does it");
+        tracing::warn!(
+            stage = id.0,
+            error = error.detail(),
+            "a refused upload could not be removed; the next start does it"
+        );
     }
 }
 

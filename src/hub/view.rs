@@ -514,7 +514,8 @@ pub(crate) fn access_ended() -> Error {
 /// A space of a plot: its volume is the old one when place and source are the same.
 fn open(plot: Plot, volumes: &dyn Volumes, old: Option<&View>) -> Result<Space> {
     let key = plot.path.to_string();
-    let same = old.and_then(|view| view.space(&key)).filter(|space| space.source == plot.source && !space.volume.is_lost());
+    let same =
+        old.and_then(|view| view.space(&key)).filter(|space| space.source == plot.source && !space.volume.is_lost());
     let (volume, gate) = match same {
         Some(space) => (space.volume.clone(), space.gate.clone()),
         None => (volumes.open(&plot.path, &plot.source)?, Arc::default()),

@@ -599,7 +599,9 @@ impl Deliver {
                     Some(NodeKind::File | NodeKind::Special) => {
                         return Err(Error::new(Kind::WrongType, "a file is where a folder of the mailbox belongs"));
                     }
-                    None => changes.push(Planned { space, change: Change::Folder { path: rel }, body: None, was: None }),
+                    None => {
+                        changes.push(Planned { space, change: Change::Folder { path: rel }, body: None, was: None })
+                    }
                 }
             }
             if changes.len() == before {

@@ -335,7 +335,12 @@ impl Act for Lay {
         for path in std::iter::once(&self.root).chain(&self.parts) {
             let Some((space, rel)) = sight.view.space_of(path) else { continue };
             if !rel.is_root() && sight.look(space, &rel).await?.is_none() {
-                changes.push(Planned { space: space.clone(), change: Change::Folder { path: rel }, body: None, was: None });
+                changes.push(Planned {
+                    space: space.clone(),
+                    change: Change::Folder { path: rel },
+                    body: None,
+                    was: None,
+                });
             }
         }
         Ok(Plan { batch: Batch::default(), changes, wide: false, undo: Vec::new(), answer: Box::new(|_| ()) })
