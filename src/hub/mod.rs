@@ -49,8 +49,8 @@ mod undo;
 pub mod uploads;
 pub mod view;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
@@ -76,6 +76,12 @@ pub use crate::store::{AccountKind, LockRow, Micros, Node, NodeKind, Soaked, The
 use crate::error::Result;
 use crate::origin::Origin;
 use crate::store::{Catalog, Volume};
+
+/// Something that keeps files open for later.
+pub trait LetGo: Send + Sync {
+    /// Closes those that were removed or replaced: their room on the disk is free only then.
+    fn let_go(&self);
+}
 
 /// Opens the volume of a space: `source` is a directory to serve in place, or empty for one of our own.
 pub trait Volumes: Send + Sync + 'static {
@@ -107,6 +113,7 @@ pub(crate) struct Inner {
     pub(crate) uploads: uploads::Uploads,
     pub(crate) doing: once::Doing,
     pub(crate) next_intent: AtomicI64,
+    pub(crate) keeps_open: parking_lot::Mutex<Vec<Weak<dyn LetGo>>>,
     pub(crate) mail: mail::Memory,
 }
 
@@ -164,6 +171,7 @@ impl Hub {
                 uploads: uploads::Uploads::default(),
                 doing: once::Doing::default(),
                 next_intent: AtomicI64::new(now()),
+                keeps_open: parking_lot::Mutex::default(),
                 mail: mail::Memory::default(),
             }),
         })
@@ -187,6 +195,11 @@ impl Hub {
         self.end_access(ended).await;
         self.record_left().await;
         Ok(())
+    }
+
+    /// Asks this once a second to close what was removed or replaced, for as long as it lives.
+    pub fn keeps_open(&self, keeper: Weak<dyn LetGo>) {
+        self.inner.keeps_open.lock().push(keeper);
     }
 
     /// A caller who is not signed in.

@@ -18,6 +18,9 @@ const LAST: Duration = Duration::from_secs(10);
 /// How soon another process's commits (the command line, another node) are seen.
 const FOLLOW_EVERY: Duration = Duration::from_millis(500);
 
+/// How often files that were removed or replaced are closed.
+const LET_GO_EVERY: Duration = Duration::from_secs(1);
+
 /// How often sessions, locks and broken uploads past their time are removed.
 const EXPIRE_EVERY: Duration = Duration::from_mins(1);
 
@@ -26,6 +29,7 @@ pub(super) fn start(hub: &Hub, stop: &CancellationToken) -> Vec<JoinHandle<()>> 
         tokio::spawn(clear(hub.clone(), stop.clone())),
         tokio::spawn(follow(hub.clone(), stop.clone())),
         tokio::spawn(expire(hub.clone(), stop.clone())),
+        tokio::spawn(let_go(hub.clone(), stop.clone())),
         tokio::spawn(adopt::run(hub.clone(), stop.clone())),
     ]
 }
@@ -107,6 +111,18 @@ async fn follow(hub: Hub, stop: CancellationToken) {
             Ok(()) => seen = version,
             Err(error) => tracing::error!(error = error.detail(), "accounts and spaces could not be read again"),
         }
+    }
+}
+
+async fn let_go(hub: Hub, stop: CancellationToken) {
+    while tick(LET_GO_EVERY, &stop).await {
+        let mut keepers = Vec::new();
+        hub.inner.keeps_open.lock().retain(|keeper| {
+            let there = keeper.upgrade();
+            keepers.extend(there.clone());
+            there.is_some()
+        });
+        keepers.iter().for_each(|keeper| keeper.let_go());
     }
 }
 

@@ -65,6 +65,7 @@ mod postgres;
 mod prefix;
 mod proof;
 mod recipients;
+mod refusals;
 mod replay;
 mod scanner;
 mod sites;

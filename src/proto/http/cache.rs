@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use hyper::header::{HeaderName, HeaderValue};
 use parking_lot::RwLock;
 
-use crate::hub::{Caller, Held};
+use crate::hub::{Caller, Held, LetGo};
 use crate::net::often::Often;
 use crate::proto::http::file_answer::{FileAnswer, Part};
 
@@ -218,6 +218,30 @@ impl Cache {
                 }
             }
         }
+    }
+}
+
+impl LetGo for Cache {
+    fn let_go(&self) {
+        let is_past = |entry: &Arc<Entry>| matches!(entry.content, Content::File(..)) && entry.held().is_past();
+        let shelves = self.shelves.read();
+        let any = shelves.young.iter().chain(&shelves.old).flat_map(HashMap::values).any(is_past);
+        drop(shelves);
+        if !any {
+            return;
+        }
+        let mut shelves = self.shelves.write();
+        let Shelves { young, old, weight } = &mut *shelves;
+        young.iter_mut().for_each(|shelf| {
+            shelf.retain(|_, entry| {
+                let past = is_past(entry);
+                if past {
+                    *weight = weight.saturating_sub(entry.weight());
+                }
+                !past
+            });
+        });
+        old.iter_mut().for_each(|shelf| shelf.retain(|_, entry| !is_past(entry)));
     }
 }
 

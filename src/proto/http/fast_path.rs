@@ -46,7 +46,7 @@ thread_local! {
 /// What the fast path needs of a site.
 pub struct FastPath {
     /// What is ready to be sent.
-    pub cache: Cache,
+    pub cache: Arc<Cache>,
     /// Who may have it.
     pub hub: Hub,
     /// Which site it is of.

@@ -54,6 +54,7 @@ use std::sync::Arc;
 
 use super::{Protocol, Section, Tools};
 use crate::error::Result;
+use crate::hub::LetGo;
 use crate::net::{Handler, Link};
 
 use settings::Rules;
@@ -74,7 +75,9 @@ impl Protocol for Http {
 
     fn open(&self, section: &Section, tools: &Tools) -> Result<Arc<dyn Handler>> {
         let rules = Arc::new(Rules::new(section.settings()?)?);
-        let cache = cache::Cache::new(rules.settings.cache.0);
+        let cache = Arc::new(cache::Cache::new(rules.settings.cache.0));
+        let keeper: Arc<dyn LetGo> = cache.clone();
+        tools.hub.keeps_open(Arc::downgrade(&keeper));
         let fast_path = fast_path::FastPath { cache, hub: tools.hub.clone(), rules: rules.clone() };
         let site = Arc::new(route::Tree { rules, hub: tools.hub.clone(), fast_path });
         Ok(Arc::new(Door { site }))

@@ -68,6 +68,16 @@ impl Reply {
             (Phase::Recipient, Kind::Invalid) => (553, "5.1.3"),
             // The declared size is larger than all the room there will ever be.
             (Phase::Recipient, Kind::TooLarge) => (552, "5.2.2"),
+            (
+                Phase::Data,
+                Kind::Denied
+                | Kind::Exists
+                | Kind::Invalid
+                | Kind::NotEmpty
+                | Kind::NotFound
+                | Kind::TooLarge
+                | Kind::WrongType,
+            ) if error.is_of_the_disk() => (451, "4.3.0"),
             (Phase::Data, Kind::NotFound) => (554, "5.2.1"),
             (Phase::Data, Kind::Invalid) => (554, "5.6.0"),
             (Phase::Data, Kind::TooLarge) => (552, "5.3.4"),

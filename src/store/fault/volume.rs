@@ -6,11 +6,11 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, Node, Opened, RelPath, Room, Soaked, Stage, StageId, Touched, Volume};
@@ -57,13 +57,51 @@ pub struct VolumeFault {
     way: VolumeBreak,
     left: Arc<AtomicU64>,
     stopped: AtomicBool,
+    /// Every publish, or every sync, fails with this error number of the kernel; 0: none.
+    refusal: AtomicI32,
+    sync_refusal: AtomicI32,
+    /// Publishes and syncs wait while this is true.
+    hangs: watch::Sender<bool>,
 }
 
 impl VolumeFault {
+    /// Every publish fails with this error number, until [`VolumeFault::heal`].
+    pub fn refuse(&self, errno: i32) {
+        self.refusal.store(errno, Ordering::SeqCst);
+    }
+
+    /// Every sync fails with this error number.
+    pub fn refuse_sync(&self, errno: i32) {
+        self.sync_refusal.store(errno, Ordering::SeqCst);
+    }
+
+    /// Every publish and sync waits.
+    pub fn hang(&self) {
+        self.hangs.send_replace(true);
+    }
+
+    /// It works again, and does what waited.
+    pub fn heal(&self) {
+        self.refuse(0);
+        self.refuse_sync(0);
+        self.hangs.send_replace(false);
+    }
+
+    fn is_hanging(&self) -> bool {
+        *self.hangs.borrow()
+    }
+
+    async fn answer(&self, refusal: &AtomicI32) -> Result<()> {
+        let _ = self.hangs.subscribe().wait_for(|hangs| !hangs).await;
+        refused(refusal)
+    }
+
     /// Breaks at the call that takes `left` from 1 to 0; 0 is disarmed.
     #[must_use]
     pub fn new(point: VolumePoint, way: VolumeBreak, left: Arc<AtomicU64>) -> Arc<Self> {
-        Arc::new(Self { point, way, left, stopped: AtomicBool::new(false) })
+        let (refusal, sync_refusal) = (AtomicI32::new(0), AtomicI32::new(0));
+        let (stopped, hangs) = (AtomicBool::new(false), watch::Sender::new(false));
+        Arc::new(Self { point, way, left, stopped, refusal, sync_refusal, hangs })
     }
 
     /// True once the volume has stopped.
@@ -108,6 +146,14 @@ impl VolumeFault {
             self.stopped.store(true, Ordering::SeqCst);
         }
         outcome.and(Err(broken("the volume fails after the work")))
+    }
+}
+
+/// The error of the kernel with this number.
+fn refused(refusal: &AtomicI32) -> Result<()> {
+    match refusal.load(Ordering::SeqCst) {
+        0 => Ok(()),
+        errno => Err(std::io::Error::from_raw_os_error(errno).into()),
     }
 }
 
@@ -173,6 +219,7 @@ impl Volume for FaultyVolume {
     }
 
     async fn publish(&self, change: &Change, body: Option<Bytes>) -> Result<Option<Node>> {
+        self.fault.answer(&self.fault.refusal).await?;
         let way = self.fault.before(VolumePoint::Publish)?;
         let outcome = self.inner.publish(change, body).await;
         self.fault.after(way, outcome)
@@ -183,7 +230,10 @@ impl Volume for FaultyVolume {
     }
 
     fn publish_here(&self, change: &Change, body: Option<Bytes>) -> Option<Result<Option<Node>>> {
-        let way = match self.fault.before(VolumePoint::Publish) {
+        if self.fault.is_hanging() {
+            return None;
+        }
+        let way = match refused(&self.fault.refusal).and_then(|()| self.fault.before(VolumePoint::Publish)) {
             Ok(way) => way,
             Err(error) => return Some(Err(error)),
         };
@@ -200,6 +250,7 @@ impl Volume for FaultyVolume {
     }
 
     async fn sync(&self, changes: &[Change]) -> Result<()> {
+        self.fault.answer(&self.fault.sync_refusal).await?;
         let way = self.fault.before(VolumePoint::Sync)?;
         let outcome = self.inner.sync(changes).await;
         self.fault.after(way, outcome)

@@ -60,14 +60,19 @@ impl Inner {
         }
     }
 
+    /// The name of a path in its folder, as the disk has it.
+    fn on_disk<'a>(&self, folder: &OwnedFd, path: &'a RelPath) -> Result<std::borrow::Cow<'a, [u8]>> {
+        self.root.locate(folder, file_name(path)?).map_err(failed)
+    }
+
     /// A name may come to a folder, in the place of a file that is there.
     fn may_add(&self, path: &RelPath, kind: FileType) -> Result<()> {
-        let name = file_name(path)?;
         let (folder, direct) = self.above(path)?;
         may_change(&folder)?;
         if !direct {
             return Ok(());
         }
+        let name = &*self.on_disk(&folder, path)?;
         match Seen::at(&folder, name) {
             Ok(seen) if seen.kind.is_dir() && !kind.is_dir() => Err(misplaced(Errno::ISDIR)),
             Ok(seen) if kind.is_dir() && !seen.kind.is_dir() => Err(misplaced(Errno::NOTDIR)),
@@ -79,10 +84,10 @@ impl Inner {
 
     /// A name may go.
     fn may_take(&self, path: &RelPath) -> Result<()> {
-        let name = file_name(path)?;
         let Some(folder) = self.parent_found(path)? else { return Ok(()) };
         may_change(&folder)?;
-        match is_loose(&folder, name) {
+        let outcome = self.on_disk(&folder, path).and_then(|name| is_loose(&folder, &name));
+        match outcome {
             Err(error) if error.kind() == Kind::NotFound => Ok(()),
             outcome => outcome,
         }
@@ -114,8 +119,8 @@ impl Inner {
     fn may_move(&self, from: &RelPath, to: &RelPath) -> Result<()> {
         self.may_take(from)?;
         let Some(folder) = self.parent_found(from)? else { return Ok(()) };
-        let Ok(seen) = Seen::at(&folder, file_name(from)?) else { return Ok(()) };
-        let (goal, _) = self.above(to)?;
+        let Ok(seen) = Seen::at(&folder, &*self.on_disk(&folder, from)?) else { return Ok(()) };
+        let (goal, direct) = self.above(to)?;
         may_change(&goal)?;
         if from.parent() != to.parent() {
             if super::device_of(&folder)? != super::device_of(&goal)? {
@@ -125,9 +130,13 @@ impl Inner {
                 may_change(&self.root.folder(from).map_err(failed)?)?;
             }
         }
-        match Seen::at(&goal, file_name(to)?) {
+        if !direct {
+            return Ok(());
+        }
+        let name = &*self.on_disk(&goal, to)?;
+        match Seen::at(&goal, name) {
             Ok(there) if there.kind.is_dir() && !seen.kind.is_dir() => Err(misplaced(Errno::ISDIR)),
-            Ok(_) => is_loose(&goal, file_name(to)?),
+            Ok(_) => is_loose(&goal, name),
             Err(_) => Ok(()),
         }
     }
@@ -135,13 +144,16 @@ impl Inner {
     /// Its own time is set again: the kernel tells whether that may be.
     fn may_touch(&self, path: &RelPath) -> Result<()> {
         let Some(folder) = self.parent_found(path)? else { return Ok(()) };
-        let name = if path.is_root() { "." } else { path.name() };
-        let Ok(seen) = Seen::at(&folder, name) else { return Ok(()) };
+        let name = match path.is_root() {
+            true => std::borrow::Cow::Borrowed(&b"."[..]),
+            false => self.on_disk(&folder, path)?,
+        };
+        let Ok(seen) = Seen::at(&folder, &*name) else { return Ok(()) };
         let (seconds, nanos) = seen.modified;
         let mut same = times(0);
         same.last_modification.tv_sec = seconds;
         same.last_modification.tv_nsec = nanos.into();
-        match rustix::fs::utimensat(&folder, name, &same, AtFlags::SYMLINK_NOFOLLOW) {
+        match rustix::fs::utimensat(&folder, &*name, &same, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(error) => Err(failed(error)),
         }
@@ -149,7 +161,7 @@ impl Inner {
 }
 
 /// Names may come and go in a folder.
-fn may_change(folder: impl AsFd) -> Result<()> {
+pub(super) fn may_change(folder: impl AsFd) -> Result<()> {
     match rustix::fs::accessat(folder, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS) {
         Ok(()) | Err(Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP) => Ok(()),
         Err(error) => Err(failed(error)),
@@ -157,20 +169,22 @@ fn may_change(folder: impl AsFd) -> Result<()> {
 }
 
 /// The entry is not fixed by an attribute or by something mounted on it, nor is its folder one that only takes more.
-fn is_loose(folder: &OwnedFd, name: &str) -> Result<()> {
-    let attributes = |name, flags| {
-        let stat = rustix::fs::statx(folder, name, flags | AtFlags::NO_AUTOMOUNT, StatxFlags::TYPE)?;
-        Ok(stat.stx_attributes & stat.stx_attributes_mask)
-    };
-    let own: StatxAttributes = attributes(name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+fn is_loose(folder: &OwnedFd, name: &[u8]) -> Result<()> {
+    let none: &[u8] = b"";
+    let own = attributes(folder, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
+    let around = attributes(folder, none, AtFlags::EMPTY_PATH).unwrap_or(StatxAttributes::empty());
     if own.contains(StatxAttributes::MOUNT_ROOT) {
         return Err(failed(Errno::BUSY));
     }
-    let around: rustix::io::Result<StatxAttributes> = attributes("", AtFlags::EMPTY_PATH);
-    match own.intersects(FIXED) || around.is_ok_and(|around| around.contains(StatxAttributes::APPEND)) {
+    match own.intersects(FIXED) || around.contains(StatxAttributes::APPEND) {
         true => Err(failed(Errno::PERM)),
         false => Ok(()),
     }
+}
+
+fn attributes(folder: &OwnedFd, name: &[u8], flags: AtFlags) -> rustix::io::Result<StatxAttributes> {
+    let stat = rustix::fs::statx(folder, name, flags | AtFlags::NO_AUTOMOUNT, StatxFlags::TYPE)?;
+    Ok(stat.stx_attributes)
 }
 
 /// Everything below a folder may be removed. Folders are held open one in another; deeper than that is left to the erasing.
@@ -184,7 +198,10 @@ fn may_erase(top: &OwnedFd, left: &mut usize) -> Result<()> {
             open.pop();
             continue;
         };
-        is_loose_bytes(folder, &name)?;
+        match is_loose(folder, &name) {
+            Err(error) if error.kind() != Kind::NotFound => return Err(error),
+            _ => {}
+        }
         if kind.is_file() || open.len() >= DEEPEST {
             continue;
         }
@@ -199,20 +216,6 @@ fn may_erase(top: &OwnedFd, left: &mut usize) -> Result<()> {
         open.push(below);
     }
     Ok(())
-}
-
-fn is_loose_bytes(folder: &OwnedFd, name: &[u8]) -> Result<()> {
-    let stat = rustix::fs::statx(folder, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT, StatxFlags::TYPE);
-    match stat {
-        Ok(stat) if (stat.stx_attributes & FIXED).is_empty() => {
-            match stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
-                true => Err(failed(Errno::BUSY)),
-                false => Ok(()),
-            }
-        }
-        Ok(_) => Err(failed(Errno::PERM)),
-        Err(_) => Ok(()),
-    }
 }
 
 fn names_of(folder: &OwnedFd, left: &mut usize) -> Result<Vec<(Vec<u8>, FileType)>> {

@@ -114,6 +114,9 @@ impl Directory {
         let outside = open_directory(staging)?;
         let beside = device_of(&outside)? == home;
         let staging = if beside { outside } else { stage_inside(root, &fd)? };
+        if let Err(error) = check::may_change(&fd) {
+            tracing::warn!(folder = %root.display(), error = error.detail(), "this folder cannot be written: its space refuses every change");
+        }
         let staging = Arc::new(Staging::new(staging));
         remove::clear_leftovers(&staging)?;
         let (near, memory) = (is_local(&fd), in_memory(&fd));

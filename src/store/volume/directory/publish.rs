@@ -249,7 +249,7 @@ impl Inner {
     }
 
     /// The folder a path is in; `None` when there is no such folder (or it is a file or a link).
-    fn parent_found(&self, path: &RelPath) -> Result<Option<OwnedFd>> {
+    pub(super) fn parent_found(&self, path: &RelPath) -> Result<Option<OwnedFd>> {
         match self.root.folder(&path.parent().unwrap_or_default()) {
             Ok(folder) => Ok(Some(folder)),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::XDEV) => Ok(None),
@@ -324,7 +324,8 @@ pub(super) fn times(modified: Micros) -> Timestamps {
         tv_sec: modified.div_euclid(1_000_000),
         tv_nsec: modified.rem_euclid(1_000_000).saturating_mul(1_000),
     };
-    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT }, last_modification }
+    // Both are set: libfuse 2 ignores a request that sets only one of them.
+    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW }, last_modification }
 }
 
 /// Something of the wrong sort is where a folder or a file should go.
