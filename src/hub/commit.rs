@@ -234,7 +234,9 @@ impl Hub {
             if self.inner.pending.is_in_the_way(one) {
                 return Err(unsettled());
             }
-            if self.inner.pending.unsynced(&one.space.key) >= most {
+            let key = &one.space.key;
+            let is_full = || self.inner.pending.unsynced(key) >= most;
+            if is_full() && (self.clear_now(key).await.is_err() || is_full()) {
                 let text =
                     "the storage of this folder does not sync what was written; it takes no changes until it does";
                 return Err(Error::new(Kind::Unavailable, text));
@@ -252,16 +254,20 @@ impl Hub {
             return Ok(());
         }
         let spaces: BTreeSet<String> = changes.iter().map(|one| one.space.key.clone()).collect();
-        for key in spaces {
-            // To its end even when the caller goes away: what it took in hand must not be forgotten.
-            let hub = self.clone();
-            let clearing = tokio::spawn(async move { hub.clear_done(&key).await });
-            self.patiently(clearing).await?.unwrap_or_else(|lost| Err(Error::internal(lost)))?;
+        for key in &spaces {
+            self.clear_now(key).await?;
         }
         match self.inner.pending.stops(changes, synced) {
             true => Err(unsettled()),
             false => Ok(()),
         }
+    }
+
+    /// Syncs and clears what is in place in a space. To its end even when the caller goes away: what it took in hand must not be forgotten.
+    async fn clear_now(&self, space: &str) -> Result<()> {
+        let (hub, space) = (self.clone(), space.to_owned());
+        let clearing = tokio::spawn(async move { hub.clear_done(&space).await });
+        self.patiently(clearing).await?.unwrap_or_else(|lost| Err(Error::internal(lost)))
     }
 
     /// Gives each change its intent, numbered in the order of commits on its path.
@@ -282,7 +288,7 @@ impl Hub {
 
     /// A commit failed. When only its answer was lost it counts as done; when nobody can say, the keeper asks later.
     pub(crate) async fn ascertain(&self, act: Committed, error: Error) -> Result<Committed> {
-        if !matches!(error.kind(), Kind::Unavailable | Kind::Full | Kind::Internal | Kind::Cancelled) {
+        if !is_failure(&error) {
             return Err(error);
         }
         let Some(first) = act.promised.first() else { return Err(error) };
@@ -345,6 +351,11 @@ impl Hub {
 fn intent(id: i64, planned: &Planned) -> Edit {
     let (space, change) = (planned.space.key.clone(), planned.change.encode());
     Edit::Intent(IntentRow { id, space, change, body: planned.body.clone() })
+}
+
+/// The catalog failed: it may have committed all the same. Every other error is a guard's.
+pub(crate) fn is_failure(error: &Error) -> bool {
+    matches!(error.kind(), Kind::Unavailable | Kind::Full | Kind::Internal | Kind::Cancelled)
 }
 
 fn unsettled() -> Error {

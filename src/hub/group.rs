@@ -10,6 +10,7 @@
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -18,9 +19,10 @@ use tracing::{Instrument, Span};
 
 use crate::error::{Error, Result};
 use crate::hub::Hub;
-use crate::hub::commit::{Committed, Held, Promised};
+use crate::hub::commit::{Committed, Held, Promised, is_failure};
 use crate::hub::undo::unknown;
 use crate::store::{After, Batch, Change, Node, On, Synced};
+use crate::telemetry::metric;
 
 /// Queues; more threads than these share.
 const QUEUES: usize = 64;
@@ -115,8 +117,10 @@ impl Hub {
 
     /// What follows the commit of a group.
     fn finisher(&self, settling: Vec<Settling>) -> After {
-        let (hub, runtime) = (self.clone(), Handle::current());
+        let (hub, runtime, begun) = (self.clone(), Handle::current(), Instant::now());
         Box::new(move |outcomes, on| {
+            let took = begun.elapsed();
+            outcomes.iter().for_each(|outcome| measure(took, outcome));
             let _entered = runtime.enter();
             hub.finish_group(settling.into_iter().zip(outcomes).collect(), on);
         })
@@ -238,6 +242,15 @@ impl Hub {
             self.discard_everywhere(&unneeded).await;
         }
         settling.reply.send(outcome);
+    }
+}
+
+/// A batch that a guard refused is no failure of the catalog: it is planned again, or its caller is told why.
+fn measure(took: Duration, outcome: &Result<()>) {
+    match outcome {
+        Ok(()) => metric::commit(took, true),
+        Err(error) if is_failure(error) => metric::commit(took, false),
+        Err(_) => {}
     }
 }
 

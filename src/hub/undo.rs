@@ -157,7 +157,7 @@ impl Hub {
         for planned in act.promised.iter().map(|one| &one.planned) {
             let is_new =
                 matches!(planned.change, Change::Put { .. }) && planned.was.as_ref().is_some_and(|was| was.absent);
-            if is_new && !self.unpublish(planned).await {
+            if is_new && !self.is_absent(planned).await? && !self.unpublish(planned).await {
                 return Err(Error::new(Kind::Unavailable, "the volume does not say whether the file is there"));
             }
             if !is_new
@@ -168,6 +168,15 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// Is nothing at the path of this change?
+    async fn is_absent(&self, planned: &Planned) -> Result<bool> {
+        match planned.space.volume.stat(planned.change.path()).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind() == Kind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// The edits that make the records of a change's path what they were.

@@ -137,7 +137,7 @@ impl Metrics {
         let stuck = Gauge::default();
         r.register(
             "publishes_stuck",
-            "Acknowledged changes that the disk refuses; they are tried again",
+            "Changes that can be neither put in place nor undone; both are tried again",
             stuck.clone(),
         );
         let open_files = Gauge::default();
@@ -254,7 +254,7 @@ pub fn cache_hit() {
     METRICS.cache_hits.inc();
 }
 
-/// Whether the server is ready, and how many publishes are stuck.
+/// Whether the server is ready, and how many changes can be neither put in place nor undone.
 pub fn state(ready: bool, stuck: usize) {
     METRICS.ready.set(ready.into());
     METRICS.stuck.set(i64::try_from(stuck).unwrap_or(i64::MAX));

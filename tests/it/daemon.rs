@@ -3,7 +3,9 @@
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,8 @@ address = "127.0.0.1:0""#;
 /// A folder with a configuration, where a daemon can be started again and again.
 pub struct Place {
     folder: TempDir,
+    /// Whose daemon it is, if not this process's own account's.
+    account: Option<u32>,
 }
 
 /// A daemon that runs.
@@ -61,7 +65,7 @@ pub struct Daemon {
 impl Place {
     /// Writes the configuration: top-level keys first, then tables; see `BASE` for what is there already.
     pub fn new(toml: &str) -> Self {
-        let place = Self { folder: tempfile::tempdir().expect("a folder") };
+        let place = Self { folder: tempfile::tempdir().expect("a folder"), account: None };
         place.configure(toml);
         place
     }
@@ -75,6 +79,28 @@ impl Place {
         let base = base.collect::<Vec<_>>().concat();
         let text = format!("data = {:?}\n{top}\n{base}{tables}\n", self.data().display().to_string());
         fs::write(self.config(), text).expect("the configuration");
+    }
+
+    /// Daemon and commands run as another account, which owns the folder. Only root can have it so; for others nothing changes.
+    pub fn owned_by(mut self, account: u32) -> Self {
+        let folder = self.folder.path();
+        if fs::metadata(folder).expect("a folder").uid() != 0 {
+            return self;
+        }
+        // The binary may lie where that account may not look.
+        fs::copy(STOA, folder.join("stoa")).expect("a copy");
+        for path in [folder.to_owned(), self.config()] {
+            chown(path, Some(account), Some(account)).expect("another owner");
+        }
+        self.account = Some(account);
+        self
+    }
+
+    fn command(&self) -> Command {
+        let Some(account) = self.account else { return clean(STOA.as_ref()) };
+        let mut command = clean(&self.folder.path().join("stoa"));
+        command.uid(account).gid(account).current_dir(self.folder.path());
+        command
     }
 
     pub fn config(&self) -> PathBuf {
@@ -92,7 +118,7 @@ impl Place {
 
     /// A command on the same configuration, with something to read.
     pub fn run(&self, args: &[&str], input: &str) -> Output {
-        let mut command = clean();
+        let mut command = self.command();
         command.arg("--config").arg(self.config()).args(args);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary");
@@ -112,7 +138,7 @@ impl Place {
     /// Starts a daemon without waiting.
     pub fn spawn(&self) -> Child {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.folder.path().join("log")).expect("a log");
-        let mut command = clean();
+        let mut command = self.command();
         command.arg("--config").arg(self.config()).arg("serve");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         command.spawn().expect("the binary")
@@ -222,8 +248,8 @@ impl Drop for Daemon {
 }
 
 /// The binary without what the environment of the test may hold.
-fn clean() -> Command {
-    let mut command = Command::new(STOA);
+fn clean(binary: &Path) -> Command {
+    let mut command = Command::new(binary);
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("STOA__") || text.starts_with("LISTEN_") || text == "NOTIFY_SOCKET" || text == "RUST_LOG" {

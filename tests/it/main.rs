@@ -66,6 +66,7 @@ mod prefix;
 mod proof;
 mod recipients;
 mod refusals;
+mod refused_disk;
 mod replay;
 mod scanner;
 mod sites;

@@ -116,10 +116,10 @@ fn encoded_bytes(bytes: &[u8]) -> String {
 }
 
 /// A session of FTP; what goes in and comes out are bytes.
-struct Ftp(BufReader<TcpStream>);
+pub struct Ftp(BufReader<TcpStream>);
 
 impl Ftp {
-    fn sign_in(dav: &Dav, who: &str) -> Self {
+    pub fn sign_in(dav: &Dav, who: &str) -> Self {
         let stream = TcpStream::connect(dav.daemon.ftp).expect("the door is open");
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a deadline");
         let mut ftp = Self(BufReader::new(stream));
@@ -130,7 +130,7 @@ impl Ftp {
         ftp
     }
 
-    fn reply(&mut self) -> String {
+    pub fn reply(&mut self) -> String {
         loop {
             let mut line = Vec::new();
             self.0.read_until(b'\n', &mut line).expect("a reply");
@@ -141,7 +141,7 @@ impl Ftp {
         }
     }
 
-    fn ask(&mut self, line: impl AsRef<[u8]>) -> String {
+    pub fn ask(&mut self, line: impl AsRef<[u8]>) -> String {
         self.0.get_mut().write_all(&[line.as_ref(), b"\r\n"].concat()).expect("sent");
         self.reply()
     }
@@ -152,7 +152,7 @@ impl Ftp {
         reply
     }
 
-    fn lane(&mut self) -> TcpStream {
+    pub fn lane(&mut self) -> TcpStream {
         let reply = self.must("EPSV", "229");
         let port: u16 = reply.split('|').nth(3).and_then(|port| port.parse().ok()).expect("a port");
         let lane = TcpStream::connect(("127.0.0.1", port)).expect("a data connection");

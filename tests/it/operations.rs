@@ -103,6 +103,30 @@ fn what_may_not_be_meant_is_a_warning_with_its_place() {
     }
 }
 
+/// The value of a metric; 0 where it is not told.
+fn metric(daemon: &Daemon, name: &str) -> u64 {
+    let (_, text) = get(daemon.admin, "/metrics");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or_default()
+}
+
+#[test]
+fn each_durable_change_is_one_measured_commit() {
+    let daemon = Daemon::start("");
+    let both = || {
+        let counted = metric(&daemon, "stoa_commits_total{result=\"ok\"}");
+        (counted, metric(&daemon, "stoa_commit_seconds_count"))
+    };
+    let (counted, measured) = both();
+    for number in 0..10 {
+        assert_eq!(put(&daemon, &format!("/shared/{number}"), "x"), 201);
+    }
+    let (now_counted, now_measured) = both();
+    assert!(now_counted >= counted + 10, "{counted} {now_counted}");
+    assert!(now_measured >= measured + 10, "{measured} {now_measured}");
+    assert_eq!(metric(&daemon, "stoa_commits_total{result=\"failed\"}"), 0);
+}
+
 #[test]
 fn a_secret_is_not_shown_with_what_is_wrong_beside_it() {
     for toml in [

@@ -11,7 +11,7 @@ use stoa::error::Result;
 use stoa::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, SetModified, Taken};
 use stoa::hub::settings::UserSettings;
 use stoa::hub::{Caller, Hub, Settings, TreePath, Volumes, WriteOptions};
-use stoa::store::{Catalog, CatalogSettings, Directory, Volume};
+use stoa::store::{Catalog, CatalogSettings, Directory, HistoryFilter, Volume};
 use tempfile::TempDir;
 
 use crate::world::{origin, space};
@@ -174,6 +174,65 @@ async fn a_caller_who_goes_away_in_the_middle_of_a_commit_leaves_it_whole_or_und
     let (hub, _alice) = open(&folder).await;
     assert_eq!(fs::read(&place).unwrap(), [250; SMALL], "nothing older was put in its place");
     assert!(!hub.rescan("/vault").await.unwrap().corrected);
+}
+
+/// Paths of which the history says that their content was lost.
+async fn lost(hub: &Hub) -> Vec<String> {
+    let lines = hub.history(&HistoryFilter { limit: 1000, ..HistoryFilter::default() }).await.unwrap();
+    lines.into_iter().filter(|line| line.verb == "lost").map(|line| line.path).collect()
+}
+
+#[tokio::test]
+async fn a_file_whose_bytes_did_not_survive_is_told_once_by_its_path() {
+    let put = Step::Put("a", LARGE);
+    let cases: [(&[Step], &str, Option<&[u8]>); 5] = [
+        (&[put.clone()], "a", Some(b"")),
+        (&[put.clone()], "a", Some(&[1; LARGE])),
+        (&[put.clone()], "a", None),
+        (&[Step::Put("a", SMALL), put.clone()], "a", Some(b"short")),
+        (&[put.clone(), Step::Put("b", LARGE)], "b", Some(b"short")),
+    ];
+    for (steps, path, left) in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let (hub, alice) = open(&folder).await;
+        for step in steps {
+            perform(&alice, step, 1).await.unwrap();
+        }
+        drop((hub, alice));
+        let place = folder.path().join("tree/vault").join(path);
+        match left {
+            Some(bytes) => fs::write(&place, bytes).unwrap(),
+            None => fs::remove_file(&place).unwrap(),
+        }
+        for _ in 0..2 {
+            let (hub, _alice) = open(&folder).await;
+            assert_eq!(lost(&hub).await, [at(path).to_string()], "{steps:?} {left:?}");
+            assert!(!hub.rescan("/vault").await.unwrap().corrected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_came_later_is_not_taken_for_a_loss() {
+    let put = Step::Put("a", LARGE);
+    let cases: [&[Step]; 6] = [
+        &[put.clone()],
+        &[put.clone(), Step::Put("a", SMALL)],
+        &[put.clone(), Step::Put("a", LARGE)],
+        &[put.clone(), Step::Remove("a")],
+        &[Step::MakeFolder("d"), put.clone(), Step::Rename("a", "d/x")],
+        &[put.clone(), Step::Touch("a")],
+    ];
+    for steps in cases {
+        let folder = tempfile::tempdir().unwrap();
+        let (hub, alice) = open(&folder).await;
+        for (mark, step) in (1..).zip(steps) {
+            perform(&alice, step, mark).await.unwrap();
+        }
+        drop((hub, alice));
+        let (hub, _alice) = open(&folder).await;
+        assert!(lost(&hub).await.is_empty(), "{steps:?}");
+    }
 }
 
 fn step() -> impl Strategy<Value = Step> {

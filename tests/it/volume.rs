@@ -279,6 +279,30 @@ async fn every_change_done_again_leaves_the_same() {
 }
 
 #[tokio::test]
+async fn a_file_moved_over_a_hard_link_of_itself_loses_its_old_name() {
+    for lookups in BOTH {
+        let place = Place::new(lookups);
+        for (from, to) in [("a", "b"), ("a", "A"), ("d/a", "d/b"), ("d/a", "e/a"), ("a", "d/a")] {
+            for path in [from, to] {
+                fs::create_dir_all(place.tree(path).parent().unwrap()).unwrap();
+            }
+            place.put(from, "bytes").await.unwrap();
+            fs::hard_link(place.tree(from), place.tree(to)).unwrap();
+            fs::hard_link(place.tree(from), place.tree("third")).unwrap();
+            for _ in 0..2 {
+                let node = place.volume.publish(&rename(from, to), None).await.unwrap().unwrap();
+                assert_eq!(node.size, 5, "{from} {to}");
+                assert!(!place.tree(from).exists(), "{from} {to}: the old name is there");
+                assert_eq!(fs::read(place.tree(to)).unwrap(), b"bytes", "{from} {to}");
+                assert_eq!(fs::read(place.tree("third")).unwrap(), b"bytes", "{from} {to}");
+            }
+            fs::remove_file(place.tree(to)).unwrap();
+            fs::remove_file(place.tree("third")).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn several_are_seen_as_each_is_seen_alone() {
     for lookups in BOTH {
         let place = Place::new(lookups);

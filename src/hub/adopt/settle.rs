@@ -211,7 +211,7 @@ pub(super) fn line(verb: &str, path: &str, bytes: u64, detail: String) -> Edit {
 }
 
 /// Is the file as it was recorded? Some file systems keep whole seconds, or two of them.
-pub(super) fn is_same(row: &FileRow, node: &Node) -> bool {
+pub(crate) fn is_same(row: &FileRow, node: &Node) -> bool {
     let coarse = node.modified % 1_000_000 == 0 && row.modified.abs_diff(node.modified) < 2_000_000;
     row.size == node.size && (row.modified == node.modified || coarse)
 }

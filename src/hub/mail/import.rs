@@ -92,10 +92,12 @@ impl Hub {
     /// `Unavailable` when the disk refuses something that was committed: doing the command again mends it.
     pub async fn settle_all(&self) -> Result<()> {
         self.undo_owed().await;
+        let mut outcome = Ok(());
         for space in self.inner.pending.spaces() {
             self.retry_stuck(&space).await;
-            self.clear_done(&space).await?;
+            outcome = outcome.and(self.clear_done(&space).await);
         }
+        outcome?;
         match self.inner.pending.is_anything_ahead() {
             false => Ok(()),
             true => Err(Error::new(Kind::Unavailable, "the disk did not take everything; do it again when it does")),

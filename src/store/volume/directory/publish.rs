@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
+use super::list::each_name;
 use super::lookup::{Seen, file_mode};
 use super::stage::{Staging, copy_range, failed, name_of, write_at};
 use super::{Inner, unnamed};
@@ -216,6 +217,9 @@ impl Inner {
             }
             Err(error) => return Err(misplaced(error)),
         }
+        if !seen.kind.is_dir() {
+            drop_twin((&source, &old), (&target, &new))?;
+        }
         Ok(at_name(&target, &new)?.map(|seen| seen.node(shown)))
     }
 
@@ -301,6 +305,32 @@ enum Placed {
     Gone,
     /// It is in its place.
     Moved,
+}
+
+/// rename(2) succeeds and does nothing when both names are hard links of one file: the old name is removed then. It is kept where the
+/// disk has one entry for both names because it does not tell capitals from small letters.
+fn drop_twin((source, old): (&OwnedFd, &[u8]), (target, new): (&OwnedFd, &[u8])) -> Result<()> {
+    let (Some(left), Some(there)) = (at_name(source, old)?, at_name(target, new)?) else { return Ok(()) };
+    if left.inode != there.inode || !has_entry(target, new)? {
+        return Ok(());
+    }
+    match rustix::fs::unlinkat(source, old, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Does the folder have an entry with exactly these bytes?
+fn has_entry(folder: &OwnedFd, name: &[u8]) -> Result<bool> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let folder = rustix::fs::openat(folder, ".", flags, Mode::empty()).map_err(failed)?;
+    let mut found = false;
+    each_name(&folder, |entry, _| {
+        found = entry == name;
+        !found
+    })
+    .map_err(failed)?;
+    Ok(found)
 }
 
 fn at_name(folder: impl AsFd, name: &[u8]) -> Result<Option<Seen>> {
