@@ -88,7 +88,9 @@ impl Hub {
             }
             match self.publish_again(planned).await {
                 Ok(node) => {
-                    if planned.change.stage().is_some() && !recorded.zip(node).is_some_and(|(row, node)| is_same(&row, &node)) {
+                    if planned.change.stage().is_some()
+                        && !recorded.zip(node).is_some_and(|(row, node)| is_same(&row, &node))
+                    {
                         suspects.insert(place);
                     }
                     done.push(promised);

@@ -202,7 +202,8 @@ async fn change(caller: &Caller, space: &str, what: &str) -> Result<()> {
     let path = |name: &str| at(&format!("{space}/{name}"));
     let text = |name: &str| format!("{space}/{name}");
     let plain = WriteOptions::default;
-    let rename = |from: &str, to: &str| Rename { from: path(from), to: path(to), taken: Taken::AsRuled, tokens: Vec::new() };
+    let rename =
+        |from: &str, to: &str| Rename { from: path(from), to: path(to), taken: Taken::AsRuled, tokens: Vec::new() };
     let remove = |name: &str, all| RemoveFolder { path: path(name), all, tokens: Vec::new() };
     match what {
         "put small" => put(caller, &text("new"), b"new", plain()).await,

@@ -178,7 +178,8 @@ fn a_folder_of_another_account_refuses_and_nothing_is_done_later() {
         is_settled(&place);
         let dav = Dav { daemon: place.start() };
         assert_eq!(picture(&root), before, "done after a restart");
-        for (method, path, headers, len) in BY_HTTP.iter().filter(|(method, ..)| *method == "PUT" || *method == "MKCOL") {
+        for (method, path, headers, len) in BY_HTTP.iter().filter(|(method, ..)| *method == "PUT" || *method == "MKCOL")
+        {
             let reply = dav.ask("alice", method, path, headers, &bytes(7, *len));
             assert!(reply.status < 300, "{method} {path}: {}", reply.status);
         }

@@ -324,7 +324,8 @@ impl Act for FlagMessage {
             Edit::MoveFiles { space: space.key.clone(), from: old, to: new },
             sight.line("rename", &self.from, node.size, format!("to {}", self.to)),
         ];
-        let changes = vec![Planned { space, change: Change::Rename { from, to }, body: None, was: Some(Was::nothing()) }];
+        let changes =
+            vec![Planned { space, change: Change::Rename { from, to }, body: None, was: Some(Was::nothing()) }];
         Ok(Plan { batch: Batch { edits }, changes, wide: false, undo: Vec::new(), answer: Box::new(|_| ()) })
     }
 }
