@@ -57,8 +57,9 @@ async fn what_dkimpy_signs_is_verified() {
     for (number, (how, message)) in signed.messages.iter().enumerate() {
         let stuffed = message.replace("\r\n.", "\r\n..");
         let (reply, stored) = send(&world, &note, "ann@signed.example", &stuffed).await;
-        if !reply.starts_with("250") || !stored.contains("dkim=pass header.d=signed.example") {
-            wrong.push(format!("{number}: {how}: {reply}: {message:?}"));
+        if !reply.starts_with("250") || !stored.contains("dkim=pass header.i=@signed.example") {
+            let judged = stored.split("\r\n\r\n").next().unwrap_or_default().lines().take(6).collect::<Vec<_>>();
+            wrong.push(format!("{number}: {how}: {reply}: {judged:?}"));
         }
         if number % 10 == 3 {
             let changed = stuffed.replacen("Subject:", "Subject: no", 1);
@@ -68,5 +69,5 @@ async fn what_dkimpy_signs_is_verified() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), signed.messages.len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), signed.messages.len(), wrong.iter().take(10).cloned().collect::<Vec<_>>().join("\n"));
 }

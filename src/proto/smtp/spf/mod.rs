@@ -171,7 +171,7 @@ impl Check<'_> {
         let found = self.resolver.resolver().mx_lookup(asked).await.map_err(Error::from);
         let names = or_none(found.map(|lookup| {
             let names = lookup.answers().iter().filter_map(|record| match &record.data {
-                RData::MX(exchange) => Some(exchange.exchange.to_ascii()),
+                RData::MX(exchange) => Some(plain(&exchange.exchange)),
                 _ => None,
             });
             names.collect::<Vec<_>>()
@@ -217,7 +217,7 @@ impl Check<'_> {
         let found = self.resolver.resolver().reverse_lookup(self.address).await;
         let names = found.map(|lookup| {
             let names = lookup.answers().iter().filter_map(|record| match &record.data {
-                RData::PTR(name) => Some(name.to_lowercase().to_ascii()),
+                RData::PTR(name) => Some(plain(&name.to_lowercase())),
                 _ => None,
             });
             names.take(MOST_NAMES).collect::<Vec<_>>()
@@ -290,6 +290,11 @@ fn or_none<T: Default>(found: Result<T, Error>) -> Outcome<T> {
 fn is_name(text: &str) -> bool {
     let text = text.strip_suffix('.').unwrap_or(text);
     text.len() <= LONGEST_NAME && text.split('.').all(|label| (1..=63).contains(&label.len()))
+}
+
+/// A name without the escapes of zone files; bytes that are no text match nothing.
+fn plain(name: &Name) -> String {
+    name.iter().map(String::from_utf8_lossy).collect::<Vec<_>>().join(".")
 }
 
 fn name(text: &str) -> Option<Name> {
