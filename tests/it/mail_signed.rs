@@ -69,5 +69,11 @@ async fn what_dkimpy_signs_is_verified() {
             }
         }
     }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), signed.messages.len(), wrong.iter().take(10).cloned().collect::<Vec<_>>().join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        signed.messages.len(),
+        wrong.iter().take(10).cloned().collect::<Vec<_>>().join("\n")
+    );
 }
