@@ -40,6 +40,14 @@ pub struct Entry {
     pub rights: Verbs,
 }
 
+impl Entry {
+    /// It is a folder that no volume holds, on the way to the spaces below it: it has no time and cannot be changed.
+    #[must_use]
+    pub fn is_virtual(&self) -> bool {
+        self.node.tag == 0
+    }
+}
+
 impl Caller {
     pub(crate) fn new(hub: Hub, origin: Origin, account: Option<Arc<Account>>) -> Self {
         Self { hub, origin, account, tokens: None }

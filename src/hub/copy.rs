@@ -13,7 +13,7 @@ use crate::hub::property::CopyProperties;
 use crate::hub::put::Put;
 use crate::hub::settings::Overwrite;
 use crate::hub::view::Space;
-use crate::hub::{Caller, NodeKind, Receipt, WriteOptions};
+use crate::hub::{Caller, Micros, NodeKind, Receipt, WriteOptions};
 use crate::store::{Node, RelPath};
 
 /// Bytes copied at once.
@@ -110,11 +110,18 @@ impl Caller {
     ///
     /// # Errors
     /// As [`Caller::open`] and [`Caller::write`]; `Exists` when something is there and not `replace`.
-    pub async fn copy(&self, from: &TreePath, to: &TreePath, replace: bool) -> Result<Receipt> {
+    pub async fn copy(
+        &self,
+        from: &TreePath,
+        to: &TreePath,
+        replace: bool,
+        modified: Option<Micros>,
+    ) -> Result<Receipt> {
         let source = self.open(from).await?;
         let size = source.node().size;
         let only_if = if replace { None } else { Some(None) };
-        let options = WriteOptions { size: Some(size), only_if, like: Some(from.clone()), ..WriteOptions::default() };
+        let options =
+            WriteOptions { size: Some(size), only_if, like: Some(from.clone()), modified, ..WriteOptions::default() };
         let mut upload = self.write(to, options).await.map_err(|error| match error.kind() {
             Kind::Conflict => Error::new(Kind::Exists, "the new name is taken"),
             _ => error,
@@ -192,7 +199,7 @@ impl Caller {
                     }
                     let place = goal.join(entry.path.name())?;
                     let outcome = match entry.node.kind {
-                        NodeKind::File => self.copy(&entry.path, &place, false).await.map(drop),
+                        NodeKind::File => self.copy(&entry.path, &place, false, None).await.map(drop),
                         NodeKind::Folder => self.copy_one_folder(&entry.path, &place).await,
                         NodeKind::Special => Err(Error::new(Kind::WrongType, "a link or a special file is not copied")),
                     };

@@ -360,6 +360,11 @@ impl View {
         path.below(&space.path).map(|rel| (space, rel))
     }
 
+    /// True while this volume has what is at a path.
+    pub(crate) fn is_of(&self, path: &TreePath, volume: &Arc<dyn Volume>) -> bool {
+        self.covering(path).is_some_and(|space| Arc::ptr_eq(&space.volume, volume))
+    }
+
     /// The most specific space covering a path. Allocates nothing.
     fn covering(&self, path: &TreePath) -> Option<&Arc<Space>> {
         let full = path.as_str();

@@ -19,7 +19,9 @@ pub use catalog::uploads::{ReceiptRow, UploadEdit, UploadKind, UploadRow};
 pub use catalog::{After, Batch, Catalog, CatalogSettings, Edit, Engine, EngineKind, Expect, On, Synced};
 pub use volume::directory::Directory;
 pub use volume::path::RelPath;
-pub use volume::{Body, Change, Node, NodeKind, Opened, Room, Soaked, Stage, StageId, Then, Touched, Volume};
+pub use volume::{
+    Body, Change, Fingerprint, Node, NodeKind, Opened, Room, Soaked, Stage, StageId, Then, Touched, Volume,
+};
 
 /// Microseconds since the Unix epoch: the one form in which the store keeps time.
 pub type Micros = i64;

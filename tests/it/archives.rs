@@ -57,7 +57,7 @@ fn a_folder_comes_as_zip_and_tar_that_programs_unpack() {
     for form in ["zip", "tar"] {
         let said = get(&daemon, "alice", &format!("/in/d/?archive={form}"));
         assert_eq!(said.status, 200);
-        let name = format!("attachment; filename*=UTF-8''d.{form}");
+        let name = format!("attachment; filename=\"d.{form}\"; filename*=UTF-8''d.{form}");
         assert_eq!(said.header("content-disposition"), Some(name.as_str()));
         fs::write(desk.path().join(format!("d.{form}")), &said.body).unwrap();
         let head = exchange(daemon.http, &request("alice", "HEAD", &format!("/in/d/?archive={form}"), &[], b""));

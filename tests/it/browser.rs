@@ -190,6 +190,11 @@ fn a_person_signs_in_adds_opens_and_deletes_a_file_without_scripts() {
 
     browser.visit(&site.url("/scans/"));
     browser.click("tr:nth-of-type(2) .danger");
+    assert_eq!(browser.ask("document.querySelector('h1').innerText"), "Delete r\u{e9}sum\u{e9} \"1\".txt?");
+    browser.click(".actions a");
+    assert_eq!(browser.names(), "new one|r\u{e9}sum\u{e9} \"1\".txt|two.txt", "it was kept");
+    browser.click("tr:nth-of-type(2) .danger");
+    browser.click(".actions .danger");
     assert_eq!(browser.names(), "new one|two.txt");
     browser.click("th.size a");
     assert_eq!(browser.names(), "new one|two.txt");
@@ -213,7 +218,9 @@ fn a_person_renames_one_file_and_chooses_others_to_delete() {
     browser.ask("document.querySelector('input[value=b]').click()");
     browser.ask("document.querySelector('input[value=d]').click()");
     assert_eq!(browser.ask(bar), "flex");
-    browser.click(".picked button[value=delete]");
+    browser.click(".picked button[value=remove]");
+    assert_eq!(browser.ask("[...document.querySelectorAll('.names li')].map(one => one.innerText).join()"), "b,d");
+    browser.click(".actions .danger");
     assert_eq!(browser.names(), "a|c");
     browser.fill("tr:nth-of-type(1) input[name=to]", "z \u{e4}.txt");
     browser.click("tr:nth-of-type(1) button[value=rename]");

@@ -81,7 +81,7 @@ impl Session {
         let (caller, to) = (caller.clone(), self.resolve(caller, name).await?);
         let source = from.clone();
         let work = async move {
-            let receipt = caller.copy(&source, &to, true).await?;
+            let receipt = caller.copy(&source, &to, true, None).await?;
             Ok(Reply::new(
                 250,
                 match receipt.path == to {

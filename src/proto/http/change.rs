@@ -5,21 +5,26 @@ use hyper::{Response, StatusCode, header};
 
 use crate::error::{Error, Kind};
 use crate::hub::files::{self, MakeFolder, RemoveFile, RemoveFolder, Rename};
-use crate::hub::{Receipt, TreePath, Upload, Verb, WriteOptions};
+use crate::hub::settings::Overwrite;
+use crate::hub::{NodeKind, Receipt, TreePath, Upload, Verb, WriteOptions};
 use crate::proto::http::archive;
 use crate::proto::http::body::{Note, Outgoing};
 use crate::proto::http::condition::{self, Verdict};
 use crate::proto::http::form::Form;
 use crate::proto::http::multipart::{Piece, Reader};
+use crate::proto::http::page;
+use crate::proto::http::pager::Sum;
 use crate::proto::http::receipt::{self, Again, Once};
 use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::target;
-use crate::proto::http::visit::Visit;
+use crate::proto::http::visit::{Visit, who};
 
 /// Most files in one form.
 const FILES: usize = 1_000;
 /// Bytes of small files that a form may keep in memory until it is complete; the rest waits on the disk.
 const IN_MEMORY: u64 = 256 << 10;
+/// Files and folders that are counted before they are deleted.
+const COUNTED: usize = 10_000;
 /// Largest form of names that were chosen.
 const CHOSEN: usize = 256 << 10;
 
@@ -62,7 +67,13 @@ async fn remove(visit: &Visit<'_>, path: &TreePath, folder: bool, all: bool) -> 
 pub async fn post(visit: &mut Visit<'_>, folder: &TreePath, note: &mut Note) -> Answer {
     let kind = visit.header(header::CONTENT_TYPE).unwrap_or_default().to_owned();
     if let Some(reader) = Reader::new(&kind) {
-        let receipts = files(visit, folder, reader, note).await?;
+        let (receipts, left_out) = files(visit, folder, reader, note).await?;
+        if !left_out.is_empty() {
+            let who = who(&visit.caller);
+            let mut response = reply::html(page::taken(&visit.rules.base, folder, who, receipts.len(), &left_out));
+            *response.status_mut() = StatusCode::CONFLICT;
+            return Ok(response);
+        }
         if reply::wants(visit.headers(), "application/json") {
             let list: Vec<_> = receipts.iter().map(|one| receipt::value(&visit.rules.base, one)).collect();
             let text = format!("{}\n", serde_json::json!({ "files": list }));
@@ -93,10 +104,16 @@ pub async fn post(visit: &mut Visit<'_>, folder: &TreePath, note: &mut Note) -> 
             visit.caller.perform(MakeFolder { path: path.clone() }).await?;
             Ok(reply::see_other(&target::url(&path, true)))
         }
+        "remove" => {
+            let inside = inside(visit, folder, &names).await?;
+            Ok(reply::html(page::confirm(&visit.rules.base, folder, who(&visit.caller), &names, &inside)))
+        }
         "delete" => {
             let paths = names.iter().map(|name| folder.join(name)).collect::<Result<Vec<_>, _>>()?;
+            // Only the page that says what is in a folder sends this.
+            let all = form.field("all") == "1";
             for path in &paths {
-                remove(visit, path, false, false).await?;
+                remove(visit, path, false, all).await?;
             }
             Ok(back(folder, &format!("removed={}", paths.len())))
         }
@@ -111,24 +128,63 @@ pub async fn post(visit: &mut Visit<'_>, folder: &TreePath, note: &mut Note) -> 
     }
 }
 
+/// What would go with the folders among these names.
+async fn inside(visit: &Visit<'_>, folder: &TreePath, names: &[&str]) -> Result<String, Refusal> {
+    let mut waiting = Vec::new();
+    for name in names {
+        let path = folder.join(name)?;
+        visit.caller.allow(Verb::Delete, &path)?;
+        let entry = visit.caller.stat(&path).await?;
+        waiting.extend((entry.node.kind == NodeKind::Folder).then_some(path));
+    }
+    let (some, mut sum, mut unseen) = (!waiting.is_empty(), Sum::default(), false);
+    while let Some(folder) = waiting.pop() {
+        let Ok(mut listing) = visit.caller.list(&folder).await else {
+            unseen = true;
+            continue;
+        };
+        loop {
+            let entries = listing.next_page().await?;
+            entries.iter().for_each(|entry| sum.add(entry));
+            if sum.count() > COUNTED {
+                return Ok(format!("More than {} files and folders are in it.", page::thousands(COUNTED as u64)));
+            }
+            if entries.is_empty() {
+                break;
+            }
+            let folders = entries.into_iter().filter(|entry| entry.node.kind == NodeKind::Folder);
+            waiting.extend(folders.map(|entry| entry.path));
+        }
+    }
+    Ok(match (some, unseen, sum.count()) {
+        (false, ..) => String::new(),
+        (true, false, 0) => "Nothing is in it.".to_owned(),
+        (true, false, _) => format!("With all that is in it: {}.", page::words(sum)),
+        (true, true, 0) => "With all that is in it, which you may not see.".to_owned(),
+        (true, true, _) => format!("With all that is in it: {}, and what you may not see.", page::words(sum)),
+    })
+}
+
 fn back(folder: &TreePath, said: &str) -> Response<Outgoing> {
     reply::see_other(&format!("{}?{said}", target::url(folder, true)))
 }
 
-/// A file of a form: being stored, or compared with what the same request stored before.
+/// A file of a form: being stored, left out, or compared with what the same request stored before.
 enum Arriving {
     New(Box<Upload>),
+    /// Its name is taken.
+    LeftOut(String),
     Again(Box<(Again, Receipt)>),
 }
 
-/// Takes the files of an upload form and stores all of them once the form is complete; says what became of each, in their order. When
-/// anything fails, none is stored.
+/// Takes the files of an upload form and stores all of them once the form is complete; says what became of each, in their order, and which
+/// were left out because their names are taken. When anything fails, none is stored.
 async fn files(
     visit: &mut Visit<'_>,
     folder: &TreePath,
     mut reader: Reader,
     note: &mut Note,
-) -> Result<Vec<Receipt>, Refusal> {
+) -> Result<(Vec<Receipt>, Vec<String>), Refusal> {
     let once = Once::of(visit)?;
     let mut taken = Taken::default();
     loop {
@@ -186,6 +242,7 @@ impl Taken {
             Open::Nameless => return Err(Refusal::bad("a file of the form has no name; nothing was stored")),
             Open::File(Arriving::New(upload)) => upload.push(bytes).await?,
             Open::File(Arriving::Again(before)) => before.0.push(&bytes),
+            Open::File(Arriving::LeftOut(_)) => {}
         }
         Ok(())
     }
@@ -204,8 +261,8 @@ impl Taken {
         Ok(())
     }
 
-    async fn store(self) -> Result<Vec<Receipt>, Refusal> {
-        let (mut fresh, mut before) = (Vec::new(), Vec::new());
+    async fn store(self) -> Result<(Vec<Receipt>, Vec<String>), Refusal> {
+        let (mut fresh, mut before, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
         for file in self.files {
             match file {
                 Arriving::New(upload) => {
@@ -217,10 +274,12 @@ impl Taken {
                     again.compare(&receipt)?;
                     before.push(Some(receipt));
                 }
+                Arriving::LeftOut(name) => left_out.push(name),
             }
         }
         let mut stored = Upload::commit_all(fresh).await?.into_iter();
-        Ok(before.into_iter().filter_map(|known| known.or_else(|| stored.next())).collect())
+        let receipts = before.into_iter().filter_map(|known| known.or_else(|| stored.next())).collect();
+        Ok((receipts, left_out))
     }
 }
 
@@ -241,6 +300,24 @@ async fn begin(
     {
         return Ok(Arriving::Again(Box::new((Again::new(), receipt))));
     }
-    let options = WriteOptions { receipt: true, digest: key.is_some(), once: key, ..WriteOptions::default() };
-    Ok(Arriving::New(Box::new(visit.caller.write(&folder.join(name)?, options).await?)))
+    let path = folder.join(name)?;
+    let spares = spares(visit, &path);
+    if spares && visit.caller.stat(&path).await.is_ok() {
+        return Ok(Arriving::LeftOut(name.to_owned()));
+    }
+    let only_if = spares.then_some(None);
+    let options = WriteOptions { receipt: true, digest: key.is_some(), once: key, only_if, ..WriteOptions::default() };
+    match visit.caller.write(&path, options).await {
+        Err(error) if spares && error.kind() == Kind::Conflict => Ok(Arriving::LeftOut(name.to_owned())),
+        upload => Ok(Arriving::New(Box::new(upload?))),
+    }
+}
+
+/// The page's form replaces nothing unless it says so. Programs do as they say.
+fn spares(visit: &Visit<'_>, path: &TreePath) -> bool {
+    let view = visit.caller.hub().view();
+    let keeps_both = view.space_of(path).is_some_and(|(space, _)| space.overwrite == Overwrite::KeepBoth);
+    // Who sees nothing here must not learn by this which names are taken.
+    let blind = view.adds_unseeing(visit.caller.account(), path);
+    !keeps_both && !blind && !visit.flag("replace") && reply::wants(visit.headers(), "text/html")
 }

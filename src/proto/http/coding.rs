@@ -3,7 +3,7 @@
 use hyper::header::{ACCEPT_ENCODING, HeaderMap};
 
 /// A coding we speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Coding {
     Brotli,
     Gzip,

@@ -8,7 +8,12 @@ use hyper::header::{
 };
 
 use crate::hub::{Micros, Node};
+use crate::proto::http::coding::Coding;
 use crate::proto::http::date;
+
+/// A date names exactly one version only when the file was left alone for so long: within its second it could have been written twice
+/// (RFC 9110 §8.8.2.2).
+const STRONG_AFTER: Micros = 60_000_000;
 
 /// What the conditions of a request come to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,13 +31,28 @@ pub fn etag(tag: u64) -> String {
     format!("\"{tag:016x}\"")
 }
 
+/// The strong `ETag` of a coded form of a file. It begins with the file's own, so that it names the version as well; `how` is whatever else
+/// makes its bytes these.
+pub fn coded_etag(file: &str, coding: Coding, how: &str) -> String {
+    format!("{}-{}.{how}\"", file.trim_end_matches('"'), coding.name())
+}
+
+/// True when an entity tag is that of this version of a file, whichever form of it was sent.
+pub fn names_version(tag: &str, file: &str) -> bool {
+    let form = tag.strip_prefix(file.trim_end_matches('"')).and_then(|rest| rest.strip_suffix('"'));
+    form.is_some_and(|form| match form.strip_prefix('-').and_then(|form| form.split_once('.')) {
+        Some((coding, how)) => Coding::ALL.iter().any(|known| known.name() == coding) && !how.is_empty(),
+        None => form.is_empty(),
+    })
+}
+
 /// What names one form of a file's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validator {
-    /// The opaque tag in its quotes.
+    /// Its entity tag.
     pub tag: String,
-    /// It names the content, not its bytes: they may be made anew.
-    pub weak: bool,
+    /// That of the file itself.
+    pub file: String,
     /// When it was changed last.
     pub modified: Micros,
 }
@@ -40,12 +60,8 @@ pub struct Validator {
 impl Validator {
     /// A file's own.
     pub fn of(node: &Node) -> Self {
-        Self { tag: etag(node.tag), weak: false, modified: node.modified }
-    }
-
-    /// The `ETag` header's value.
-    pub fn etag(&self) -> String {
-        format!("{}{}", if self.weak { "W/" } else { "" }, self.tag)
+        let tag = etag(node.tag);
+        Self { file: tag.clone(), tag, modified: node.modified }
     }
 }
 
@@ -77,7 +93,7 @@ impl<'a> Conditions<'a> {
     pub fn judge(&self, there: Option<&Validator>, reading: bool) -> Verdict {
         let seconds = there.map(|form| date::seconds(form.modified));
         if let Some(list) = &self.if_match {
-            if !there.is_some_and(|form| names(list, form, true)) {
+            if !there.is_some_and(|form| names(list, |tag| names_version(tag, &form.file), true)) {
                 return Verdict::Failed;
             }
         } else if let Some(limit) = moment(self.if_unmodified_since.as_ref())
@@ -86,7 +102,9 @@ impl<'a> Conditions<'a> {
             return Verdict::Failed;
         }
         if let Some(list) = &self.if_none_match {
-            if there.is_some_and(|form| names(list, form, false)) {
+            // Who reads has this form or another; who writes means the version.
+            let is = |form: &Validator, tag: &str| tag == form.tag || (!reading && names_version(tag, &form.file));
+            if there.is_some_and(|form| names(list, |tag| is(form, tag), false)) {
                 return if reading { Verdict::NotModified } else { Verdict::Failed };
             }
         } else if reading
@@ -103,16 +121,17 @@ impl<'a> Conditions<'a> {
         std::str::from_utf8(self.range.as_ref()?).ok()
     }
 
-    /// May the `Range` field be honoured? Without `If-Range` always, with it only when it names exactly this content.
-    pub fn range_holds(&self, there: &Validator) -> bool {
+    /// May the `Range` field be honoured? Without `If-Range` always, with it only when it names exactly these bytes.
+    pub fn range_holds(&self, there: &Validator, now: Micros) -> bool {
         let Some(value) = &self.if_range else { return true };
         let Ok(text) = std::str::from_utf8(value) else { return false };
         let text = text.trim();
         if text.starts_with('"') {
-            return !there.weak && text == there.tag;
+            return text == there.tag;
         }
         // RFC 9110 §13.1.5: a date counts only as an exact match, and a weak tag never.
-        date::parse(text).is_some_and(|second| second == date::seconds(there.modified))
+        let strong = now.saturating_sub(there.modified) >= STRONG_AFTER;
+        strong && date::parse(text).is_some_and(|second| second == date::seconds(there.modified))
     }
 }
 
@@ -127,13 +146,13 @@ pub fn judge(headers: &HeaderMap, there: Option<&Node>, reading: bool) -> Verdic
     Conditions::of(headers).judge(there.map(Validator::of).as_ref(), reading)
 }
 
-/// True when a list of entity tags has the one of this form, or is `*`.
-fn names(list: &[u8], form: &Validator, strong: bool) -> bool {
+/// True when a list of entity tags has one that `is` meant, or is `*`. A weak one counts only where the comparison is not `strong`.
+fn names(list: &[u8], is: impl Fn(&str) -> bool, strong: bool) -> bool {
     let Ok(list) = std::str::from_utf8(list) else { return false };
     list.trim() == "*"
         || list.split(',').map(str::trim).any(|tag| match tag.strip_prefix("W/") {
-            Some(weak) => !strong && weak == form.tag,
-            None => !(strong && form.weak) && tag == form.tag,
+            Some(weak) => !strong && is(weak),
+            None => is(tag),
         })
 }
 
@@ -162,6 +181,7 @@ mod tests {
 
     const OURS: &str = "\"00000000000000ab\"";
     const SAME: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const LATER: Micros = 1_784_111_777_000_000;
     const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
 
     #[test]
@@ -197,22 +217,57 @@ mod tests {
     #[test]
     fn a_range_needs_exactly_the_same_content() {
         let node = Validator::of(&node());
-        assert!(Conditions::of(&headers(&[])).range_holds(&node));
-        assert!(Conditions::of(&headers(&[("if-range", OURS)])).range_holds(&node));
-        assert!(Conditions::of(&headers(&[("if-range", SAME)])).range_holds(&node));
+        assert!(Conditions::of(&headers(&[])).range_holds(&node, LATER));
+        assert!(Conditions::of(&headers(&[("if-range", OURS)])).range_holds(&node, LATER));
+        assert!(Conditions::of(&headers(&[("if-range", SAME)])).range_holds(&node, LATER));
         for value in ["\"other\"", "W/\"00000000000000ab\"", BEFORE, "nonsense"] {
-            assert!(!Conditions::of(&headers(&[("if-range", value)])).range_holds(&node), "{value}");
+            assert!(!Conditions::of(&headers(&[("if-range", value)])).range_holds(&node, LATER), "{value}");
         }
     }
 
     #[test]
-    fn a_form_made_anew_each_time_is_the_same_content_and_not_the_same_bytes() {
-        let form = Validator { tag: "\"ab-gzip\"".into(), weak: true, modified: 0 };
-        for text in ["\"ab-gzip\"", "W/\"ab-gzip\""] {
-            let verdict = |name| Conditions::of(&headers(&[(name, text)])).judge(Some(&form), true);
-            assert_eq!((verdict("if-none-match"), verdict("if-match")), (Verdict::NotModified, Verdict::Failed));
-            assert!(!Conditions::of(&headers(&[("if-range", text)])).range_holds(&form));
+    fn a_date_within_the_last_minute_may_name_two_versions() {
+        let there = Validator::of(&node());
+        let holds = |now| Conditions::of(&headers(&[("if-range", SAME)])).range_holds(&there, now);
+        assert!(!holds(there.modified) && !holds(there.modified + STRONG_AFTER - 1));
+        assert!(!holds(there.modified - 9 * STRONG_AFTER), "a time that is still to come");
+        assert!(holds(there.modified + STRONG_AFTER));
+    }
+
+    #[test]
+    fn whoever_sends_back_the_tag_of_a_coded_form_means_the_version() {
+        let node = node();
+        let file = Validator::of(&node);
+        for coding in Coding::ALL {
+            let tag = coded_etag(OURS, coding, "4");
+            let form = Validator { tag: tag.clone(), ..file.clone() };
+            let judge = |name: &'static str, text: &str, there: &Validator, reading| {
+                Conditions::of(&headers(&[(name, text)])).judge(Some(there), reading)
+            };
+            for list in [tag.clone(), format!("\"x\", {tag}")] {
+                assert_eq!(judge("if-match", &list, &file, false), Verdict::Go, "a page saves what it was given");
+                assert_eq!(judge("if-match", &list, &form, true), Verdict::Go);
+                assert_eq!(judge("if-none-match", &list, &form, true), Verdict::NotModified);
+                assert_eq!(judge("if-none-match", &list, &file, true), Verdict::Go, "another form of it");
+                assert_eq!(judge("if-none-match", &list, &file, false), Verdict::Failed);
+            }
+            assert_eq!(judge("if-match", &format!("W/{tag}"), &file, false), Verdict::Failed);
+            assert_eq!(judge("if-none-match", &format!("W/{tag}"), &form, true), Verdict::NotModified);
+            assert_eq!(judge("if-match", OURS, &form, true), Verdict::Go);
+            let holds = |text: &str| Conditions::of(&headers(&[("if-range", text)])).range_holds(&form, LATER);
+            assert!(holds(&tag) && !holds(OURS));
+            let newer = Validator { file: "\"00000000000000ac\"".into(), ..file.clone() };
+            assert_eq!(judge("if-match", &tag, &newer, false), Verdict::Failed);
         }
-        assert_eq!(form.etag(), "W/\"ab-gzip\"");
+        for tag in [
+            "\"00000000000000ab-\"",
+            "\"00000000000000ab-lzma.4\"",
+            "\"00000000000000ab-gzip\"",
+            "\"00000000000000abc\"",
+            "\"\"",
+            "x",
+        ] {
+            assert!(!names_version(tag, OURS), "{tag}");
+        }
     }
 }

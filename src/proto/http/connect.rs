@@ -15,6 +15,8 @@ struct Place {
     folder: String,
     /// Who is signed in.
     name: String,
+    /// WebDAV's methods ask guests to sign in.
+    asks: bool,
 }
 
 impl Place {
@@ -26,6 +28,7 @@ impl Place {
             secure: visit.caller.origin().secure,
             folder: visit.rules.base.url(&visit.caller.start(), true),
             name: who(&visit.caller).unwrap_or("NAME").to_owned(),
+            asks: visit.rules.settings.webdav_sign_in,
         }
     }
 
@@ -101,6 +104,10 @@ fn desktops(place: &Place) -> Markup {
             h2 { "GNOME and KDE" }
             p { "In Files, choose " b { "Other Locations" } " and enter " code { (place.dav_url("dav")) } }
             p { "In Dolphin, enter " code { (place.dav_url("webdav")) } " in the location bar." }
+            @if !place.asks {
+                p.hint { "These programs sign in only when they are asked to. In folders that everyone may read they stay guests, who cannot rename or save: open a folder of your own, or have your administrator set "
+                    code { "webdav_sign_in = true" } " under " code { "[http]" } "." }
+            }
         }
     }
 }
@@ -143,8 +150,13 @@ mod tests {
 
     #[test]
     fn each_program_gets_the_address_in_its_own_spelling() {
-        let place =
-            |host: &str, secure| Place { host: host.into(), secure, folder: "/home/ann/".into(), name: "ann".into() };
+        let place = |host: &str, secure| Place {
+            host: host.into(),
+            secure,
+            folder: "/home/ann/".into(),
+            name: "ann".into(),
+            asks: false,
+        };
         let here = place("files.example.org", true);
         assert_eq!(here.url(), "https://files.example.org/home/ann/");
         assert_eq!(here.dav_url("dav"), "davs://files.example.org/home/ann/");

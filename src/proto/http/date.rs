@@ -1,16 +1,21 @@
 //! Dates as HTTP writes them (RFC 9110 §5.6.7) and as JSON does (RFC 3339), from and to the store's microseconds.
 
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::fmt::rfc2822;
-use jiff::tz::TimeZone;
+use std::time::SystemTime;
 
-use crate::hub::Micros;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+
+use crate::hub::{Micros, now};
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`; `None` for times no calendar holds.
 pub fn imf(at: Micros) -> Option<String> {
     let whole = Timestamp::from_second(seconds(at)).ok()?;
     rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&whole).ok()
+}
+
+/// The value of `Last-Modified`: never later than the answer itself (RFC 9110 §8.8.2.1).
+pub fn last_modified(at: Micros) -> Option<String> {
+    imf(at.min(now()))
 }
 
 /// `1994-11-06T08:49:37Z`.
@@ -34,15 +39,11 @@ pub fn parse(text: &str) -> Option<i64> {
     if !text.is_ascii() || text.len() > 40 {
         return None;
     }
-    if let Ok(stamp) = rfc2822::DateTimeParser::new().parse_timestamp(text) {
-        return Some(stamp.as_second());
+    match httpdate::parse_http_date(text) {
+        Ok(at) => i64::try_from(at.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs()).ok(),
+        // Times before 1970, which httpdate does not have.
+        Err(_) => rfc2822::DateTimeParser::new().parse_timestamp(text).ok().map(Timestamp::as_second),
     }
-    // The obsolete forms a recipient must still read: RFC 850 and asctime.
-    let rest = text.split_once(", ").map_or(text, |(_, rest)| rest);
-    let civil = DateTime::strptime("%d-%b-%y %H:%M:%S GMT", rest)
-        .or_else(|_| DateTime::strptime("%a %b %e %H:%M:%S %Y", text))
-        .ok()?;
-    Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp().as_second())
 }
 
 /// Reads a time a client wants on its file: seconds since 1970 (also with a fraction), RFC 3339, or an HTTP date.
@@ -52,12 +53,14 @@ pub fn wished(text: &str) -> Option<Micros> {
         return whole.checked_mul(1_000_000);
     }
     if let Some((whole, fraction)) = text.split_once('.')
-        && let Ok(whole) = whole.parse::<i64>()
+        && let Ok(seconds) = whole.parse::<i64>()
         && !fraction.is_empty()
         && fraction.bytes().all(|byte| byte.is_ascii_digit())
     {
         let micros: String = fraction.chars().chain("000000".chars()).take(6).collect();
-        return whole.checked_mul(1_000_000)?.checked_add(micros.parse::<i64>().ok()?);
+        let micros = micros.parse::<i64>().ok()?;
+        let micros = if whole.starts_with('-') { -micros } else { micros };
+        return seconds.checked_mul(1_000_000)?.checked_add(micros);
     }
     if let Ok(stamp) = text.parse::<Timestamp>() {
         return Some(stamp.as_microsecond());
@@ -76,7 +79,11 @@ mod tests {
         assert_eq!(parse("Sun, 06 Nov 1994 08:49:37 GMT"), Some(THEN));
         assert_eq!(parse("Sunday, 06-Nov-94 08:49:37 GMT"), Some(THEN));
         assert_eq!(parse("Sun Nov  6 08:49:37 1994"), Some(THEN));
-        assert_eq!(parse("yesterday"), None);
+        for text in
+            ["yesterday", "", "Sun, 06 Nov 1994", "Sun, 31 Feb 1994 08:49:37 GMT", "Sun, 06 Nov 1994 25:49:37 GMT"]
+        {
+            assert_eq!(parse(text), None, "{text}");
+        }
     }
 
     #[test]
@@ -87,9 +94,40 @@ mod tests {
     }
 
     #[test]
+    fn every_time_is_a_date() {
+        for (seconds, text) in [
+            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (-1, "Wed, 31 Dec 1969 23:59:59 GMT"),
+            (-1_000_000_000, "Sun, 24 Apr 1938 22:13:20 GMT"),
+            (2_147_483_648, "Tue, 19 Jan 2038 03:14:08 GMT"),
+            (4_294_967_296, "Sun, 07 Feb 2106 06:28:16 GMT"),
+            (32_503_680_000, "Wed, 01 Jan 3000 00:00:00 GMT"),
+        ] {
+            let (imf, read) = (imf(seconds * 1_000_000), parse(text));
+            assert_eq!(read, Some(seconds), "{text}");
+            assert_eq!(imf.as_deref().and_then(parse), Some(seconds), "{imf:?}");
+        }
+        assert_eq!(imf(0).as_deref(), Some("Thu, 01 Jan 1970 00:00:00 GMT"));
+        assert_eq!(imf(-1).as_deref(), Some("Wed, 31 Dec 1969 23:59:59 GMT"));
+        assert_eq!((rfc3339(-1), short(-1)), ("1969-12-31T23:59:59Z".into(), "1969-12-31 23:59".into()));
+    }
+
+    #[test]
+    fn last_modified_is_never_in_the_future() {
+        assert_eq!(last_modified(THEN * 1_000_000), imf(THEN * 1_000_000));
+        let clamped = last_modified(now() + 3_600_000_000).and_then(|text| parse(&text)).unwrap();
+        assert!((seconds(now()) - clamped).abs() <= 1);
+    }
+
+    #[test]
     fn a_client_may_say_its_time_in_its_own_way() {
         assert_eq!(wished("784111777"), Some(THEN * 1_000_000));
         assert_eq!(wished("784111777.25"), Some(THEN * 1_000_000 + 250_000));
+        assert_eq!(
+            (wished("-1"), wished("-1.5"), wished("-0.5")),
+            (Some(-1_000_000), Some(-1_500_000), Some(-500_000))
+        );
+        assert_eq!(wished("2147483648"), Some(2_147_483_648_000_000));
         assert_eq!(wished("1994-11-06T08:49:37Z"), Some(THEN * 1_000_000));
         assert_eq!(wished("9223372036854775807"), None);
     }

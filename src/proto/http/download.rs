@@ -13,7 +13,7 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode, Version};
 
 use crate::error::Error;
-use crate::hub::{Download, Held, Mark, Node, TreePath};
+use crate::hub::{Download, Held, Mark, Node, TreePath, now};
 use crate::proto::http::body::{Flow, Outgoing};
 use crate::proto::http::cache::{Audience, Basis, Content, Keep};
 use crate::proto::http::coding::{Accepted, Coding};
@@ -25,7 +25,7 @@ use crate::proto::http::sendfile::LONGEST;
 use crate::proto::http::serve::Connection;
 use crate::proto::http::settings::Rules;
 use crate::proto::http::visit::Visit;
-use crate::proto::http::{date, mime, range, target};
+use crate::proto::http::{date, mime, range, save_as};
 
 /// Files up to this size are read in one piece where the kernel could send them,
 const SMALL: u64 = 64 << 10;
@@ -87,19 +87,19 @@ impl<'a> Form<'a> {
         if stored && form.replace(visit, path, accepted).await {
             return form;
         }
-        // What is made anew each time has no bytes that a part could be of, or that a strong tag could name.
-        let exact = [header::RANGE, header::IF_RANGE, header::IF_MATCH];
+        // What is compressed while it is sent has no parts.
+        let exact = [header::RANGE, header::IF_RANGE];
         if live
             && !exact.iter().any(|name| visit.headers().contains_key(name))
             && let Some(coding) = accepted.best(codings.iter().copied())
         {
-            form.code(coding, &form.validator.tag.clone());
-            (form.live, form.validator.weak) = (true, true);
+            form.code(coding, &settings.compress_level.to_string());
+            form.live = true;
         }
         form
     }
 
-    /// Takes the bytes of a file compressed beforehand, when there is one that is not older.
+    /// Takes the bytes of a file compressed beforehand, when there is one that is not older and gives exactly the original's bytes.
     async fn replace(&mut self, visit: &Visit<'_>, path: &TreePath, accepted: Accepted) -> bool {
         let Some(folder) = path.parent() else { return false };
         for coding in accepted.ranked() {
@@ -107,7 +107,11 @@ impl<'a> Form<'a> {
             let mark = self.mark.as_ref().and_then(|_| visit.mark(&beside));
             let found = visit.caller.open(&beside).await.ok();
             let found = found.filter(|found| found.node().modified >= self.validator.modified);
-            let Some(found) = found else {
+            let same = match &found {
+                Some(found) => visit.rules.siblings.is_the_same(&self.download, found, coding).await,
+                None => false,
+            };
+            let Some(found) = found.filter(|_| same) else {
                 match mark.and_then(Mark::hold_name) {
                     Some(held) => self.others.push(held),
                     None => self.mark = None,
@@ -117,7 +121,7 @@ impl<'a> Form<'a> {
             let original = self.mark.take().and_then(|mark| mark.hold(&self.download));
             self.mark = mark.filter(|_| original.is_some());
             self.others.extend(original);
-            self.code(coding, &condition::etag(found.node().tag));
+            self.code(coding, &format!("{:x}", found.node().tag));
             self.download = found;
             return true;
         }
@@ -125,9 +129,9 @@ impl<'a> Form<'a> {
     }
 
     /// Another coding is another tag.
-    fn code(&mut self, coding: Coding, tag: &str) {
+    fn code(&mut self, coding: Coding, how: &str) {
         self.coding = Some(coding);
-        self.validator.tag = format!("{}-{}\"", tag.trim_end_matches('"'), coding.name());
+        self.validator.tag = condition::coded_etag(&self.validator.file, coding, how);
     }
 }
 
@@ -202,7 +206,9 @@ async fn whole(
         None => content(visit, form.download.clone(), 0..size).await?,
     };
     answer.length = body.length();
-    let held = form.mark.take().and_then(|mark| mark.hold(&form.download));
+    // A time that is still to come is said as that of the answer, another one each second.
+    let passed = form.validator.modified <= now();
+    let held = form.mark.take().filter(|_| passed).and_then(|mark| mark.hold(&form.download));
     let (Some(sent), Some(audience)) = (held, visit.audience()) else { return Ok((body, None)) };
     let content = match body.bytes() {
         Some(bytes) => Content::Whole(bytes),
@@ -260,8 +266,8 @@ fn fields(visit: &Visit<'_>, path: &TreePath, form: &Form<'_>) -> HeaderMap {
     let mut put = |name: HeaderName, value: &str| {
         headers.extend(HeaderValue::from_str(value).ok().map(|value| (name, value)));
     };
-    put(header::ETAG, &form.validator.etag());
-    if let Some(modified) = date::imf(form.validator.modified) {
+    put(header::ETAG, &form.validator.tag);
+    if let Some(modified) = date::last_modified(form.validator.modified) {
         put(header::LAST_MODIFIED, &modified);
     }
     put(header::CONTENT_TYPE, form.kind);
@@ -275,7 +281,7 @@ fn fields(visit: &Visit<'_>, path: &TreePath, form: &Form<'_>) -> HeaderMap {
         put(header::ACCEPT_RANGES, "bytes");
     }
     if visit.flag("download") {
-        put(header::CONTENT_DISPOSITION, &format!("attachment; filename*=UTF-8''{}", target::escape(path.name())));
+        put(header::CONTENT_DISPOSITION, &save_as::attachment(path.name()));
     }
     headers.insert(header::CACHE_CONTROL, cache_control(visit, path));
     contain(visit, form.kind, &mut headers);

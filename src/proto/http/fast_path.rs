@@ -88,7 +88,8 @@ impl FastPath {
         if matches!(entry.content, Content::File(..)) && !files {
             return None;
         }
-        if !entry.held().is_for(caller.as_ref().unwrap_or(guest)) {
+        let asker = caller.as_ref().unwrap_or(guest);
+        if !entry.held().is_for(asker) {
             if entry.held().is_past() {
                 self.cache.forget(audience, target, &entry);
             }

@@ -10,6 +10,7 @@ use hyper::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY,
 };
 
+use crate::hub::now;
 use crate::proto::http::condition::{Conditions, Validator, Verdict};
 use crate::proto::http::range::{self, Asked};
 use crate::proto::http::reply::Refusal;
@@ -53,7 +54,7 @@ impl FileAnswer {
             Verdict::Go => {}
         }
         // RFC 9110 §14.2: a range is defined for GET only.
-        let wanted = asked.range().filter(|_| is_get && self.ranges && asked.range_holds(&self.validator));
+        let wanted = asked.range().filter(|_| is_get && self.ranges && asked.range_holds(&self.validator, now()));
         let (Some(wanted), Some(size)) = (wanted, self.length) else { return Ok(Part::Whole) };
         match range::read(wanted, size) {
             Asked::Whole => Ok(Part::Whole),

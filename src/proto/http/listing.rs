@@ -1,24 +1,24 @@
-//! A folder as a page, as JSON or as plain names: sent page by page, so that memory stays bounded.
+//! A folder as a page, as JSON or as plain names, in bounded memory: a page has some of the rows, the other forms are sent as they are read.
 
-use std::cmp::Ordering;
 use std::fmt::Write as _;
 use std::io;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use hyper::header;
+use hyper::{Response, header};
 
 use crate::error::{Error, Kind};
 use crate::hub::{Entry, Listing, NodeKind, TreePath, Verb};
 use crate::proto::http::base::Base;
 use crate::proto::http::body::{Flow, Outgoing};
-use crate::proto::http::page::{self, Folder, Order, Sum};
+use crate::proto::http::page::{self, Folder};
+use crate::proto::http::pager::{self, Cursor, Order, Page};
 use crate::proto::http::reply::{self, Answer};
 use crate::proto::http::shown::shown;
 use crate::proto::http::visit::{Visit, who};
 use crate::proto::http::{condition, date};
 
-/// A folder up to this many entries is sorted as asked; a larger one comes in the order of its names.
+/// A folder up to this many entries is sorted as a list of names; a larger one comes in the order of its names.
 const SORTED: usize = 2_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,47 +35,50 @@ enum Format {
 pub async fn send(visit: &Visit<'_>, path: &TreePath) -> Answer {
     let format = format(visit);
     let order = Order::read(visit.query("sort").as_deref(), visit.query("order").as_deref());
-    let rights = visit.caller.rights(path);
-    let (entries, listing, denied) = match begin(visit, path).await {
-        Ok((entries, listing)) => (entries, listing, false),
-        // A drop box: its page says that one may add and not look.
-        Err(error) if error.kind() == Kind::Denied && format == Format::Html && rights.has(Verb::Create) => {
-            (Vec::new(), None, true)
-        }
-        Err(error) if error.kind() == Kind::WrongType => {
-            return Err(Error::new(Kind::NotFound, "there is no such folder").into());
-        }
-        Err(error) => return Err(error.into()),
+    let answer = match format {
+        Format::Html => page(visit, path, order).await,
+        Format::Json | Format::Text => stream(visit, path, format, order).await,
     };
-    let whole = listing.is_none();
-    let entries = if whole && format != Format::Json { sorted(entries, order) } else { entries };
+    let mut response = answer.map_err(|error| match error.kind() {
+        Kind::WrongType => Error::new(Kind::NotFound, "there is no such folder"),
+        _ => error,
+    })?;
+    reply::set(&mut response, header::VARY, "Accept");
+    Ok(response)
+}
+
+/// One page of it, as a page.
+async fn page(visit: &Visit<'_>, path: &TreePath, order: Order) -> Result<Response<Outgoing>, Error> {
+    let rights = visit.caller.rights(path);
+    let cursor = Cursor::read(visit.query("after").as_deref(), visit.query("before").as_deref());
+    let (rows, denied) = match visit.caller.list(path).await {
+        Ok(mut listing) => (pager::read(&mut listing, order, cursor.as_ref(), |_| true).await?, false),
+        // A drop box: its page says that one may add and not look.
+        Err(error) if error.kind() == Kind::Denied && rights.has(Verb::Create) => (Page::default(), true),
+        Err(error) => return Err(error),
+    };
+    let (base, who) = (&visit.rules.base, who(&visit.caller));
+    let folder = Folder { base, path, who, rights, order, rows: &rows, denied, notice: notice(visit) };
+    Ok(reply::html(page::folder(&folder)))
+}
+
+/// All of it, sent as it is read.
+async fn stream(visit: &Visit<'_>, path: &TreePath, format: Format, order: Order) -> Result<Response<Outgoing>, Error> {
+    let (mut entries, listing) = begin(visit, path).await?;
+    if format == Format::Text && listing.is_none() {
+        entries.sort_by(|a, b| order.compare(a, b));
+    }
     let (head, tail, kind) = match format {
-        Format::Html => {
-            let folder = Folder {
-                base: &visit.rules.base,
-                path,
-                who: who(&visit.caller),
-                rights,
-                order: whole.then_some(order),
-                sum: whole.then(|| Sum::of(&entries)),
-                denied,
-                notice: notice(visit),
-            };
-            let (head, tail) = page::folder(&folder);
-            (head, tail, "text/html; charset=utf-8")
-        }
         Format::Json => {
             let head = format!("{{\"path\":{},\"entries\":[", serde_json::Value::from(path.to_string()));
             (head, "]}\n".to_owned(), "application/json")
         }
-        Format::Text => (String::new(), String::new(), "text/plain; charset=utf-8"),
+        Format::Html | Format::Text => (String::new(), String::new(), "text/plain; charset=utf-8"),
     };
     let base = visit.rules.base.clone();
     let flow = Pages { base, format, head: Some(head), entries, listing, tail: Some(tail), first: true };
     let body = if visit.is_get() { Outgoing::flow(flow, None) } else { Outgoing::empty() };
-    let mut response = reply::typed(body, kind);
-    reply::set(&mut response, header::VARY, "Accept");
-    Ok(response)
+    Ok(reply::typed(body, kind))
 }
 
 /// `?format=` wins over `Accept`; a page when nothing is said.
@@ -120,28 +123,6 @@ async fn begin(visit: &Visit<'_>, path: &TreePath) -> Result<(Vec<Entry>, Option
     Ok((entries, Some(listing)))
 }
 
-/// Folders first, then by what was asked for, then by name.
-fn sorted(mut entries: Vec<Entry>, order: Order) -> Vec<Entry> {
-    let by_name = |a: &Entry, b: &Entry| {
-        let fold = |entry: &Entry| entry.path.name().to_lowercase();
-        fold(a).cmp(&fold(b)).then_with(|| a.path.name().cmp(b.path.name()))
-    };
-    entries.sort_by(|a, b| {
-        let folders = |entry: &Entry| entry.node.kind != NodeKind::Folder;
-        let wanted = match order {
-            Order { by: "size", .. } => a.node.size.cmp(&b.node.size),
-            Order { by: "time", .. } => a.node.modified.cmp(&b.node.modified),
-            Order { .. } => by_name(a, b),
-        };
-        let wanted = if order.down { wanted.reverse() } else { wanted };
-        folders(a)
-            .cmp(&folders(b))
-            .then(wanted)
-            .then_with(|| if wanted == Ordering::Equal { by_name(a, b) } else { wanted })
-    });
-    entries
-}
-
 /// A listing on its way out.
 struct Pages {
     base: Base,
@@ -167,9 +148,8 @@ impl Flow for Pages {
             self.listing = None;
         }
         match self.format {
-            Format::Html => text.push_str(&page::rows(&self.base, &entries)),
             Format::Json => self.json(&entries, &mut text),
-            Format::Text => names(&entries, &mut text),
+            Format::Html | Format::Text => names(&entries, &mut text),
         }
         if self.listing.is_none() {
             text.push_str(&self.tail.take().unwrap_or_default());

@@ -1,122 +1,91 @@
 //! Content types by file extension, and which of them a browser might run.
+//!
+//! The table is that of `mime_guess`; here are only the types that it lacks, or has in a form that programs do not expect.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+const BYTES: &str = "application/octet-stream";
+const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Sorted by extension, for the binary search.
-const TYPES: &[(&str, &str)] = &[
-    ("7z", "application/x-7z-compressed"),
-    ("aac", "audio/aac"),
-    ("avi", "video/x-msvideo"),
-    ("avif", "image/avif"),
-    ("bin", "application/octet-stream"),
-    ("bmp", "image/bmp"),
-    ("bz2", "application/x-bzip2"),
-    ("c", "text/plain; charset=utf-8"),
-    ("cfg", "text/plain; charset=utf-8"),
-    ("conf", "text/plain; charset=utf-8"),
-    ("cpp", "text/plain; charset=utf-8"),
-    ("css", "text/css; charset=utf-8"),
-    ("csv", "text/csv; charset=utf-8"),
+const OWN: &[(&str, &str)] = &[
+    ("adoc", TEXT),
+    ("azw3", "application/vnd.amazon.ebook"),
+    ("bib", TEXT),
+    ("cjs", "text/javascript; charset=utf-8"),
     ("deb", "application/vnd.debian.binary-package"),
-    ("doc", "application/msword"),
-    ("docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+    ("diff", TEXT),
+    ("docm", "application/vnd.ms-word.document.macroenabled.12"),
     ("dwg", "image/vnd.dwg"),
-    ("eml", "message/rfc822"),
-    ("epub", "application/epub+zip"),
-    ("flac", "audio/flac"),
-    ("gif", "image/gif"),
-    ("go", "text/plain; charset=utf-8"),
-    ("gpx", "application/gpx+xml"),
-    ("gz", "application/gzip"),
-    ("h", "text/plain; charset=utf-8"),
-    ("heic", "image/heic"),
-    ("heif", "image/heif"),
-    ("htm", "text/html; charset=utf-8"),
-    ("html", "text/html; charset=utf-8"),
+    ("go", TEXT),
+    ("gpg", "application/pgp-encrypted"),
+    ("har", "application/json"),
     ("ico", "image/vnd.microsoft.icon"),
-    ("ics", "text/calendar; charset=utf-8"),
-    ("ini", "text/plain; charset=utf-8"),
-    ("iso", "application/octet-stream"),
-    ("jpe", "image/jpeg"),
-    ("jpeg", "image/jpeg"),
-    ("jpg", "image/jpeg"),
-    ("js", "text/javascript; charset=utf-8"),
-    ("json", "application/json"),
+    ("ipynb", "application/json"),
+    ("java", TEXT),
     ("jsonl", "application/jsonl"),
-    ("log", "text/plain; charset=utf-8"),
+    ("key", "application/vnd.apple.keynote"),
+    ("kt", TEXT),
     ("m3u8", "application/vnd.apple.mpegurl"),
     ("m4a", "audio/mp4"),
+    ("m4s", "video/iso.segment"),
     ("m4v", "video/mp4"),
-    ("md", "text/markdown; charset=utf-8"),
     ("mjs", "text/javascript; charset=utf-8"),
-    ("mkv", "video/x-matroska"),
-    ("mov", "video/quicktime"),
-    ("mp3", "audio/mpeg"),
-    ("mp4", "video/mp4"),
-    ("mpeg", "video/mpeg"),
-    ("mpg", "video/mpeg"),
-    ("odp", "application/vnd.oasis.opendocument.presentation"),
-    ("ods", "application/vnd.oasis.opendocument.spreadsheet"),
-    ("odt", "application/vnd.oasis.opendocument.text"),
-    ("oga", "audio/ogg"),
-    ("ogg", "audio/ogg"),
-    ("ogv", "video/ogg"),
-    ("opus", "audio/ogg"),
+    ("numbers", "application/vnd.apple.numbers"),
+    ("obj", "model/obj"),
     ("otf", "font/otf"),
-    ("pdf", "application/pdf"),
-    ("png", "image/png"),
-    ("ppt", "application/vnd.ms-powerpoint"),
-    ("pptx", "application/vnd.openxmlformats-officedocument.presentationml.presentation"),
-    ("ps", "application/postscript"),
-    ("py", "text/plain; charset=utf-8"),
+    ("pages", "application/vnd.apple.pages"),
+    ("patch", TEXT),
+    ("pptm", "application/vnd.ms-powerpoint.presentation.macroenabled.12"),
+    ("psd", "image/vnd.adobe.photoshop"),
     ("rar", "application/vnd.rar"),
-    ("rs", "text/plain; charset=utf-8"),
-    ("rtf", "application/rtf"),
-    ("sh", "text/plain; charset=utf-8"),
-    ("sql", "text/plain; charset=utf-8"),
-    ("svg", "image/svg+xml"),
-    ("svgz", "image/svg+xml"),
-    ("tar", "application/x-tar"),
+    ("rb", TEXT),
+    ("rpm", "application/x-rpm"),
+    ("rs", TEXT),
+    ("rst", TEXT),
+    ("sh", TEXT),
+    ("sql", TEXT),
+    ("sqlite", "application/vnd.sqlite3"),
+    ("stl", "model/stl"),
+    ("swift", TEXT),
+    ("tex", TEXT),
     ("tgz", "application/gzip"),
-    ("tif", "image/tiff"),
-    ("tiff", "image/tiff"),
-    ("toml", "text/plain; charset=utf-8"),
+    ("toml", TEXT),
     ("ts", "video/mp2t"),
-    ("ttf", "font/ttf"),
-    ("txt", "text/plain; charset=utf-8"),
     ("vcf", "text/vcard; charset=utf-8"),
-    ("wasm", "application/wasm"),
-    ("wav", "audio/wav"),
-    ("weba", "audio/webm"),
-    ("webm", "video/webm"),
-    ("webp", "image/webp"),
+    ("vsdx", "application/vnd.ms-visio.drawing"),
     ("woff", "font/woff"),
-    ("woff2", "font/woff2"),
-    ("xhtml", "application/xhtml+xml"),
-    ("xls", "application/vnd.ms-excel"),
-    ("xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+    ("xlsb", "application/vnd.ms-excel.sheet.binary.macroenabled.12"),
     ("xml", "application/xml"),
     ("xsl", "application/xml"),
-    ("xz", "application/x-xz"),
-    ("yaml", "text/plain; charset=utf-8"),
-    ("yml", "text/plain; charset=utf-8"),
-    ("zip", "application/zip"),
+    ("yaml", TEXT),
+    ("yml", TEXT),
     ("zst", "application/zstd"),
 ];
 
 /// Longest extension worth looking up.
-const LONGEST: usize = 8;
+const LONGEST: usize = 16;
+
+/// Types of text with their charset, made once.
+static TEXTS: LazyLock<HashMap<&'static str, &'static str>> = LazyLock::new(|| {
+    let all = mime_guess::get_extensions("text", "*").unwrap_or_default();
+    let kinds = all.iter().flat_map(|extension| mime_guess::from_ext(extension).iter_raw());
+    let texts = kinds.filter(|kind| kind.starts_with("text/"));
+    texts.map(|kind| (kind, &*Box::leak(format!("{kind}; charset=utf-8").into_boxed_str()))).collect()
+});
 
 /// The type of a file by its name; bytes of an unknown kind are just bytes.
 pub fn of(name: &str) -> &'static str {
-    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
-    if extension.len() > LONGEST {
-        return "application/octet-stream";
-    }
+    let Some((_, extension)) = name.rsplit_once('.').filter(|(_, extension)| extension.len() <= LONGEST) else {
+        return BYTES;
+    };
     let lower = extension.to_ascii_lowercase();
-    TYPES
-        .binary_search_by_key(&lower.as_str(), |(known, _)| known)
-        .ok()
-        .and_then(|at| TYPES.get(at))
-        .map_or("application/octet-stream", |(_, kind)| kind)
+    if let Ok(at) = OWN.binary_search_by_key(&lower.as_str(), |(known, _)| known) {
+        return OWN.get(at).map_or(BYTES, |(_, kind)| kind);
+    }
+    let kind = mime_guess::from_ext(&lower).first_raw().unwrap_or(BYTES);
+    TEXTS.get(kind).copied().unwrap_or(kind)
 }
 
 /// What no browser runs in the page's name, whatever its bytes are. Everything else is shown sandboxed.
@@ -187,9 +156,53 @@ mod tests {
 
     #[test]
     fn the_table_is_sorted_so_that_the_search_finds_everything() {
-        assert!(TYPES.is_sorted_by_key(|(extension, _)| *extension));
-        for (extension, kind) in TYPES {
+        assert!(OWN.is_sorted_by_key(|(extension, _)| *extension));
+        for (extension, kind) in OWN {
             assert_eq!(of(&format!("a.{extension}")), *kind);
+            assert_ne!(mime_guess::from_ext(extension).first_raw(), Some(*kind), "{extension}: the table has it");
+        }
+    }
+
+    #[test]
+    fn usual_files_have_the_types_that_programs_expect() {
+        for (names, kind) in [
+            ("a.webmanifest", "application/manifest+json"),
+            ("a.vtt", "text/vtt; charset=utf-8"),
+            ("a.map a.txt a.log a.ini a.py a.c", TEXT),
+            ("a.jfif a.jpg a.JPEG a.jpe", "image/jpeg"),
+            ("a.apng", "image/apng"),
+            ("a.avif", "image/avif"),
+            ("a.heic", "image/heic"),
+            ("a.webp", "image/webp"),
+            ("a.svg a.svgz", "image/svg+xml"),
+            ("a.atom", "application/atom+xml"),
+            ("a.rss", "application/rss+xml"),
+            ("a.apk", "application/vnd.android.package-archive"),
+            ("a.3gp", "video/3gpp"),
+            ("a.mp4", "video/mp4"),
+            ("a.webm", "video/webm"),
+            ("a.m3u8", "application/vnd.apple.mpegurl"),
+            ("a.mpd", "application/dash+xml"),
+            ("a.html a.htm", "text/html; charset=utf-8"),
+            ("a.css", "text/css; charset=utf-8"),
+            ("a.js a.mjs", "text/javascript; charset=utf-8"),
+            ("a.json", "application/json"),
+            ("a.csv", "text/csv; charset=utf-8"),
+            ("a.md", "text/markdown; charset=utf-8"),
+            ("a.ics", "text/calendar; charset=utf-8"),
+            ("a.wasm", "application/wasm"),
+            ("a.woff2", "font/woff2"),
+            ("a.ttf", "font/ttf"),
+            ("a.pdf", "application/pdf"),
+            ("a.zip", "application/zip"),
+            ("a.epub", "application/epub+zip"),
+            ("a.odt", "application/vnd.oasis.opendocument.text"),
+            ("a.eml", "message/rfc822"),
+            ("a.exe a.iso a.dmg a.bin a.xyzzy", BYTES),
+        ] {
+            for name in names.split(' ') {
+                assert_eq!(of(name), kind, "{name}");
+            }
         }
     }
 

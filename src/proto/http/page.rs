@@ -8,6 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::hub::{Entry, NodeKind, TreePath, Verb, Verbs};
 use crate::proto::http::base::Base;
 use crate::proto::http::body::Outgoing;
+use crate::proto::http::pager::{Order, Page, Sum};
 use crate::proto::http::shown::shown;
 use crate::proto::http::{date, mime, reply};
 use crate::units::ByteSize;
@@ -20,29 +21,9 @@ static STYLE_URL: LazyLock<String> = LazyLock::new(|| {
     format!("/-/assets/stoa.css?v={}", hash.get(..12).unwrap_or_default())
 });
 
-/// Where the rows of a folder go in its page; escaped text can never look like it.
-const ROWS: &str = "<!--rows-->";
-
 const LOGO: &str = r#"<svg class="logo" viewBox="0 0 24 24" aria-hidden="true"><path d="M3 9 12 3l9 6v1.5H3zM5 12h2.4v6H5zM10.8 12h2.4v6h-2.4zM16.6 12H19v6h-2.4zM3 19.5h18V21H3z"/></svg>"#;
 const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 24 24' fill='%238a4b2a'%3E%3Cpath d='M3 9 12 3l9 6v1.5H3zM5 12h2.4v6H5zM10.8 12h2.4v6h-2.4zM16.6 12H19v6h-2.4zM3 19.5h18V21H3z'/%3E%3C/svg%3E";
 const SYMBOLS: &str = include_str!("../../../web/icons.svg");
-
-/// How a folder's page is sorted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Order {
-    /// `name`, `size` or `time`.
-    pub by: &'static str,
-    /// Largest first.
-    pub down: bool,
-}
-
-impl Order {
-    /// Reads the query's `sort` and `order`.
-    pub fn read(sort: Option<&str>, order: Option<&str>) -> Self {
-        let by = ["name", "size", "time"].into_iter().find(|by| sort == Some(*by)).unwrap_or("name");
-        Self { by, down: order == Some("desc") }
-    }
-}
 
 /// What a folder's page shows beside its rows.
 pub struct Folder<'a> {
@@ -50,52 +31,23 @@ pub struct Folder<'a> {
     pub path: &'a TreePath,
     pub who: Option<&'a str>,
     pub rights: Verbs,
-    /// `None` when the folder is too large to be sorted.
-    pub order: Option<Order>,
-    /// What is in it, where all of it is known.
-    pub sum: Option<Sum>,
+    pub order: Order,
+    pub rows: &'a Page,
     /// The caller may add and not look.
     pub denied: bool,
     pub notice: Option<String>,
 }
 
-/// What a folder holds, itself and not below.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sum {
-    pub folders: usize,
-    pub files: usize,
-    pub bytes: u64,
-}
-
-impl Sum {
-    /// Of these entries.
-    pub fn of(entries: &[Entry]) -> Self {
-        let mut sum = Self::default();
-        for entry in entries {
-            match entry.node.kind {
-                NodeKind::File | NodeKind::Special => sum.files += 1,
-                NodeKind::Folder => sum.folders += 1,
-            }
-            sum.bytes = sum.bytes.saturating_add(entry.node.size);
-        }
-        sum
-    }
-
-    fn is_empty(self) -> bool {
-        self.files + self.folders == 0
-    }
-
-    /// `2 folders, 3 files, 5 MiB`
-    fn words(self) -> String {
-        let some = |count: usize, one: &str| match count {
-            0 => None,
-            1 => Some(format!("1 {one}")),
-            more => Some(format!("{more} {one}s")),
-        };
-        let size = (self.files > 0).then(|| ByteSize(self.bytes).to_string());
-        let parts = [some(self.folders, "folder"), some(self.files, "file"), size];
-        parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
-    }
+/// `2 folders, 3 files, 5 MiB`
+pub fn words(sum: Sum) -> String {
+    let some = |count: usize, one: &str| match count {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        more => Some(format!("{} {one}s", thousands(more as u64))),
+    };
+    let size = (sum.files > 0).then(|| ByteSize(sum.bytes).to_string());
+    let parts = [some(sum.folders, "folder"), some(sum.files, "file"), size];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
 /// The style sheet.
@@ -208,16 +160,74 @@ pub fn refusal(base: &Base, status: StatusCode, text: &str, who: Option<&str>) -
     )
 }
 
+/// Asks before something is deleted; `inside` says what is in the folders among it.
+pub fn confirm(base: &Base, folder: &TreePath, who: Option<&str>, names: &[&str], inside: &str) -> Markup {
+    let here = base.url(folder, true);
+    let title = match names {
+        [only] => format!("Delete {}?", shown(only)),
+        several => format!("Delete {} items?", thousands(several.len() as u64)),
+    };
+    shell(
+        base,
+        &title,
+        Bar::of(who, Bar::Plain),
+        &html! {
+            main.narrow {
+                form.card method="post" action=(here) {
+                    h1 { (title) }
+                    @if names.len() > 1 { ul.names { @for name in names { li { (shown(name)) } } } }
+                    @if !inside.is_empty() { p { (inside) } }
+                    p { "This cannot be undone." }
+                    @for name in names { input type="hidden" name="name" value=(name); }
+                    input type="hidden" name="all" value="1";
+                    nav.actions {
+                        button.danger name="do" value="delete" { "Delete" }
+                        a.button href=(here) { "Cancel" }
+                    }
+                }
+            }
+        },
+    )
+}
+
+/// Says which files of a form were left out because their names are taken.
+pub fn taken(base: &Base, folder: &TreePath, who: Option<&str>, stored: usize, names: &[String]) -> Markup {
+    let here = base.url(folder, true);
+    shell(
+        base,
+        "Not all files were added",
+        Bar::of(who, Bar::Plain),
+        &html! {
+            main.narrow {
+                section.card {
+                    h1 { "Not all files were added" }
+                    p { "Files with these names are there already. They were not changed, and yours were left out:" }
+                    ul.names { @for name in names { li { (shown(name)) } } }
+                    p {
+                        @match stored {
+                            0 => "No other file was sent.",
+                            1 => "One other file was added.",
+                            more => (format!("{} other files were added.", thousands(more as u64))),
+                        }
+                        " Give yours other names, or choose “Upload and replace”."
+                    }
+                    nav.actions { a.button.primary href=(here) { "Back to the folder" } }
+                }
+            }
+        },
+    )
+}
+
 /// The house's words begin small and end open; on a page they are a sentence.
 pub fn sentence(text: &str) -> String {
     let mut chars = text.trim_end_matches('.').chars();
     chars.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), chars.as_str()))
 }
 
-/// A folder's page without its rows: what comes before them, and after.
-pub fn folder(folder: &Folder<'_>) -> (String, String) {
+/// A folder's page.
+pub fn folder(folder: &Folder<'_>) -> Markup {
     let name = if folder.path.is_root() { "Files" } else { folder.path.name() };
-    let page = shell(
+    shell(
         folder.base,
         &shown(name),
         Bar::of(folder.who, Bar::Guest),
@@ -231,20 +241,39 @@ pub fn folder(folder: &Folder<'_>) -> (String, String) {
                 @if let Some(text) = &folder.notice { p.notice role="status" { (text) } }
                 @if folder.denied {
                     p.hint { "You may add files here, but not see what is in it." }
-                } @else if folder.sum.is_some_and(Sum::is_empty) {
+                } @else if folder.rows.sum.count() == 0 {
                     p.hint { "This folder is empty." }
+                } @else if folder.rows.entries.is_empty() {
+                    p.hint { "There is nothing more. " a href="?" { "Back to the beginning" } }
                 } @else {
                     (table(folder))
                     (picked(folder))
-                    @if let Some(sum) = folder.sum { p.sum { (sum.words()) } }
+                    (turner(folder.rows))
                 }
             }
         },
     )
-    .into_string();
-    match page.split_once(ROWS) {
-        Some((head, tail)) => (head.to_owned(), tail.to_owned()),
-        None => (page, String::new()),
+}
+
+/// What the folder holds, and the way to its other pages.
+fn turner(page: &Page) -> Markup {
+    html! {
+        nav.pages aria-label="Pages" {
+            p.sum { (words(page.sum)) }
+            @if page.next.is_some() || page.previous.is_some() {
+                span {
+                    @match &page.previous {
+                        Some(query) => a.button href=(query) rel="prev" { "← Previous" },
+                        None => span.button aria-disabled="true" { "← Previous" },
+                    }
+                    span.place { (thousands(page.skipped as u64 + 1)) "–" (thousands((page.skipped + page.entries.len()) as u64)) " of " (thousands(page.sum.count() as u64)) }
+                    @match &page.next {
+                        Some(query) => a.button href=(query) rel="next" { "Next →" },
+                        None => span.button aria-disabled="true" { "Next →" },
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -277,24 +306,22 @@ fn table(folder: &Folder<'_>) -> Markup {
                 (column(folder.order, "time", "Changed (UTC)", "time"))
                 th.act { span.unseen { "Rename, delete" } }
             } }
-            tbody { (PreEscaped(ROWS)) }
+            tbody { @for entry in &folder.rows.entries { (row(folder.base, entry)) } }
         }
     }
 }
 
-/// A column's head; a link that sorts by it where that is possible.
-fn column(order: Option<Order>, by: &str, title: &str, class: &str) -> Markup {
-    let current = order.filter(|order| order.by == by);
+/// A column's head: a link that sorts by it.
+fn column(order: Order, by: &str, title: &str, class: &str) -> Markup {
+    let current = Some(order).filter(|order| order.by == by);
     let down = current.is_some_and(|order| !order.down);
     let sort = current.map(|order| if order.down { "descending" } else { "ascending" });
     html! {
         th class=(class) aria-sort=[sort] {
-            @if order.is_some() {
-                a href={ "?sort=" (by) "&order=" (if down { "desc" } else { "asc" }) } {
-                    (title)
-                    @if let Some(order) = current { span aria-hidden="true" { (if order.down { " ↓" } else { " ↑" }) } }
-                }
-            } @else { (title) }
+            a href={ "?sort=" (by) "&order=" (if down { "desc" } else { "asc" }) } {
+                (title)
+                @if let Some(order) = current { span aria-hidden="true" { (if order.down { " ↓" } else { " ↑" }) } }
+            }
         }
     }
 }
@@ -302,7 +329,7 @@ fn column(order: Option<Order>, by: &str, title: &str, class: &str) -> Markup {
 /// Forms behind two buttons; `name` makes the browser open one at a time.
 fn tools(folder: &Folder<'_>) -> Markup {
     let here = folder.base.url(folder.path, true);
-    let listed = !folder.denied && !folder.sum.is_some_and(Sum::is_empty);
+    let listed = folder.rows.sum.count() > 0;
     html! {
         div.tools {
             @if listed {
@@ -335,6 +362,8 @@ fn adding(here: &str) -> Markup {
                     label for="file" { "Files from this device" }
                     input id="file" type="file" name="file" multiple required;
                     button.primary { "Upload" }
+                    button formaction={ (here) "?replace=1" } { "Upload and replace" }
+                    p { "A file whose name is taken is left out, unless you replace." }
                 }
             }
     }
@@ -348,19 +377,11 @@ fn picked(folder: &Folder<'_>) -> Markup {
             button name="do" value="zip" { "Get .zip" }
             button name="do" value="tar" { "Get .tar" }
             @if folder.rights.has(Verb::Delete) {
-                details.sure {
-                    summary.button.danger { "Delete…" }
-                    button.danger name="do" value="delete" { "Yes, delete what is chosen" }
-                }
+                button.danger name="do" value="remove" { "Delete…" }
             }
             button.quiet type="reset" { "None" }
         }
     }
-}
-
-/// Rows of a folder.
-pub fn rows(base: &Base, entries: &[Entry]) -> String {
-    html! { @for entry in entries { (row(base, entry)) } }.into_string()
 }
 
 fn row(base: &Base, entry: &Entry) -> Markup {
@@ -383,13 +404,12 @@ fn row(base: &Base, entry: &Entry) -> Markup {
             }
             td.size title=[(!folder).then(|| exact(entry.node.size))] { @if !folder { (ByteSize(entry.node.size)) } }
             td.time {
-                // A folder that stands for a space mounted there has no time of its own.
-                @if entry.node.modified != 0 {
+                @if !entry.is_virtual() {
                     time datetime=(date::rfc3339(entry.node.modified)) { (date::short(entry.node.modified)) }
                 }
             }
             td.act {
-                @if entry.node.modified != 0 && (entry.rights.has(Verb::Delete) || entry.rights.has(Verb::Rename)) {
+                @if !entry.is_virtual() && (entry.rights.has(Verb::Delete) || entry.rights.has(Verb::Rename)) {
                     (more(entry, &parent))
                 }
             }
@@ -410,7 +430,7 @@ fn more(entry: &Entry, parent: &str) -> Markup {
                     button name="do" value="rename" { "Rename" }
                 }
                 @if entry.rights.has(Verb::Delete) {
-                    button.danger name="do" value="delete" { "Delete" }
+                    button.danger name="do" value="remove" { "Delete…" }
                 }
             }
         }
@@ -419,7 +439,12 @@ fn more(entry: &Entry, parent: &str) -> Markup {
 
 /// `184,320 bytes`
 fn exact(bytes: u64) -> String {
-    let digits = bytes.to_string();
+    thousands(bytes) + if bytes == 1 { " byte" } else { " bytes" }
+}
+
+/// `184,320`
+pub fn thousands(number: u64) -> String {
+    let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 2);
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) {
@@ -427,7 +452,7 @@ fn exact(bytes: u64) -> String {
         }
         text.push(digit);
     }
-    text + if bytes == 1 { " byte" } else { " bytes" }
+    text
 }
 
 /// The picture of a file, by its type.
@@ -449,27 +474,32 @@ fn icon(name: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hub::Node;
 
     #[test]
     fn a_name_cannot_become_markup() {
-        let path = TreePath::parse("/<script>alert(1)<!--rows-->").unwrap();
+        let path = TreePath::parse("/<script>alert(1)").unwrap();
         let base = Base::default();
+        let node = Node { name: "<u>".into(), kind: NodeKind::File, size: 1, modified: 0, tag: 1 };
+        let entry = Entry { path: path.join("<u>").unwrap(), node, rights: Verbs::EDIT };
+        let sum = Sum { folders: 1, files: 2_000, bytes: 4096 };
+        let page = Page { entries: vec![entry], sum, ..Page::default() };
         let folder = Folder {
             base: &base,
             path: &path,
             who: Some("<b>"),
             rights: Verbs::EDIT,
-            order: Some(Order::read(None, None)),
-            sum: Some(Sum { folders: 1, files: 2, bytes: 4096 }),
+            order: Order::read(None, None),
+            rows: &page,
             denied: false,
             notice: Some("<i>".into()),
         };
-        let (head, tail) = super::folder(&folder);
-        assert!(head.ends_with("<tbody>") && tail.starts_with("</tbody>"));
-        for text in ["<script", "<b>", "<i>"] {
-            assert!(!head.contains(text) && !tail.contains(text), "{text}");
+        let text = super::folder(&folder).into_string() + &confirm(&base, &path, None, &["<u>"], "<s>").into_string();
+        let text = text + &taken(&base, &path, None, 1, &["<u>".into()]).into_string();
+        for markup in ["<script", "<b>", "<i>", "<u>", "<s>"] {
+            assert!(!text.contains(markup), "{markup}");
         }
-        assert!(tail.contains("1 folder, 2 files, 4 KiB"));
+        assert!(text.contains("1 folder, 2,000 files, 4 KiB"));
         assert!(!login(&base, "\"><script>", None).into_string().contains("<script>"));
     }
 

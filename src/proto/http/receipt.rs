@@ -40,7 +40,7 @@ pub fn head(response: &mut Response<Outgoing>, receipt: &Receipt) {
     if receipt.tag != 0 {
         reply::set(response, header::ETAG, &condition::etag(receipt.tag));
     }
-    if let Some(modified) = date::imf(receipt.modified) {
+    if let Some(modified) = date::last_modified(receipt.modified) {
         reply::set(response, header::LAST_MODIFIED, &modified);
     }
     if let Some(digest) = receipt.sha256 {

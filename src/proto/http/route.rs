@@ -184,7 +184,11 @@ impl Tree {
         if parts.method == Method::OPTIONS && site.is_none() {
             match &target {
                 Some(Target::Everything) => return Ok(dav::options(ALL_METHODS).into()),
-                Some(Target::Tree { folder: true, .. }) => return Ok(dav::options(FOLDER_METHODS).into()),
+                Some(Target::Tree { folder: true, .. }) => {
+                    let mut response = dav::options(FOLDER_METHODS);
+                    tus::advertise(&self.hub.guest(arrival.origin.clone()), &mut response);
+                    return Ok(response.into());
+                }
                 Some(Target::Tree { folder: false, .. }) => return Ok(dav::options(FILE_METHODS).into()),
                 Some(Target::Own(_)) | None => {}
             }
@@ -210,6 +214,7 @@ impl Tree {
             (_, Some(site)) => sites::answer(&visit, site, note).await,
             (Some(Target::Tree { path, folder }), None) => {
                 note.path = path.to_string();
+                dav::guard(&visit)?;
                 // An upload in pieces is judged by the file it goes to, which its own words name.
                 if !(folder && tus::creates(&visit)) {
                     dav::conditions(&mut visit, &path).await?;

@@ -12,6 +12,7 @@ use crate::proto::http::coding::Coding;
 use crate::proto::http::cors::Cors;
 use crate::proto::http::forwarded::Dialect;
 use crate::proto::http::pattern::Pattern;
+use crate::proto::http::sibling::Siblings;
 use crate::proto::http::sites::{SiteSettings, Sites};
 use crate::proto::http::{head, mime, target};
 use crate::units::{ByteSize, Span};
@@ -52,12 +53,16 @@ pub struct Settings {
     pub prefix: String,
     /// Send `a.css.br`, `.zst` or `.gz` in the place of `a.css` to whoever takes it.
     pub precompressed: bool,
+    /// Larger files are sent as they are: each pair is unpacked and compared once.
+    pub precompressed_most: ByteSize,
     /// Answer requests without TLS with the way to the same place by TLS.
     pub redirect_to_https: bool,
     /// Longest path and query.
     pub uri_length: ByteSize,
     /// Largest body of a request; 0: as large as a file may be.
     pub body_size: ByteSize,
+    /// Ask guests to sign in when they use a method of WebDAV, also where everyone may read.
+    pub webdav_sign_in: bool,
     /// Largest XML body of a WebDAV request.
     pub xml_body: ByteSize,
     /// Most files and folders that one COPY of a folder copies.
@@ -88,9 +93,11 @@ impl Default for Settings {
             https_port: 443,
             prefix: String::new(),
             precompressed: true,
+            precompressed_most: ByteSize(1 << 30),
             redirect_to_https: false,
             uri_length: ByteSize(8 << 10),
             body_size: ByteSize(0),
+            webdav_sign_in: false,
             xml_body: ByteSize(256 << 10),
             copy_entries: 100_000,
             types: BTreeMap::new(),
@@ -146,6 +153,8 @@ pub struct Rules {
     pub codings: Vec<Coding>,
     pub cors: Cors,
     pub sites: Sites,
+    /// Files compressed beforehand, and what is known of them.
+    pub siblings: Siblings,
     /// `Strict-Transport-Security`, where it is said.
     pub hsts: Option<HeaderValue>,
     types: HashMap<String, String>,
@@ -186,6 +195,7 @@ impl Rules {
             codings,
             cors: Cors::new(&settings.cors)?,
             sites: Sites::new(&settings.site, &settings.hosts)?,
+            siblings: Siblings::new(settings.precompressed_most.0),
             hsts,
             types: types(&settings.types)?,
             settings,

@@ -5,7 +5,8 @@
 
 use std::borrow::Cow;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+use hyper::Uri;
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::error::{Error, Kind, Result};
 use crate::hub::TreePath;
@@ -111,6 +112,16 @@ pub fn escape(name: &str) -> String {
     utf8_percent_encode(name, KEEP).to_string()
 }
 
+/// What a URL cannot hold as it is, and many clients write in `Destination` and `If` all the same.
+const RAW: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+
+/// Reads a URL in a header. Signs that should have been encoded are taken for themselves; a user's name in it says nothing about the place.
+pub fn reference(text: &[u8]) -> Option<Uri> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    utf8_percent_encode(text, RAW).to_string().parse().ok()
+}
+
 /// A place to go on to after signing in: a path of this server and nothing else.
 pub fn local(next: &str) -> Option<&str> {
     let plain = next.starts_with('/')
@@ -164,6 +175,22 @@ mod tests {
         assert_eq!(read("/-/login").unwrap(), Target::Own(vec!["login".into()]));
         assert_eq!(read("/%2d/login").unwrap(), Target::Own(vec!["login".into()]));
         assert!(matches!(read("/-a/login").unwrap(), Target::Tree { .. }));
+    }
+
+    #[test]
+    fn a_header_may_hold_what_a_url_may_not() {
+        for (text, path) in [
+            ("/a b/ć.txt", "/a%20b/%C4%87.txt"),
+            ("http://ann@host/a%20b.txt", "/a%20b.txt"),
+            ("http://ann:secret@host:8080/日本/", "/%E6%97%A5%E6%9C%AC/"),
+            ("/a{1}|<2>^`\"\\.txt", "/a%7B1%7D%7C%3C2%3E%5E%60%22%5C.txt"),
+            (" /a ", "/a"),
+        ] {
+            assert_eq!(reference(text.as_bytes()).unwrap().path(), path, "{text}");
+        }
+        for text in [&b""[..], b"\xff", b"http://a b/c", b"http://"] {
+            assert!(reference(text).is_none(), "{text:?}");
+        }
     }
 
     #[test]

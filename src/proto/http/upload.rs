@@ -116,7 +116,7 @@ fn expected_length(visit: &Visit<'_>) -> Option<u64> {
 }
 
 /// The time the client wants on its file.
-fn modified(visit: &Visit<'_>) -> Result<Option<i64>, Refusal> {
+pub fn modified(visit: &Visit<'_>) -> Result<Option<i64>, Refusal> {
     let Some(text) = visit.header(X_MODIFIED).or_else(|| visit.header(OC_MTIME)) else { return Ok(None) };
     match date::wished(text) {
         Some(at) => Ok(Some(at)),
@@ -167,8 +167,13 @@ fn refused(visit: &Visit<'_>, path: &TreePath, conditional: bool, error: Error) 
 /// The receipt, and what the sync clients of ownCloud's kind look for.
 fn stored(visit: &Visit<'_>, receipt: &Receipt) -> Response<Outgoing> {
     let mut response = receipt::answer(visit, receipt);
-    if visit.headers().contains_key(OC_MTIME) {
-        reply::set(&mut response, OC_MTIME, "accepted");
-    }
+    accept_time(visit, &mut response);
     response
+}
+
+/// Says that the time a client wanted is on the file, in the words of ownCloud's kind.
+pub fn accept_time(visit: &Visit<'_>, response: &mut Response<Outgoing>) {
+    if visit.headers().contains_key(OC_MTIME) {
+        reply::set(response, OC_MTIME, "accepted");
+    }
 }

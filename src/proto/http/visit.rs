@@ -76,7 +76,10 @@ impl Visit<'_> {
 
     /// The path of a URL of this server; `None` when it is of another one.
     pub fn here<'u>(&self, uri: &'u Uri) -> Option<&'u str> {
-        let bare = |authority: &str| authority.trim_end_matches(":443").trim_end_matches(":80").to_ascii_lowercase();
+        let bare = |authority: &str| {
+            let host = authority.rsplit('@').next().unwrap_or_default();
+            host.trim_end_matches(":443").trim_end_matches(":80").to_ascii_lowercase()
+        };
         let ours = uri.authority().is_none_or(|there| bare(self.host) == bare(there.as_str()));
         self.rules.base.inside(uri.path()).filter(|_| ours)
     }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{Error, Kind, Result};
-use crate::store::{Change, Node, Opened, RelPath, Room, Soaked, Stage, StageId, Touched, Volume};
+use crate::store::{Change, Fingerprint, Node, Opened, RelPath, Room, Soaked, Stage, StageId, Touched, Volume};
 
 /// Which calls count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -267,6 +267,10 @@ impl Volume for FaultyVolume {
 
     fn stamp(&self, path: &RelPath) -> Option<u64> {
         self.inner.stamp(path)
+    }
+
+    fn fingerprint(&self, path: &RelPath) -> Option<Fingerprint> {
+        self.inner.fingerprint(path)
     }
 }
 

@@ -268,6 +268,42 @@ pub trait Volume: Send + Sync + 'static {
     fn stamp(&self, _path: &RelPath) -> Option<u64> {
         None
     }
+
+    /// What is at this path, told without the disk: the same again while the content is the same. For the moments in which
+    /// [`Volume::stamp`] takes changes in. `None` where it cannot be told so.
+    fn fingerprint(&self, _path: &RelPath) -> Option<Fingerprint> {
+        None
+    }
+}
+
+/// What the file system says of a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fingerprint {
+    /// Nothing is there.
+    Missing,
+    /// A file or folder, by what changes with its content.
+    There {
+        /// The file itself.
+        inode: u64,
+        /// Bytes.
+        size: u64,
+        /// When its content was changed, in nanoseconds.
+        modified: i128,
+        /// When anything of it was changed, in nanoseconds.
+        changed: i128,
+    },
+}
+
+impl Fingerprint {
+    /// Clocks of file systems tick slowly: what was changed within the last second could be changed again without a sign.
+    #[must_use]
+    pub fn is_settled(&self, now: Micros) -> bool {
+        const SECOND: i128 = 1_000_000_000;
+        match self {
+            Self::Missing => true,
+            Self::There { changed, .. } => changed.saturating_add(SECOND) < i128::from(now) * 1_000,
+        }
+    }
 }
 
 /// Invisible bytes that can be appended to. Dropping it keeps the bytes until `Volume::discard`.

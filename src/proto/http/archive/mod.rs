@@ -18,7 +18,7 @@ use crate::error::{Error, Kind};
 use crate::hub::{Download, TreePath};
 use crate::proto::http::body::{Flow, Outgoing};
 use crate::proto::http::reply::{self, Answer, Refusal};
-use crate::proto::http::target;
+use crate::proto::http::save_as;
 use crate::proto::http::visit::Visit;
 use walk::{Found, Walk};
 
@@ -77,8 +77,8 @@ pub async fn send(visit: &Visit<'_>, folder: &TreePath, form: Form, names: &[&st
         Form::Zip => "application/zip",
     };
     let mut response = reply::typed(body, kind);
-    let file = format!("attachment; filename*=UTF-8''{}.{}", target::escape(name), form.ending());
-    reply::set(&mut response, header::CONTENT_DISPOSITION, &file);
+    let file = format!("{name}.{}", form.ending());
+    reply::set(&mut response, header::CONTENT_DISPOSITION, &save_as::attachment(&file));
     Ok(response)
 }
 

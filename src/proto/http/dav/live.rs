@@ -68,8 +68,7 @@ impl Live {
     pub fn value(self, entry: &Entry, caller: &Caller, base: &Base, room: Option<&SpaceRoom>) -> Option<String> {
         let node = &entry.node;
         let (file, folder) = (node.kind == NodeKind::File, node.kind == NodeKind::Folder);
-        // A folder that stands for a space mounted there has no time of its own.
-        let timed = node.modified != 0;
+        let timed = !entry.is_virtual();
         match self {
             Self::ContentLength => (!folder).then(|| node.size.to_string()),
             Self::ContentType => file.then(|| mime::of(entry.path.name()).to_owned()),
@@ -97,7 +96,7 @@ impl Live {
         match self {
             Self::ContentLength => !folder,
             Self::ContentType | Self::Etag => file,
-            Self::CreationDate | Self::LastModified => entry.node.modified != 0,
+            Self::CreationDate | Self::LastModified => !entry.is_virtual(),
             Self::QuotaAvailable | Self::QuotaUsed => folder,
             Self::DisplayName | Self::LockDiscovery | Self::ResourceType | Self::SupportedLock => true,
         }

@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
-use crate::error::Kind;
+use crate::error::{Error, Kind};
 use crate::hub::TreePath;
 use crate::hub::lock::Reach;
 use crate::proto::http::body::Outgoing;
@@ -57,6 +57,19 @@ pub async fn conditions_of_upload(visit: &mut Visit<'_>, path: &TreePath) -> Res
         visit.caller = visit.caller.clone().holding(shown);
     }
     Ok(())
+}
+
+/// Asks a guest to sign in who uses a method of WebDAV's own, where that is set.
+///
+/// # Errors
+/// 401.
+pub fn guard(visit: &Visit<'_>) -> Result<(), Refusal> {
+    let method = visit.parts.method.as_str();
+    let ours = matches!(method, "COPY" | "LOCK" | "MKCOL" | "MOVE" | "PROPFIND" | "PROPPATCH" | "UNLOCK");
+    match visit.rules.settings.webdav_sign_in && visit.caller.is_guest() && ours {
+        true => Err(Error::new(Kind::Unauthenticated, "sign in to use WebDAV here").into()),
+        false => Ok(()),
+    }
 }
 
 /// Answers WebDAV's own methods; `None` for another one.

@@ -42,6 +42,11 @@ enum Wanted {
 pub async fn answer(visit: &mut Visit<'_>, path: &TreePath, most: usize) -> Answer {
     let depth = dav::depth(visit, Depth::Infinity)?;
     let body = dav::body(visit, most).await?;
+    let root = visit.caller.account().map_or_else(TreePath::root, |account| account.root.clone());
+    if root != *path && root.is_in(path) {
+        let url = visit.rules.base.url(&root, true);
+        return Err(Refusal::new(StatusCode::FORBIDDEN, format!("this account begins at {url}; use that address")));
+    }
     // Otherwise a client that could sign in would never be asked to: everybody may see the folders on the way to a public one.
     if visit.caller.is_guest() && !visit.caller.is_in_space(path) {
         visit.caller.allow(Verb::Read, path)?;

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use hyper::StatusCode;
 use hyper::header::HeaderName;
-use hyper::{StatusCode, Uri};
 
 use crate::error::Kind;
 use crate::hub::TreePath;
@@ -52,7 +52,7 @@ struct Found {
 /// 400 for a header that cannot be read, 412 when none of its lists holds.
 pub async fn judge(visit: &mut Visit<'_>, path: &TreePath) -> Result<(), Refusal> {
     let Some(value) = visit.headers().get(&IF) else { return Ok(()) };
-    let text = value.to_str().map_err(|_| unreadable())?;
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| unreadable())?;
     let lists = read(text).ok_or_else(unreadable)?;
     let mut found: HashMap<Option<&str>, Option<Found>> = HashMap::new();
     let mut holds = false;
@@ -77,7 +77,12 @@ pub async fn judge(visit: &mut Visit<'_>, path: &TreePath) -> Result<(), Refusal
 
 /// The tokens of a header, in order, for a `LOCK` that refreshes.
 pub fn tokens(visit: &Visit<'_>) -> Vec<String> {
-    let lists = visit.header(IF).and_then(read).unwrap_or_default();
+    let lists = visit
+        .headers()
+        .get(&IF)
+        .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
+        .and_then(read)
+        .unwrap_or_default();
     let states = lists.into_iter().flat_map(|list| list.conditions).map(|condition| condition.state);
     let tokens = states.filter_map(|state| match state {
         State::Token(token) => Some(token.to_owned()),
@@ -90,7 +95,7 @@ impl Condition<'_> {
     fn holds(&self, there: Option<&Found>) -> bool {
         let is = there.is_some_and(|there| match self.state {
             State::Token(token) => there.tokens.iter().any(|held| held == token),
-            State::Tag(tag) => there.etag.as_deref() == Some(tag),
+            State::Tag(tag) => there.etag.as_deref().is_some_and(|own| condition::names_version(tag, own)),
         });
         is != self.not
     }
@@ -115,7 +120,7 @@ async fn look(visit: &Visit<'_>, own: &TreePath, tag: Option<&str>) -> Result<Op
 }
 
 fn place(visit: &Visit<'_>, tag: &str) -> Option<TreePath> {
-    let uri: Uri = tag.parse().ok()?;
+    let uri = target::reference(tag.as_bytes())?;
     match target::read(visit.here(&uri)?).ok()? {
         Target::Tree { path, .. } => Some(path),
         Target::Everything | Target::Own(_) => None,

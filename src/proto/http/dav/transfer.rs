@@ -1,17 +1,18 @@
 //! `COPY` and `MOVE` (RFC 4918 §9.8, §9.9), of files and of whole folders; `MKCOL` (§9.3).
 
 use hyper::header::{HeaderName, HeaderValue};
-use hyper::{StatusCode, Uri, header};
+use hyper::{StatusCode, header};
 
 use crate::error::{Error, Kind};
 use crate::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, Taken};
 use crate::hub::lock::Reach;
-use crate::hub::{Copied, NodeKind, RemoveCopied, TreePath, Verb};
+use crate::hub::{Copied, Micros, NodeKind, RemoveCopied, TreePath, Verb};
 use crate::proto::http::base::Base;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::dav::{self, Depth, propfind};
 use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::target::{self, Target};
+use crate::proto::http::upload;
 use crate::proto::http::visit::Visit;
 
 /// What is asked for.
@@ -28,6 +29,8 @@ struct Transfer<'a> {
     deep: bool,
     /// Most files and folders copied.
     most: usize,
+    /// The time the client wants on a file that is copied.
+    modified: Option<Micros>,
 }
 
 /// Answers `COPY` and `MOVE` to the place in `Destination`.
@@ -38,14 +41,17 @@ pub async fn answer(visit: &Visit<'_>, from: &TreePath, copy: bool, most: usize)
     let to = destination(visit)?;
     let depth = dav::depth(visit, Depth::Infinity)?;
     let replace = overwrite(visit)?;
+    let wished = upload::modified(visit)?;
     // Whoever may not take it learns nothing of either place.
     visit.caller.allow(if copy { Verb::Read } else { Verb::Rename }, from)?;
-    let kind = match visit.caller.stat(from).await {
-        Ok(entry) => entry.node.kind,
+    let (kind, seen) = match visit.caller.stat(from).await {
+        Ok(entry) => (entry.node.kind, Some(entry.node.modified)),
         // A file that the caller may move and not see; whether it is there is found out on the way.
-        Err(error) if error.kind() == Kind::NotFound && !copy => NodeKind::File,
+        Err(error) if error.kind() == Kind::NotFound && !copy => (NodeKind::File, None),
         Err(error) => return Err(error.into()),
     };
+    // What moves to another space keeps its time.
+    let modified = wished.or(seen.filter(|_| !copy));
     if depth == Depth::One || (!copy && kind == NodeKind::Folder && depth == Depth::Zero) {
         return Err(Refusal::bad("a folder is moved with Depth: infinity, and copied with that or Depth: 0"));
     }
@@ -63,13 +69,20 @@ pub async fn answer(visit: &Visit<'_>, from: &TreePath, copy: bool, most: usize)
     if there.is_some() && !replace {
         return Err(Refusal::precondition());
     }
-    let transfer = Transfer { from, to, kind, there, replace, deep: depth == Depth::Infinity, most };
+    let transfer = Transfer { from, to, kind, there, replace, deep: depth == Depth::Infinity, most, modified };
     let done = match copy {
         true => transfer.copy(visit).await,
         false => transfer.relocate(visit).await,
     };
     match done {
-        Ok(copied) if copied.failed.is_empty() => Ok(transfer.arrived(&copied.place)),
+        Ok(copied) if copied.failed.is_empty() => {
+            let mut response = transfer.arrived(&copied.place);
+            // A file that only gets another name keeps its time.
+            if copy && kind == NodeKind::File {
+                upload::accept_time(visit, &mut response);
+            }
+            Ok(response)
+        }
         Ok(copied) => Ok(partly(&visit.rules.base, &copied)),
         Err(error) => Err(transfer.refused(visit, error).await),
     }
@@ -83,7 +96,10 @@ impl Transfer<'_> {
             return Err(Error::new(Kind::WrongType, "a link or a special file is not copied"));
         }
         if self.kind != NodeKind::Folder && self.there.is_some_and(|there| there != NodeKind::Folder) {
-            return caller.copy(self.from, &self.to, self.replace).await.map(|receipt| Copied::at(receipt.path));
+            return caller
+                .copy(self.from, &self.to, self.replace, self.modified)
+                .await
+                .map(|receipt| Copied::at(receipt.path));
         }
         if self.kind == NodeKind::Folder {
             caller.allow(Verb::List, self.from)?;
@@ -91,7 +107,7 @@ impl Transfer<'_> {
         let place = self.free_place(visit).await?;
         match self.kind {
             NodeKind::Folder => caller.copy_folder(self.from, &place, self.deep, self.most).await,
-            _ => caller.copy(self.from, &place, self.replace).await.map(|got| Copied::at(got.path)),
+            _ => caller.copy(self.from, &place, self.replace, self.modified).await.map(|got| Copied::at(got.path)),
         }
     }
 
@@ -201,8 +217,8 @@ fn partly(base: &Base, copied: &Copied) -> hyper::Response<Outgoing> {
 
 /// `Destination`: a path, or a URL of this server.
 fn destination(visit: &Visit<'_>) -> Result<TreePath, Refusal> {
-    let text = visit.header(HeaderName::from_static("destination")).unwrap_or_default();
-    let uri: Uri = text.parse().map_err(|_| Refusal::bad("Destination is not a URL"))?;
+    let text = visit.headers().get("destination").map(HeaderValue::as_bytes).unwrap_or_default();
+    let uri = target::reference(text).ok_or_else(|| Refusal::bad("Destination is not a URL"))?;
     let Some(path) = visit.here(&uri) else {
         return Err(Refusal::new(StatusCode::BAD_GATEWAY, "Destination is on another server"));
     };

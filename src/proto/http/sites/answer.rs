@@ -8,13 +8,12 @@ use crate::error::{Error, Kind};
 use crate::hub::{Entry, NodeKind, TreePath};
 use crate::proto::http::body::{Note, Outgoing};
 use crate::proto::http::download;
+use crate::proto::http::pager::{self, Cursor, Order};
 use crate::proto::http::reply::{self, Answer, Refusal, Reply};
 use crate::proto::http::target;
 use crate::proto::http::visit::Visit;
 
 const METHODS: &str = "GET, HEAD, OPTIONS";
-/// Entries of a folder that are shown.
-const SHOWN: usize = 5_000;
 
 /// Answers a request to a site. What fails has the site's own page where it brings one.
 ///
@@ -142,22 +141,12 @@ async fn list(visit: &Visit<'_>, path: &TreePath, place: &TreePath) -> Answer {
         Kind::WrongType => missing(),
         _ => error.into(),
     })?;
-    let mut entries: Vec<Entry> = Vec::new();
-    let mut cut = false;
-    loop {
-        let page = listing.next_page().await?;
-        if page.is_empty() {
-            break;
-        }
-        entries.extend(page.into_iter().filter(|entry| entry.node.kind != NodeKind::Special));
-        if entries.len() > SHOWN {
-            cut = true;
-            entries.truncate(SHOWN);
-            break;
-        }
-    }
-    entries.sort_by_cached_key(|entry| (entry.node.kind != NodeKind::Folder, entry.path.name().to_lowercase()));
-    Ok(page::folder(path, &entries, cut))
+    let order = Order::read(None, None);
+    let cursor = Cursor::read(visit.query("after").as_deref(), visit.query("before").as_deref());
+    // Links and special files are the server's own matter.
+    let shows = |entry: &Entry| entry.node.kind != NodeKind::Special;
+    let rows = pager::read(&mut listing, order, cursor.as_ref(), shows).await?;
+    Ok(page::folder(path, &rows))
 }
 
 /// The page of an application that reads the path itself: for pages, not for the pictures and scripts that are missing.

@@ -13,6 +13,7 @@ use crate::hub::{Entry, NodeKind, TreePath};
 use crate::proto::http::base::Base;
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::page::sentence;
+use crate::proto::http::pager::Page;
 use crate::proto::http::shown::shown;
 use crate::proto::http::{date, reply, target};
 use crate::units::ByteSize;
@@ -64,20 +65,23 @@ pub fn refusal(base: &Base, status: StatusCode, text: &str) -> Response<Outgoing
 }
 
 /// A folder's list; `path` is that of the site.
-pub fn folder(path: &TreePath, entries: &[Entry], cut: bool) -> Response<Outgoing> {
+pub fn folder(path: &TreePath, rows: &Page) -> Response<Outgoing> {
     let title = if path.is_root() { "Index".to_owned() } else { format!("Index of {path}/") };
     page(
         &title,
         &html! {
             main {
                 h1 { (crumbs(path)) }
-                @if entries.is_empty() { p.soft { "This folder is empty." } } @else {
+                @if rows.entries.is_empty() { p.soft { "This folder is empty." } } @else {
                     table {
                         thead { tr { th { "Name" } th.size { "Size" } th.time { "Changed (UTC)" } } }
-                        tbody { @for entry in entries { (row(entry)) } }
+                        tbody { @for entry in &rows.entries { (row(entry)) } }
                     }
                 }
-                @if cut { p.soft { "The list is longer; only its beginning is shown." } }
+                p.soft {
+                    @if let Some(query) = &rows.previous { a href=(query) rel="prev" { "Previous" } " " }
+                    @if let Some(query) = &rows.next { a href=(query) rel="next" { "Next" } }
+                }
             }
         },
     )
@@ -106,7 +110,7 @@ fn row(entry: &Entry) -> Markup {
             // With `./`, a name with a colon is no scheme.
             td { a href={ "./" (target::escape(name)) (slash) } { (shown(name)) (slash) } }
             td.size { @if !folder { (ByteSize(entry.node.size)) } }
-            td.time { @if entry.node.modified != 0 { (date::short(entry.node.modified)) } }
+            td.time { @if !entry.is_virtual() { (date::short(entry.node.modified)) } }
         }
     }
 }

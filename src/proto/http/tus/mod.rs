@@ -10,7 +10,7 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
 use crate::error::Kind;
-use crate::hub::{Receipt, TreePath, UploadResource, UploadWish};
+use crate::hub::{Caller, Receipt, TreePath, UploadResource, UploadWish};
 use crate::proto::http::body::{Note, Outgoing};
 use crate::proto::http::dav;
 use crate::proto::http::receipt;
@@ -110,14 +110,19 @@ fn asked<'a>(visit: &'a Visit<'_>, method: &'a str) -> &'a str {
 fn options(visit: &Visit<'_>) -> Response<Outgoing> {
     let mut response = reply::bare(StatusCode::NO_CONTENT);
     reply::set(&mut response, header::ALLOW, "DELETE, HEAD, OPTIONS, PATCH, POST");
-    reply::set(&mut response, TUS_RESUMABLE, VERSION);
-    reply::set(&mut response, TUS_VERSION, VERSION);
-    reply::set(&mut response, TUS_EXTENSION, EXTENSIONS);
-    reply::set(&mut response, TUS_CHECKSUM, write::ALGORITHMS);
-    if let Some(most) = visit.caller.largest_file() {
-        reply::set(&mut response, TUS_MAX_SIZE, &most.to_string());
-    }
+    advertise(&visit.caller, &mut response);
     response
+}
+
+/// Says what uploads in pieces can be here.
+pub fn advertise(caller: &Caller, response: &mut Response<Outgoing>) {
+    reply::set(response, TUS_RESUMABLE, VERSION);
+    reply::set(response, TUS_VERSION, VERSION);
+    reply::set(response, TUS_EXTENSION, EXTENSIONS);
+    reply::set(response, TUS_CHECKSUM, write::ALGORITHMS);
+    if let Some(most) = caller.largest_file() {
+        reply::set(response, TUS_MAX_SIZE, &most.to_string());
+    }
 }
 
 /// A number in a header; `None` when the header is not there.

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 use super::variant::Searches;
 use crate::error::{Error, Kind};
 use crate::store::volume::name;
-use crate::store::{Micros, Node, NodeKind, RelPath};
+use crate::store::{Fingerprint, Micros, Node, NodeKind, RelPath};
 
 /// Times a lookup is tried again when the kernel says that a racing rename confused it.
 const LOOKUP_TRIES: u32 = 16;
@@ -224,6 +224,13 @@ impl Seen {
         };
         let size = if kind == NodeKind::File { self.size } else { 0 };
         Node { name: name.to_owned(), kind, size, modified: micros(self.modified), tag: self.tag() }
+    }
+
+    /// All of it that changes with the content.
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        let nanos = |(seconds, nanos): (i64, u32)| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        let (inode, size) = (self.inode, self.size);
+        Fingerprint::There { inode, size, modified: nanos(self.modified), changed: nanos(self.changed) }
     }
 
     /// Differs whenever the content was replaced, also when a freed inode is used again within one tick of the clock

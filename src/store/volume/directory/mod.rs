@@ -32,7 +32,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::{Errno, ReadWriteFlags};
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Change, Node, NodeKind, Opened, RelPath, Room, Stage, StageId, Touched, Volume};
+use super::{Change, Fingerprint, Node, NodeKind, Opened, RelPath, Room, Stage, StageId, Touched, Volume};
 use crate::error::{Error, Kind, Result};
 
 use list::Listings;
@@ -388,6 +388,17 @@ impl Volume for Directory {
     fn stamp(&self, path: &RelPath) -> Option<u64> {
         // Settled first: what is counted after it can only be newer.
         watch::is_settled().then(|| self.inner.stamps.of(path)).flatten()
+    }
+
+    fn fingerprint(&self, path: &RelPath) -> Option<Fingerprint> {
+        if !self.inner.near {
+            return None;
+        }
+        match self.inner.root.open_cached(path, OFlags::PATH | OFlags::NOFOLLOW) {
+            Ok(fd) => Seen::of(fd).ok().map(|seen| seen.fingerprint()),
+            Err(Errno::NOENT) => Some(Fingerprint::Missing),
+            Err(_) => None,
+        }
     }
 }
 
