@@ -113,7 +113,9 @@ impl Error {
     /// The server's own file system said so: whoever asked is not at fault.
     #[must_use]
     pub fn is_of_the_disk(&self) -> bool {
-        self.source.as_deref().is_some_and(|source| source.is::<std::io::Error>())
+        self.source.as_deref().is_some_and(
+            <dyn std::error::Error + std::marker::Send + std::marker::Sync + 'static>::is::<std::io::Error>,
+        )
     }
 
     /// Text for the log: the public text and every cause below it that says something more.

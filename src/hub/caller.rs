@@ -5,17 +5,19 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, Kind, Result};
-use crate::hub::Hub;
 use crate::hub::account::Account;
 use crate::hub::act::Act;
 use crate::hub::commit::Who;
 use crate::hub::listing::Listing;
 use crate::hub::lock::Reach;
+use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
 use crate::hub::policy::{Verb, Verbs};
 use crate::hub::settings::Overwrite;
+use crate::hub::staging::Hold;
 use crate::hub::transfer::{Base, Download, Goal, Incoming, Upload, WriteMode, WriteOptions};
 use crate::hub::view::{Principal, Space, SpaceRole, View, access_ended};
+use crate::hub::{Hub, now};
 use crate::origin::Origin;
 use crate::store::{AccountKind, Node, NodeKind, RelPath};
 
@@ -294,11 +296,41 @@ impl Caller {
             options.mode = WriteMode::Replace;
         }
         let there = self.precheck(&view, &space, &rel, path, &options).await?;
-        let quota_left = self.check_room(&view, &space, &rel, there.is_some(), options.size).await?;
-        let (body, base) = self.starting_point(&view, &space, path, there.as_ref(), options.mode).await?;
+        let start = self.starting_point(&view, &space, path, there.as_ref(), options.mode).await?;
+        let (body, base, hold) = start;
+        // What its own broken upload holds is not in its way.
+        let more = options.size.map(|size| size.saturating_sub(hold.as_ref().map_or(0, Hold::bytes)));
+        let checked = self.check_room(&view, &space, &rel, there.is_some(), more).await;
+        let quota_left = match checked {
+            Err(error) if error.kind() == Kind::OverQuota && self.drop_own_partial(path, hold.is_none()).await => {
+                self.check_room(&view, &space, &rel, there.is_some(), more).await?
+            }
+            Err(error) => {
+                self.put_back(path, &space, body, hold).await;
+                return Err(error);
+            }
+            Ok(left) => left,
+        };
+        let quota_left = quota_left.map(|left| left.saturating_add(hold.as_ref().map_or(0, Hold::bytes)));
+        let replaces = there.is_some() && !options.unique && space.overwrite == Overwrite::Replace;
+        let credit = if replaces { self.counted(&space, &rel).await? } else { 0 };
         let digest = options.digest;
         let goal = Goal::File { path: path.clone(), options, base };
-        Ok(Upload::begin(self.clone(), space, goal, body, quota_left, digest))
+        Ok(Upload::begin(self.clone(), space, goal, body, quota_left, digest).holding(hold, credit))
+    }
+
+    /// Who begins a file anew does not need what broke off at its path.
+    async fn drop_own_partial(&self, path: &TreePath, anew: bool) -> bool {
+        anew && self.hub.drop_partial(self.name(), path).await
+    }
+
+    /// The broken upload that was taken to be gone on with is kept on.
+    async fn put_back(&self, path: &TreePath, space: &Arc<Space>, body: Incoming, hold: Option<Hold>) {
+        let Some(hold) = hold else { return };
+        if let Some((id, stage)) = body.stage {
+            let partial = Partial { space: space.clone(), id, len: stage.len(), since: now(), hold };
+            self.hub.keep_partial(self.name(), path, partial).await;
+        }
     }
 
     /// Refuses before a byte is taken what the commit would refuse.
@@ -326,8 +358,8 @@ impl Caller {
             Err(error) => return Err(error),
         };
         let filled = there.as_ref().is_some_and(|node| self.fills(node, path, &options.tokens));
-        let keeps_both = options.unique || (space.overwrite == Overwrite::KeepBoth && !filled);
-        let whole = matches!(options.mode, WriteMode::Continue(_) | WriteMode::Replace);
+        let keeps_both = unseeing || options.unique || (space.overwrite == Overwrite::KeepBoth && !filled);
+        let whole = unseeing || matches!(options.mode, WriteMode::Continue(_) | WriteMode::Replace);
         let replaces = there.is_some() && !(keeps_both && whole);
         let verb = match &there {
             Some(node) if replaces && !filled => options.mode.changes(node.size),
@@ -381,21 +413,30 @@ impl Caller {
         path: &TreePath,
         there: Option<&Node>,
         mode: WriteMode,
-    ) -> Result<(Incoming, Base)> {
-        let fresh = || (Incoming::new(view.settings.storage.inline), Base::default());
+    ) -> Result<(Incoming, Base, Option<Hold>)> {
+        let fresh = || (Incoming::new(view.settings.storage.inline), Base::default(), None);
+        let behind = |(body, base)| (body, base, None);
         match mode {
             WriteMode::Replace | WriteMode::Continue(0) | WriteMode::Resume(0) => Ok(fresh()),
-            WriteMode::Append => self.append_base(space, path, None).await,
+            WriteMode::Append => self.append_base(space, path, None).await.map(behind),
             WriteMode::Continue(from) | WriteMode::Resume(from) => {
                 if self.hub.inner.partials.len(self.name(), path).is_some_and(|len| len >= from)
                     && let Some(partial) = self.hub.inner.partials.take(self.name(), path)
                 {
                     let mut stage = space.volume.stage(&partial.id).await?;
                     stage.truncate(from).await?;
-                    return Ok((Incoming::recorded(partial.id, stage), Base { len: from, ..Base::default() }));
+                    let mut hold = partial.hold;
+                    hold.shrink(from);
+                    return Ok((
+                        Incoming::recorded(partial.id, stage),
+                        Base { len: from, ..Base::default() },
+                        Some(hold),
+                    ));
                 }
                 match there {
-                    Some(_) if mode == WriteMode::Resume(from) => self.append_base(space, path, Some(from)).await,
+                    Some(_) if mode == WriteMode::Resume(from) => {
+                        self.append_base(space, path, Some(from)).await.map(behind)
+                    }
                     Some(_) | None => {
                         Err(Error::new(Kind::Invalid, format!("cannot go on at {from}: nothing is here to go on with")))
                     }

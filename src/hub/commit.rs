@@ -308,12 +308,11 @@ impl Hub {
     /// A commit without an intent failed, perhaps only its answer: rows it may have left are taken back.
     async fn forget_unwritten(&self, mut act: Committed, error: Error) -> Result<Committed> {
         act.why = error.detail();
-        match self.undo(&act).await {
-            Ok(()) => Err(error),
-            Err(_) => {
-                self.inner.pending.owe(act);
-                Err(unknown().with(error))
-            }
+        if let Ok(()) = self.undo(&act).await {
+            Err(error)
+        } else {
+            self.inner.pending.owe(act);
+            Err(unknown().with(error))
         }
     }
 

@@ -120,7 +120,9 @@ impl Hub {
         let (hub, runtime, begun) = (self.clone(), Handle::current(), Instant::now());
         Box::new(move |outcomes, on| {
             let took = begun.elapsed();
-            outcomes.iter().for_each(|outcome| measure(took, outcome));
+            for outcome in &outcomes {
+                measure(took, outcome);
+            }
             let _entered = runtime.enter();
             hub.finish_group(settling.into_iter().zip(outcomes).collect(), on);
         })
@@ -166,12 +168,13 @@ impl Hub {
     /// of their acts is settled when it answers.
     async fn publish_part(self, mut part: Vec<Settling>) {
         let mut visit = tokio::spawn(publish_each(&part));
-        let outcomes = match self.patiently(&mut visit).await {
-            Ok(outcomes) => outcomes,
-            Err(_) => {
-                part.iter_mut().for_each(|one| self.is_late(one));
-                visit.await
+        let outcomes = if let Ok(outcomes) = self.patiently(&mut visit).await {
+            outcomes
+        } else {
+            for one in &mut part {
+                self.is_late(one);
             }
+            visit.await
         };
         let outcomes = outcomes.unwrap_or_default();
         self.answer_group(part, outcomes);
@@ -219,18 +222,17 @@ impl Hub {
                 Ok(()) => Ok(act),
                 Err(error) => hub.ascertain(act, error).await,
             };
-            let outcome = match act {
+
+            match act {
                 Ok(act) => hub.complete(act).await,
                 Err(error) => Err(error),
-            };
-            outcome
-        });
-        let outcome = match self.patiently(&mut work).await {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                self.is_late(&mut settling);
-                work.await
             }
+        });
+        let outcome = if let Ok(outcome) = self.patiently(&mut work).await {
+            outcome
+        } else {
+            self.is_late(&mut settling);
+            work.await
         };
         let outcome = outcome.unwrap_or_else(|lost| Err(Error::internal(lost)));
         let stages = settling.act.stages();

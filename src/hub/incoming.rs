@@ -1,13 +1,17 @@
 //! The bytes of an upload on their way: in memory while they are few, then in a stage.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
+use crate::hub::Caller;
 use crate::hub::mail::Octets;
+use crate::hub::path::TreePath;
 use crate::hub::put::Content;
-use crate::hub::transfer::PIECE;
+use crate::hub::transfer::{Base, PIECE};
 use crate::hub::view::Space;
-use crate::store::{Stage, StageId};
+use crate::store::{Opened, RelPath, Stage, StageId};
 use crate::units::ByteSize;
 
 /// The bytes so far: in memory while they are few, then in a stage.
@@ -21,6 +25,8 @@ pub(crate) struct Incoming {
     pub(super) recorded: bool,
     /// Counts what a message comes to on the wire.
     octets: Option<Octets>,
+    /// A file whose first bytes come before those that are pushed; copied once there are any.
+    base: Option<(Opened, u64)>,
 }
 
 impl Incoming {
@@ -32,7 +38,13 @@ impl Incoming {
             inline: usize::try_from(inline.0).unwrap_or(usize::MAX),
             recorded: false,
             octets: None,
+            base: None,
         }
+    }
+
+    /// What is pushed comes behind the first `len` bytes of a file.
+    pub(super) fn behind(base: Opened, len: u64) -> Self {
+        Self { base: Some((base, len)), ..Self::new(ByteSize(0)) }
     }
 
     pub(super) fn staged(id: StageId, stage: Box<dyn Stage>) -> Self {
@@ -43,6 +55,7 @@ impl Incoming {
             inline: 0,
             recorded: false,
             octets: None,
+            base: None,
         }
     }
 
@@ -63,7 +76,13 @@ impl Incoming {
 
     /// Bytes so far.
     pub(crate) fn len(&self) -> u64 {
-        self.stage.as_ref().map_or(self.in_memory().len() as u64, |(_, stage)| stage.len())
+        let before = self.base.as_ref().map_or(0, |(_, len)| *len);
+        self.stage.as_ref().map_or(before + self.in_memory().len() as u64, |(_, stage)| stage.len())
+    }
+
+    /// So many bytes more would be on the disk, with all that came before.
+    pub(super) fn would_stage(&self, more: usize) -> bool {
+        self.stage.is_some() || self.base.is_some() || self.buffer.len() + more > self.inline
     }
 
     fn in_memory(&self) -> &[u8] {
@@ -93,20 +112,27 @@ impl Incoming {
     pub(super) async fn spill(&mut self, space: &Space) -> Result<()> {
         let id = StageId(uuid::Uuid::now_v7().to_string());
         let mut stage = space.volume.stage(&id).await?;
-        let buffered = std::mem::take(&mut self.buffer).freeze();
-        if !buffered.is_empty()
-            && let Err(error) = stage.append(buffered).await
-        {
+        if let Err(error) = self.fill(stage.as_mut()).await {
             let _ = space.volume.discard(&id).await;
             return Err(error);
         }
+        self.base = None;
         self.stage = Some((id, stage));
         Ok(())
     }
 
+    async fn fill(&mut self, stage: &mut dyn Stage) -> Result<()> {
+        if let Some((base, len)) = &self.base {
+            stage.append_file(&base.file, *len).await?;
+        }
+        let buffered = std::mem::take(&mut self.buffer).freeze();
+        if buffered.is_empty() { Ok(()) } else { stage.append(buffered).await }
+    }
+
     /// Ready for the commit: inline, or sealed on the disk.
     pub(crate) async fn content(&mut self, space: &Space, backlog_full: bool) -> Result<Content> {
-        if self.stage.is_none() && self.handed.is_none() && backlog_full && !self.buffer.is_empty() {
+        let wait_on_disk = backlog_full && !self.buffer.is_empty();
+        if self.stage.is_none() && self.handed.is_none() && (self.base.is_some() || wait_on_disk) {
             self.spill(space).await?;
         }
         let Some((id, stage)) = &mut self.stage else {
@@ -177,5 +203,33 @@ impl Incoming {
     /// The stage's id, when there is one.
     pub(crate) fn stage_id(&self) -> Option<&StageId> {
         self.stage.as_ref().map(|(id, _)| id)
+    }
+}
+
+impl Caller {
+    /// What an append or resume starts from: the first `upto` bytes of the file (all of it when `None`).
+    pub(super) async fn append_base(
+        &self,
+        space: &Arc<Space>,
+        path: &TreePath,
+        upto: Option<u64>,
+    ) -> Result<(Incoming, Base)> {
+        let rel: RelPath = path.below(&space.path).unwrap_or_default();
+        let opened = match space.volume.open(&rel).await {
+            Ok(opened) => opened,
+            Err(error) if error.kind() == Kind::NotFound && upto.is_none() => {
+                let inline = self.hub().view().settings.storage.inline;
+                return Ok((Incoming::new(inline), Base { tag: Some(None), ..Base::default() }));
+            }
+            Err(error) => return Err(error),
+        };
+        let len = upto.unwrap_or(opened.node.size);
+        if len > opened.node.size {
+            let says = format!("cannot go on at {len}: only {} bytes are here", opened.node.size);
+            return Err(Error::new(Kind::Invalid, says));
+        }
+        let base = Base { len, tag: Some(Some(opened.node.tag)), is_whole: len == opened.node.size };
+        // Copied with the first byte that comes: who asks and sends nothing takes no room.
+        Ok((Incoming::behind(opened, len), base))
     }
 }

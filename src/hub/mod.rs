@@ -42,6 +42,7 @@ pub mod room;
 mod roster;
 pub mod session;
 pub mod settings;
+mod staging;
 mod sweep;
 mod throttle;
 pub mod transfer;
@@ -111,6 +112,7 @@ pub(crate) struct Inner {
     pub(crate) own: adopt::Own,
     pub(crate) partials: partial::Partials,
     pub(crate) uploads: uploads::Uploads,
+    pub(crate) staging: staging::Staging,
     pub(crate) doing: once::Doing,
     pub(crate) next_intent: AtomicI64,
     pub(crate) keeps_open: parking_lot::Mutex<Vec<Weak<dyn LetGo>>>,
@@ -169,6 +171,7 @@ impl Hub {
                 own: adopt::Own::default(),
                 partials: partial::Partials::default(),
                 uploads: uploads::Uploads::default(),
+                staging: staging::Staging::default(),
                 doing: once::Doing::default(),
                 next_intent: AtomicI64::new(now()),
                 keeps_open: parking_lot::Mutex::default(),

@@ -74,7 +74,7 @@ impl Caller {
         let quota = match space.max_files {
             Some(most) if used.files >= most => 0,
             _ => {
-                let taken = used.bytes.saturating_add(self.hub().inner.uploads.reserved(&space.key));
+                let taken = used.bytes.saturating_add(self.taken_by_uploads(space));
                 space.max_bytes.map_or(u64::MAX, |most| most.saturating_sub(taken))
             }
         };
@@ -107,11 +107,30 @@ impl Caller {
 
     /// Is more free on the disk than must stay free? Others fill it too.
     pub(super) async fn disk_has_room(&self, space: &Space) -> Result<()> {
+        self.disk_has_room_for(space, 0).await
+    }
+
+    /// The same with so many bytes more on it.
+    pub(super) async fn disk_has_room_for(&self, space: &Space, bytes: u64) -> Result<()> {
         let keep_free = self.hub().view().settings.storage.keep_free.0;
-        match space.volume.room().await?.free >= keep_free {
+        match space.volume.room().await?.free >= keep_free.saturating_add(bytes) {
             true => Ok(()),
             false => Err(disk_full()),
         }
+    }
+
+    /// Bytes of the quota that uploads under way hold or were promised.
+    fn taken_by_uploads(&self, space: &Space) -> u64 {
+        let inner = &self.hub().inner;
+        inner.uploads.reserved(&space.key).saturating_add(inner.staging.held(&space.key))
+    }
+
+    /// The size of the file at a path as the quota counts it; 0 where no quota is.
+    pub(super) async fn counted(&self, space: &Space, rel: &RelPath) -> Result<u64> {
+        if space.max_bytes.is_none() {
+            return Ok(0);
+        }
+        Ok(self.hub().catalog().file(&space.key, rel.as_str()).await?.map_or(0, |row| row.size))
     }
 
     /// Room under the quota (for this one file) and on the disk, checked against the announced size.
@@ -142,11 +161,8 @@ impl Caller {
             return Err(Error::new(Kind::OverQuota, full(space, used)));
         }
         let Some(most) = space.max_bytes else { return Ok(None) };
-        let old = match replaces {
-            true => self.hub().catalog().file(&space.key, rel.as_str()).await?.map_or(0, |row| row.size),
-            false => 0,
-        };
-        let taken = used.bytes.saturating_add(self.hub().inner.uploads.reserved(&space.key));
+        let old = if replaces { self.counted(space, rel).await? } else { 0 };
+        let taken = used.bytes.saturating_add(self.taken_by_uploads(space));
         let left = most.saturating_sub(taken).saturating_add(old);
         match size {
             Some(size) if size > left => Err(Error::new(Kind::OverQuota, does_not_fit(space, left, size))),

@@ -190,7 +190,9 @@ impl<'a> Spec<'a> {
         }
         for list in [self.networks, self.protocols] {
             add(&(list.len() as u64).to_le_bytes());
-            list.iter().for_each(|text| add(text.as_bytes()));
+            for text in list {
+                add(text.as_bytes());
+            }
         }
         match (self.from, secret) {
             // A new password in the catalog counts there, so that a stronger hash of the same one ends no session.

@@ -224,8 +224,10 @@ pub struct StorageSettings {
     pub resume: Span,
     /// Uploads in pieces under way at most.
     pub uploads: usize,
-    /// Of one account; those who are not signed in count as one.
+    /// Of one account, or of one address of those who are not signed in.
     pub uploads_per_account: usize,
+    /// How long an upload in pieces is kept to which no byte came.
+    pub uploads_empty: Span,
     /// How long a repeated request is recognised and answered alike.
     pub receipts: Span,
     /// How often everything is compared with the disk, beside the watcher.
@@ -248,6 +250,7 @@ impl Default for StorageSettings {
             resume: Span(Duration::from_hours(24)),
             uploads: 4096,
             uploads_per_account: 512,
+            uploads_empty: Span(Duration::from_mins(10)),
             receipts: Span(Duration::from_hours(24)),
             rescan: Span(Duration::from_hours(1)),
             attachments: 200,

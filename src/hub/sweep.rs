@@ -122,7 +122,9 @@ async fn let_go(hub: Hub, stop: CancellationToken) {
             keepers.extend(there.clone());
             there.is_some()
         });
-        keepers.iter().for_each(|keeper| keeper.let_go());
+        for keeper in &keepers {
+            keeper.let_go();
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -11,15 +12,15 @@ pub use crate::hub::download::Download;
 pub(crate) use crate::hub::incoming::Incoming;
 use crate::hub::mail::{self, Envelope, Fingerprint, Proof};
 use crate::hub::once::OnceKey;
-use crate::hub::partial::Partial;
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::put::{Closing, Put, PutFile, PutFiles};
 use crate::hub::room::Ceiling;
 use crate::hub::settings::Overwrite;
+use crate::hub::staging::Hold;
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
-use crate::store::{Micros, RelPath, Soaked, StageId};
+use crate::store::{Micros, Soaked};
 
 /// How an upload meets what is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,12 +114,16 @@ pub(super) struct Work {
     /// The door says itself what the sender wrote.
     seen: bool,
     remark: &'static str,
-    /// Bytes since the disk was asked for its room.
-    unchecked: u64,
+    /// Room for the bytes that are on the disk.
+    pub(super) hold: Hold,
+    /// Bytes of the quota that the commit will free.
+    credit: u64,
+    /// When, and at which length, it was last made to survive a kill.
+    pub(super) saved: (Instant, u64),
 }
 
-/// A long upload asks the disk for its room again after so many bytes: others fill it too.
-const ROOM_EVERY: u64 = 64 << 20;
+/// Bytes the kernel moves into the stage by itself are reserved so many at once.
+const SOAKED: u64 = 1 << 20;
 
 /// What becomes of the bytes.
 pub(super) enum Goal {
@@ -149,8 +154,31 @@ impl Upload {
         let ceiling = Ceiling::of(&caller, &space, quota_left);
         let hasher = digest.then(Sha256::new);
         let print = matches!(goal, Goal::Mail(_)).then(Fingerprint::default);
-        let work = Work { caller, space, goal, body, ceiling, hasher, print, seen: false, remark: "", unchecked: 0 };
+        let hold = caller.hub().inner.staging.hold(&space);
+        let work = Work {
+            caller,
+            space,
+            goal,
+            body,
+            ceiling,
+            hasher,
+            print,
+            seen: false,
+            remark: "",
+            hold,
+            credit: 0,
+            saved: (Instant::now(), 0),
+        };
         Self { work: Some(Box::new(work)) }
+    }
+
+    /// Goes on with what `hold` has room for; its commit frees `credit` bytes of the quota.
+    pub(super) fn holding(mut self, hold: Option<Hold>, credit: u64) -> Self {
+        if let Some(work) = &mut self.work {
+            work.hold = hold.unwrap_or_else(|| work.caller.hub().inner.staging.hold(&work.space));
+            work.credit = credit;
+        }
+        self
     }
 
     /// Takes the next bytes.
@@ -167,8 +195,8 @@ impl Upload {
         if let Some(print) = work.print.as_mut().filter(|_| !work.seen) {
             print.push(&chunk);
         }
-        work.count(chunk.len() as u64).await?;
-        work.body.push(chunk, &work.space).await
+        work.take(chunk).await?;
+        work.save().await
     }
 
     /// What the sender of a message wrote, where its door changes that before it pushes it.
@@ -188,7 +216,7 @@ impl Upload {
     pub async fn preface(&mut self, lines: Bytes) -> Result<()> {
         let Some(work) = self.work.as_deref_mut() else { return Err(over()) };
         work.ceiling.check(work.body.len().saturating_add(lines.len() as u64))?;
-        work.body.push(lines, &work.space).await
+        work.take(lines).await
     }
 
     /// A detail for the history line of its commit.
@@ -205,15 +233,18 @@ impl Upload {
     /// `Unavailable`: the disk's; `Full` when others filled it meanwhile.
     pub async fn soak(&mut self, from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
         let Some(work) = self.work.as_deref_mut() else { return Err(over()) };
-        let room = work.ceiling.left(work.body.len());
-        let unseen = work.hasher.is_none() && work.print.is_none();
-        let soaked = match &mut work.body.stage {
-            Some((_, stage)) if room > 0 && unseen => stage.soak(from, room).await?,
-            _ => None,
-        };
-        if let Some(soaked) = &soaked {
-            work.count(soaked.bytes).await?;
+        let len = work.body.len();
+        let room = work.ceiling.left(len);
+        if work.body.stage.is_none() || room == 0 || work.hasher.is_some() || work.print.is_some() {
+            return Ok(None);
         }
+        work.reserve(len.saturating_add(room.min(SOAKED))).await?;
+        let room = room.min(work.hold.bytes().saturating_sub(len));
+        let soaked = match &mut work.body.stage {
+            Some((_, stage)) => stage.soak(from, room).await?,
+            None => None,
+        };
+        work.save().await?;
         Ok(soaked)
     }
 
@@ -269,7 +300,7 @@ impl Upload {
         let Some(work) = self.work.as_deref_mut() else { return Err(over()) };
         match work.body.stage {
             Some(_) => Ok(()),
-            None => work.body.spill(&work.space).await,
+            None => work.spill().await,
         }
     }
 
@@ -283,7 +314,14 @@ impl Upload {
         if let Goal::Mail(envelope) = &mut work.goal {
             envelope.proof = Some(proof);
         }
-        work.body.prepend(lines, &work.space).await
+        if work.body.stage.is_some() {
+            // For a moment both are there.
+            let both = work.body.len().saturating_mul(2).saturating_add(lines.len() as u64);
+            work.reserve(both).await?;
+        }
+        work.body.prepend(lines, &work.space).await?;
+        work.hold.shrink(work.body.len());
+        Ok(())
     }
 
     /// Like [`Upload::commit`] for a message, but each recipient is judged by itself: outcomes in the envelope's order.
@@ -310,7 +348,7 @@ impl Upload {
     pub async fn set_aside(mut self) -> Result<u64> {
         let Some(mut work) = self.work.take() else { return Err(over()) };
         if work.body.stage.is_none() {
-            work.body.spill(&work.space).await?;
+            work.spill().await?;
         }
         let len = work.body.len();
         match work.give_up().await {
@@ -350,14 +388,22 @@ fn over() -> Error {
 }
 
 impl Work {
-    /// Asks the disk for its room now and then.
-    async fn count(&mut self, more: u64) -> Result<()> {
-        self.unchecked += more;
-        if self.unchecked < ROOM_EVERY {
-            return Ok(());
+    /// Reserves room on the disk and in the quota for so many bytes in all.
+    async fn reserve(&mut self, bytes: u64) -> Result<()> {
+        self.caller.reserve(&self.space, &mut self.hold, bytes, self.credit).await
+    }
+
+    /// Takes bytes; those that go to the disk are reserved first.
+    async fn take(&mut self, chunk: Bytes) -> Result<()> {
+        if self.body.would_stage(chunk.len()) {
+            self.reserve(self.body.len().saturating_add(chunk.len() as u64)).await?;
         }
-        self.unchecked = 0;
-        self.caller.disk_has_room(&self.space).await
+        self.body.push(chunk, &self.space).await
+    }
+
+    async fn spill(&mut self) -> Result<()> {
+        self.reserve(self.body.len()).await?;
+        self.body.spill(&self.space).await
     }
 
     async fn commit_file(&mut self) -> Result<Receipt> {
@@ -392,8 +438,13 @@ impl Work {
     async fn put(&mut self) -> Result<Put> {
         let size = self.body.len();
         let backlog_full = self.caller.hub().inline_backlog_is_full(&self.space.key);
+        if self.body.stage.is_none() && (backlog_full || self.body.would_stage(0)) {
+            self.reserve(self.body.len()).await?;
+        }
         let content = self.body.content(&self.space, backlog_full).await?;
         let sha256 = self.digest().await?;
+        // From here on the commit counts them.
+        self.hold.shrink(0);
         let Goal::File { path, options, base } = &self.goal else { return Err(over()) };
         Ok(Put {
             path: path.clone(),
@@ -465,6 +516,7 @@ impl Work {
         let Goal::File { path, base, .. } = &self.goal else { return Err(over()) };
         let tail_from = base.len;
         let (fresh, base) = self.caller.append_base(&self.space, path, None).await?;
+        self.credit = self.credit.max(base.len);
         let mut old = std::mem::replace(&mut self.body, fresh);
         let mut at = tail_from;
         loop {
@@ -473,7 +525,7 @@ impl Work {
                 break;
             }
             at += piece.len() as u64;
-            self.body.push(piece, &self.space).await?;
+            self.take(piece).await?;
         }
         if let Goal::File { base: held, .. } = &mut self.goal {
             *held = base;
@@ -492,7 +544,7 @@ impl Work {
         mail::finish(&self.caller, envelope, self.print.as_ref(), &self.space, &mut self.body).await
     }
 
-    async fn discard(&mut self) {
+    pub(super) async fn discard(&mut self) {
         self.forget_row().await;
         if let Some((id, _)) = self.body.stage.take()
             && !self.caller.hub().inner.pending.needs_stage(&id)
@@ -504,81 +556,6 @@ impl Work {
                 "a refused upload could not be removed; the next start does it"
             );
         }
-    }
-
-    /// True when what came is kept.
-    /// Whoever was signed out leaves nothing to go on with.
-    fn may_resume(&self) -> bool {
-        !self.caller.is_guest() && !self.caller.has_ended()
-    }
-
-    async fn give_up(mut self: Box<Self>) -> bool {
-        let keep = match &self.goal {
-            Goal::File { path, options, .. } if options.keep_partial && self.may_resume() => Some(path.clone()),
-            Goal::File { .. } | Goal::Mail(_) => None,
-        };
-        match (keep, self.body.stage.take()) {
-            (Some(path), Some((id, mut stage))) if !stage.is_empty() => {
-                // What still runs ends first, and leaves nothing behind that was not counted.
-                let len = stage.len();
-                let cut = stage.truncate(len).await;
-                let safe = match self.space.durable {
-                    true => stage.seal().await,
-                    false => Ok(()),
-                };
-                if cut.and(safe).is_err() {
-                    self.body.stage = Some((id, stage));
-                    self.discard().await;
-                    return false;
-                }
-                let partial = Partial { space: self.space.clone(), id, len: stage.len(), since: now() };
-                let kept = self.caller.hub().keep_partial(self.caller.name(), &path, partial).await;
-                if self.caller.has_ended() {
-                    self.caller.hub().drop_partials_of(self.caller.name()).await;
-                }
-                kept
-            }
-            (_, stage) => {
-                self.body.stage = stage;
-                self.discard().await;
-                false
-            }
-        }
-    }
-}
-
-impl Caller {
-    /// What an append or resume starts from: the first `upto` bytes of the file (all of it when `None`).
-    pub(super) async fn append_base(
-        &self,
-        space: &Arc<Space>,
-        path: &TreePath,
-        upto: Option<u64>,
-    ) -> Result<(Incoming, Base)> {
-        let rel: RelPath = path.below(&space.path).unwrap_or_default();
-        let opened = match space.volume.open(&rel).await {
-            Ok(opened) => opened,
-            Err(error) if error.kind() == Kind::NotFound && upto.is_none() => {
-                let inline = self.hub().view().settings.storage.inline;
-                return Ok((Incoming::new(inline), Base { tag: Some(None), ..Base::default() }));
-            }
-            Err(error) => return Err(error),
-        };
-        let len = upto.unwrap_or(opened.node.size);
-        if len > opened.node.size {
-            let says = format!("cannot go on at {len}: only {} bytes are here", opened.node.size);
-            return Err(Error::new(Kind::Invalid, says));
-        }
-        let id = StageId(uuid::Uuid::now_v7().to_string());
-        let mut stage = space.volume.stage(&id).await?;
-        if let Err(error) = stage.append_file(&opened.file, len).await {
-            let _ = space.volume.discard(&id).await;
-            return Err(error);
-        }
-        Ok((
-            Incoming::staged(id, stage),
-            Base { len, tag: Some(Some(opened.node.tag)), is_whole: len == opened.node.size },
-        ))
     }
 }
 

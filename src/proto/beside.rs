@@ -31,6 +31,7 @@ pub(super) async fn take_beside(
     intake: &mut dyn Intake,
     pace: &mut Pace,
     end: Arc<OnceLock<End>>,
+    drained: impl Future<Output = Error>,
 ) -> Result<Ending> {
     pace.limit(std::mem::take(&mut lane.rates));
     let strict = lane.strict;
@@ -39,7 +40,11 @@ pub(super) async fn take_beside(
         let _ = end.set(own);
     }
     let mut ending = if stream.as_tcp().is_some() { Ending::Came } else { Ending::Said };
-    let mut taken = carry::take_in(&mut stream, BytesMut::new(), framing, intake, pace).await;
+    let mut taken = tokio::select! {
+        biased;
+        error = drained => return Err(error),
+        taken = carry::take_in(&mut stream, BytesMut::new(), framing, intake, pace) => taken,
+    };
     if !strict && taken.outcome.as_ref().is_err_and(|error| ended_unsaid(&stream, error)) {
         intake.remark(UNSAID);
         taken.outcome = Ok(());

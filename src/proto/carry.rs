@@ -12,6 +12,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use super::dialogue::{Framing, Intake, Source};
 use super::ending::{End, Tally};
@@ -35,6 +36,9 @@ const FEW_READS: usize = 16;
 const INLINE: usize = 8 << 10;
 /// Bytes of a counted body swallowed at most after an error.
 const COUNTED_SWALLOW: u64 = 128 << 20;
+
+/// How long an upload that can be gone on with may still run when the daemon drains.
+const DRAINED: Duration = Duration::from_secs(1);
 
 /// What a peer does that ends its message in a way only it understands.
 const NEVER_ENDED: &str = "the message ended with LF.LF, which is no end; it must be CRLF.CRLF";
@@ -137,6 +141,16 @@ impl Pace {
         }
         Ok(())
     }
+}
+
+/// Waits until a drain cuts an upload that its sender can go on with.
+pub(super) async fn drained(stop: CancellationToken, resumable: bool) -> Error {
+    if !resumable {
+        return std::future::pending().await;
+    }
+    stop.cancelled().await;
+    sleep(DRAINED).await;
+    Error::new(Kind::Cancelled, "this server is going down: go on with the upload in a moment")
 }
 
 fn stalled(bound: Duration) -> io::Error {

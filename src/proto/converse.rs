@@ -417,7 +417,8 @@ impl<D: Dialogue> Drive<D> {
             }
             Lane::Side(lane) => {
                 let end = Arc::new(OnceLock::new());
-                let body = take_beside(lane, framing, &mut *intake, &mut pace, end.clone());
+                let drained = carry::drained(self.link.stop.clone(), intake.is_resumable());
+                let body = take_beside(lane, framing, &mut *intake, &mut pace, end.clone(), drained);
                 let outcome = self.beside(Box::pin(body), Alone::GoOn, &|| end.get().is_some_and(End::came)).await?;
                 drop(end);
                 let whole = match outcome {

@@ -187,6 +187,10 @@ pub trait Intake: Send {
     /// Takes what a non-blocking descriptor holds; `None`: the bytes must be read and pushed. Every intake says which, lest a wrapper
     /// forgets to pass it on.
     async fn soak(&mut self, from: &Arc<OwnedFd>) -> Result<Option<Soaked>>;
+    /// Its sender can go on later with what came: a drain need not wait for it.
+    fn is_resumable(&self) -> bool {
+        false
+    }
     /// Something about the transfer that belongs into the history.
     fn remark(&mut self, _what: &'static str) {}
     /// All came: make it durable; `None` when it is only a part, kept for the next.

@@ -150,7 +150,7 @@ fn storing(daemon: &Daemon, name: &str, password: &str, path: &str) -> (Wire, Tc
     wire.say(&format!("STOR {path}\r\n"));
     let mut data = TcpStream::connect((daemon.ftp.ip(), port)).expect("a data connection");
     wire.hear("150");
-    data.write_all(&[b'x'; 100_000]).expect("a reader");
+    data.write_all(&vec![b'x'; 100_000]).expect("a reader");
     (wire, data)
 }
 
@@ -198,7 +198,7 @@ impl Sessions {
         putting.say(&format!(
             "PUT /home/{name}/put HTTP/1.1\r\nHost: localhost\r\n{sign_in}Content-Length: 200000\r\n\r\n"
         ));
-        putting.0.write_all(&[b'x'; 100_000]).expect("a reader");
+        putting.0.write_all(&vec![b'x'; 100_000]).expect("a reader");
         let mut made = Wire::open(daemon.http);
         made.say(&format!(
             "POST /home/{name}/ HTTP/1.1\r\nHost: localhost\r\n{sign_in}Tus-Resumable: 1.0.0\r\nUpload-Length: 10\r\nUpload-Metadata: filename {}\r\nContent-Length: 0\r\n\r\n",

@@ -80,6 +80,7 @@ pub struct Frame {
     pub kind: u8,
     pub flags: u8,
     pub stream: u32,
+    pub payload: Vec<u8>,
 }
 
 /// A connection that has begun.
@@ -117,7 +118,7 @@ impl Connection {
         if kind == PING && flags & ACK == 0 {
             self.send(&frame(PING, ACK, 0, &payload));
         }
-        Some(Frame { kind, flags, stream: number(&head[5..]) & (u32::MAX >> 1) })
+        Some(Frame { kind, flags, stream: number(&head[5..]) & (u32::MAX >> 1), payload })
     }
 
     /// The next frame of this sort on this stream; panics at the end of the connection.

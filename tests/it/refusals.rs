@@ -207,9 +207,9 @@ async fn change(caller: &Caller, space: &str, what: &str) -> Result<()> {
     let remove = |name: &str, all| RemoveFolder { path: path(name), all, tokens: Vec::new() };
     match what {
         "put small" => put(caller, &text("new"), b"new", plain()).await,
-        "put large" => put(caller, &text("new"), &[7; 200_000], plain()).await,
+        "put large" => put(caller, &text("new"), &vec![7; 200_000], plain()).await,
         "replace small" => put(caller, &text("a"), b"other", plain()).await,
-        "replace large" => put(caller, &text("a"), &[7; 200_000], plain()).await,
+        "replace large" => put(caller, &text("a"), &vec![7; 200_000], plain()).await,
         "append" => put(caller, &text("a"), b"more", WriteOptions { mode: WriteMode::Append, ..plain() }).await,
         "copy" => caller.copy(&path("a"), &path("new"), false, None).await.map(drop),
         "copy over" => caller.copy(&path("a"), &path("b"), true, None).await.map(drop),

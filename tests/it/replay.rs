@@ -184,13 +184,15 @@ async fn lost(hub: &Hub) -> Vec<String> {
 
 #[tokio::test]
 async fn a_file_whose_bytes_did_not_survive_is_told_once_by_its_path() {
-    let put = Step::Put("a", LARGE);
-    let cases: [(&[Step], &str, Option<&[u8]>); 5] = [
-        (&[put.clone()], "a", Some(b"")),
-        (&[put.clone()], "a", Some(&[1; LARGE])),
-        (&[put.clone()], "a", None),
-        (&[Step::Put("a", SMALL), put.clone()], "a", Some(b"short")),
-        (&[put.clone(), Step::Put("b", LARGE)], "b", Some(b"short")),
+    // What is done, whose bytes are then spoilt, and what is left of them.
+    type Case<'a> = (&'a [Step], &'a str, Option<Vec<u8>>);
+    let put = || Step::Put("a", LARGE);
+    let cases: [Case<'_>; 5] = [
+        (&[put()], "a", Some(Vec::new())),
+        (&[put()], "a", Some(vec![1; LARGE])),
+        (&[put()], "a", None),
+        (&[Step::Put("a", SMALL), put()], "a", Some(b"short".to_vec())),
+        (&[put(), Step::Put("b", LARGE)], "b", Some(b"short".to_vec())),
     ];
     for (steps, path, left) in cases {
         let folder = tempfile::tempdir().unwrap();
@@ -200,7 +202,7 @@ async fn a_file_whose_bytes_did_not_survive_is_told_once_by_its_path() {
         }
         drop((hub, alice));
         let place = folder.path().join("tree/vault").join(path);
-        match left {
+        match &left {
             Some(bytes) => fs::write(&place, bytes).unwrap(),
             None => fs::remove_file(&place).unwrap(),
         }
@@ -214,14 +216,14 @@ async fn a_file_whose_bytes_did_not_survive_is_told_once_by_its_path() {
 
 #[tokio::test]
 async fn what_came_later_is_not_taken_for_a_loss() {
-    let put = Step::Put("a", LARGE);
+    let put = || Step::Put("a", LARGE);
     let cases: [&[Step]; 6] = [
-        &[put.clone()],
-        &[put.clone(), Step::Put("a", SMALL)],
-        &[put.clone(), Step::Put("a", LARGE)],
-        &[put.clone(), Step::Remove("a")],
-        &[Step::MakeFolder("d"), put.clone(), Step::Rename("a", "d/x")],
-        &[put.clone(), Step::Touch("a")],
+        &[put()],
+        &[put(), Step::Put("a", SMALL)],
+        &[put(), Step::Put("a", LARGE)],
+        &[put(), Step::Remove("a")],
+        &[Step::MakeFolder("d"), put(), Step::Rename("a", "d/x")],
+        &[put(), Step::Touch("a")],
     ];
     for steps in cases {
         let folder = tempfile::tempdir().unwrap();

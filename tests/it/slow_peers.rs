@@ -5,9 +5,11 @@
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use crate::daemon::{Daemon, until};
+use crate::frames::{Connection, HEADERS, PING, RST_STREAM, frame, request};
 
 /// Of each slow kind.
 const SLOW: usize = 200;
@@ -18,24 +20,25 @@ const OWN: usize = 8;
 /// What all of them together may take of the daemon's memory: no buffer of the size of what they asked for.
 const MOST: usize = 48 << 20;
 
-fn daemon() -> Daemon {
+fn daemon(slowest: &str) -> Daemon {
     // Many descriptors: the test's own limit is raised as far as it goes.
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, ..limit };
     rustix::process::setrlimit(rustix::process::Resource::Nofile, raised).unwrap();
     let daemon = Daemon::start(
-        r#"
+        &r#"
 [limits]
 connections_per_address = 4096
 greeting = "4s"
 stall = "4s"
 idle = "5m"
-slowest = "10 KiB"
+slowest = "SLOWEST"
 drain = "1s"
 [[space]]
 path = "/pub"
 grants = [ { to = "everyone", allow = "edit" } ]
-"#,
+"#
+        .replace("SLOWEST", slowest),
     );
     fs::write(daemon.on_disk("/pub/small"), "small").unwrap();
     fs::write(daemon.on_disk("/pub/large"), vec![b'x'; 32 << 20]).unwrap();
@@ -79,7 +82,7 @@ fn is_cut(stream: &mut TcpStream) -> bool {
 
 #[test]
 fn slow_peers_leave_room_for_others_and_are_cut() {
-    let daemon = daemon();
+    let daemon = daemon("10 KiB");
     serve_one(&daemon);
     let before = resident(&daemon);
     let held = |daemon: &Daemon| fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count();
@@ -122,4 +125,78 @@ fn slow_peers_leave_room_for_others_and_are_cut() {
         let mut scrap = [0; 2048];
         assert!(stream.read(&mut scrap).unwrap() > 0, "an idle connection serves on");
     }
+}
+
+/// Connections, and the streams on each of them, in the test of streams that stand still.
+const CONNECTIONS: usize = 64;
+const STREAMS: usize = 100;
+/// What they may take of the daemon's memory.
+const MOST_OF_STREAMS: usize = 64 << 20;
+
+/// Counts what came: answers and resets.
+#[derive(Default)]
+struct Count {
+    answers: AtomicUsize,
+    resets: AtomicUsize,
+}
+
+impl Count {
+    /// Reads until as many streams were reset.
+    fn read(&self, peer: &mut Connection, streams: usize) {
+        let mut left = streams;
+        while left > 0 {
+            match peer.next().expect("the connection goes on").kind {
+                HEADERS => {
+                    self.answers.fetch_add(1, Relaxed);
+                }
+                RST_STREAM => {
+                    left -= 1;
+                    self.resets.fetch_add(1, Relaxed);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn streams_that_stand_still_take_little_memory_and_are_cut_though_their_peers_ping() {
+    // So few bytes that pings alone keep a connection: it is the streams that are judged.
+    let daemon = daemon("100 B");
+    serve_one(&daemon);
+    let before = resident(&daemon);
+    let count = Count::default();
+    let mut peers: Vec<Connection> = (0..CONNECTIONS)
+        .map(|_| {
+            let mut peer = Connection::open(daemon.http, &[(4, 1)]);
+            let ids = (0..STREAMS).map(|number| u32::try_from(2 * number + 1).unwrap());
+            peer.send(&ids.flat_map(|id| request(id, "GET", "/pub/large", &[], true)).collect::<Vec<_>>());
+            peer
+        })
+        .collect();
+    let mut writers: Vec<TcpStream> = peers.iter().map(|peer| peer.0.try_clone().unwrap()).collect();
+    let (all, mut most) = (CONNECTIONS * STREAMS, 0);
+    let begun = Instant::now();
+    std::thread::scope(|scope| {
+        for peer in &mut peers {
+            scope.spawn(|| count.read(peer, STREAMS));
+        }
+        until("every stream is cut", || {
+            for writer in &mut writers {
+                writer.write_all(&frame(PING, 0, 0, b"still on").repeat(10)).unwrap();
+            }
+            most = most.max(resident(&daemon).saturating_sub(before));
+            std::thread::sleep(Duration::from_millis(90));
+            count.resets.load(Relaxed) == all
+        });
+    });
+    assert_eq!(count.answers.load(Relaxed), all, "each was answered first");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(most < MOST_OF_STREAMS, "{all} streams took {most} bytes");
+    // Their connections serve on.
+    for peer in peers.iter_mut().step_by(16) {
+        peer.send(&request(2 * u32::try_from(STREAMS).unwrap() + 1, "GET", "/-/health", &[], true));
+        peer.until(HEADERS, 2 * u32::try_from(STREAMS).unwrap() + 1);
+    }
+    serve_one(&daemon);
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::filing::{FileName, Sorted, Sorter};
+use super::filing::FileName;
 use super::redelivery::Fingerprint;
+use super::sorting::Filed;
 use super::trace::{self, Refused};
 use super::{Envelope, Recipient, Target, maildir};
 use crate::error::{Error, Kind, Result};
@@ -20,15 +20,11 @@ use crate::hub::settings::Overwrite;
 use crate::hub::transfer::{Incoming, Receipt};
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
-use crate::store::{
-    AccountKind, Batch, Change, DeliveryRow, DeliveryState, Edit, MailEdit, Micros, NodeKind, RelPath, StageId,
-};
+use crate::store::{Batch, Change, DeliveryRow, DeliveryState, Edit, MailEdit, Micros, NodeKind, RelPath, StageId};
 use crate::units::ByteSize;
 
 /// Bytes of a message read at once while its parts are sorted.
-const PIECE: usize = 128 << 10;
-/// Bytes of attachments kept in memory for one message; those beyond are staged, however small.
-const INLINE_IN_ALL: u64 = 1 << 20;
+pub(super) const PIECE: usize = 128 << 10;
 /// How long a Maildir that was seen whole is taken to be.
 const WHOLE_FOR: Duration = Duration::from_secs(1);
 
@@ -72,13 +68,13 @@ pub(super) async fn attempt(
 }
 
 /// One message on its way to its places.
-struct Delivery<'a> {
-    caller: &'a Caller,
+pub(super) struct Delivery<'a> {
+    pub(super) caller: &'a Caller,
     envelope: &'a Envelope,
     /// Whose volume holds the message's own stage, if it has one.
-    home: &'a Arc<Space>,
-    body: &'a mut Incoming,
-    size: u64,
+    pub(super) home: &'a Arc<Space>,
+    pub(super) body: &'a mut Incoming,
+    pub(super) size: u64,
     arrived: Micros,
     puts: Vec<Put>,
     /// Mailboxes it goes to.
@@ -88,7 +84,7 @@ struct Delivery<'a> {
     /// Its copies are one file with many names.
     link: bool,
     /// Stages made beside the message's own, for tidying up after a refusal.
-    stages: Vec<(Arc<Space>, StageId)>,
+    pub(super) stages: Vec<(Arc<Space>, StageId)>,
     /// Those of files that are not filed.
     left_out: Vec<(Arc<Space>, StageId)>,
     /// The message's bytes, once they are ready to be put: inline, or sealed at home.
@@ -96,18 +92,11 @@ struct Delivery<'a> {
     /// The message's own stage is the content of a put already.
     whole_used: bool,
     own_stage: Option<StageId>,
-    inline: u64,
+    pub(super) inline: u64,
 }
 
 /// The drop folders of one space that the message goes to.
 type Drops<'a> = (Arc<Space>, Vec<(&'a Recipient, TreePath)>);
-
-/// A file found in the message, ready to be put into folders of one space.
-struct Filed {
-    name: FileName,
-    content: Content,
-    size: u64,
-}
 
 impl<'a> Delivery<'a> {
     fn new(caller: &'a Caller, envelope: &'a Envelope, home: &'a Arc<Space>, body: &'a mut Incoming) -> Self {
@@ -339,68 +328,6 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Takes the message apart; the files' bytes end up inline or staged on this space's volume.
-    async fn sort(&mut self, space: &Arc<Space>) -> Result<(Vec<Filed>, Sorter)> {
-        let view = self.caller.hub().view();
-        let (storage, mail) = (&view.settings.storage, &view.settings.mail);
-        let mut limits = mail.mime();
-        // What a device writes above its scan says nothing to anybody.
-        if self.caller.account().is_some_and(|account| account.kind == AccountKind::Device) {
-            limits.text_words = 0;
-        }
-        let mut sorter = Sorter::new(storage.attachments, limits);
-        let mut files: Vec<Filed> = Vec::new();
-        let mut open: Option<(FileName, Incoming)> = None;
-        let mut sorted = Vec::new();
-        let mut at = 0;
-        loop {
-            let piece = self.body.read_at(at, PIECE).await?;
-            at += piece.len() as u64;
-            match piece.is_empty() {
-                true => sorter.finish(&mut sorted),
-                false => sorter.feed(&piece, &mut sorted),
-            }
-            for event in sorted.drain(..) {
-                match event {
-                    Sorted::File(name) => open = Some((name, Incoming::new(storage.inline))),
-                    Sorted::Bytes(bytes) => self.collect(space, &mut open, bytes).await?,
-                    Sorted::End => files.extend(self.collected(space, open.take()).await?),
-                }
-            }
-            if piece.is_empty() {
-                return Ok((files, sorter));
-            }
-        }
-    }
-
-    async fn collect(
-        &mut self,
-        space: &Arc<Space>,
-        open: &mut Option<(FileName, Incoming)>,
-        bytes: Bytes,
-    ) -> Result<()> {
-        let Some((_, incoming)) = open else { return Ok(()) };
-        let was_staged = incoming.stage_id().is_some();
-        let outcome = incoming.push(bytes, space).await;
-        if !was_staged && let Some(id) = incoming.stage_id() {
-            self.stages.push((space.clone(), id.clone()));
-        }
-        outcome
-    }
-
-    async fn collected(&mut self, space: &Arc<Space>, open: Option<(FileName, Incoming)>) -> Result<Option<Filed>> {
-        let Some((name, mut incoming)) = open else { return Ok(None) };
-        let size = incoming.len();
-        let was_staged = incoming.stage_id().is_some();
-        self.inline += if was_staged { 0 } else { size };
-        let full = self.inline > INLINE_IN_ALL || self.caller.hub().inline_backlog_is_full(&self.home.key);
-        let content = incoming.content(space, full).await?;
-        if let (false, Content::Staged(id)) = (was_staged, &content) {
-            self.stages.push((space.clone(), id.clone()));
-        }
-        Ok(Some(Filed { name, content, size }))
-    }
-
     /// The whole message as content for a put in this space.
     async fn whole_for(&mut self, space: &Arc<Space>) -> Result<Content> {
         let whole = if let Some(whole) = &self.whole {
@@ -600,7 +527,7 @@ impl Deliver {
                         return Err(Error::new(Kind::WrongType, "a file is where a folder of the mailbox belongs"));
                     }
                     None => {
-                        changes.push(Planned { space, change: Change::Folder { path: rel }, body: None, was: None })
+                        changes.push(Planned { space, change: Change::Folder { path: rel }, body: None, was: None });
                     }
                 }
             }

@@ -25,6 +25,7 @@ mod redelivery;
 mod rules;
 mod sender;
 pub mod settings;
+mod sorting;
 mod text;
 mod trace;
 mod words;

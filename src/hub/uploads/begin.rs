@@ -1,16 +1,17 @@
 //! Making, finding, ending and joining uploads in pieces.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::writer::UploadWriter;
-use super::{About, Running, UploadResource, fresh_id, gone};
+use super::{About, Running, Turn, UploadResource, fresh_id, gone};
 use crate::error::{Error, Kind, Result};
 use crate::hub::lock::Reach;
 use crate::hub::path::TreePath;
 use crate::hub::policy::Verb;
 use crate::hub::transfer::{Receipt, WriteOptions};
 use crate::hub::view::{Space, View};
-use crate::hub::{Caller, now, room};
+use crate::hub::{Caller, Hub, now, room, throttle};
 use crate::store::{Batch, Edit, Micros, RelPath, StageId, UploadEdit, UploadKind, UploadRow};
 
 /// Longest text a client may say of an upload.
@@ -43,16 +44,18 @@ impl UploadWish {
         WriteOptions { size: self.length, folders: self.folders, ..WriteOptions::default() }
     }
 
-    fn row(&self, id: String, account: &str, space: &Space, expires: Micros) -> UploadRow {
+    fn row(&self, id: String, caller: &Caller, space: &Space, expires: Micros) -> UploadRow {
+        let address = || throttle::counted_as(caller.origin().peer.ip()).to_string();
         let about = About {
             note: self.note.clone(),
             modified: self.modified,
             folders: self.folders,
             sha256: self.sha256.map(|sum| hex(&sum)),
+            from: caller.is_guest().then(address),
         };
         UploadRow {
             id,
-            account: account.to_owned(),
+            account: caller.name().to_owned(),
             kind: if self.part { UploadKind::Part } else { UploadKind::Whole },
             space: space.key.clone(),
             path: self.path.to_string(),
@@ -90,7 +93,7 @@ impl Caller {
         let view = self.hub().view();
         let space = self.judge_upload(&view, wish).await?;
         let storage = &view.settings.storage;
-        let row = wish.row(fresh_id()?, self.name(), &space, self.hub().upload_expires());
+        let row = wish.row(fresh_id()?, self, &space, self.hub().empty_upload_expires());
         let uploads = &self.hub().inner.uploads;
         let running = uploads.add(row.clone(), storage.uploads, storage.uploads_per_account)?;
         let kept = self.hub().catalog().commit(Batch { edits: vec![Edit::Upload(UploadEdit::Put(row.clone()))] }).await;
@@ -185,6 +188,20 @@ impl Caller {
         self.hub().drop_upload(&running).await
     }
 
+    /// The turns of parts that are to be joined: nobody else writes to them or joins them meanwhile.
+    async fn take_parts(&self, parts: &[String]) -> Result<Vec<Turn>> {
+        // In one order, so that two requests never wait for each other.
+        let ids: BTreeSet<&String> = parts.iter().collect();
+        if ids.len() < parts.len() {
+            return Err(Error::new(Kind::Invalid, "a part is named twice; each part belongs to the file once"));
+        }
+        let mut turns = Vec::with_capacity(ids.len());
+        for id in ids {
+            turns.push(self.own_upload(id).ok_or_else(gone)?.take_turn().await?);
+        }
+        Ok(turns)
+    }
+
     /// Puts complete parts together to one file and makes it durable and visible; the parts are gone then. Also says the name by which
     /// its receipt is found again.
     ///
@@ -194,6 +211,7 @@ impl Caller {
         if parts.is_empty() || parts.len() > MOST_PARTS {
             return Err(Error::new(Kind::Invalid, "a file is put together of 1 to 1000 parts"));
         }
+        let turns = self.take_parts(parts).await?;
         let rows =
             parts.iter().map(|id| Ok(self.own_upload(id).ok_or_else(gone)?.row())).collect::<Result<Vec<_>>>()?;
         let length = rows.iter().map(|row| row.received).fold(0, u64::saturating_add);
@@ -211,18 +229,24 @@ impl Caller {
         let rel: RelPath = wish.path.below(&space.path).unwrap_or_default();
         self.precheck(&view, &space, &rel, &wish.path, &wish.options()).await?;
         room::one_file(&view, wish.length)?;
-        let row = UploadRow { length: None, ..wish.row(fresh_id()?, self.name(), &space, self.hub().upload_expires()) };
+        let row = UploadRow { length: None, ..wish.row(fresh_id()?, self, &space, self.hub().upload_expires()) };
         let id = row.id.clone();
         let running = self.hub().inner.uploads.add(row.clone(), usize::MAX, usize::MAX)?;
+        // When the client goes away while the parts are copied, nothing of the copy stays.
+        let unfinished = Unfinished { hub: self.hub().clone(), running: Some(running.clone()) };
         self.hub().catalog().commit(Batch { edits: vec![Edit::Upload(UploadEdit::Put(row))] }).await?;
         let turn = running.take_turn().await?;
         let mut writer = UploadWriter::open(self.clone(), running.clone(), turn).await?;
-        let outcome = match writer.gather(&rows).await {
+        writer.on_trial();
+        let gathered = writer.gather(&rows).await;
+        unfinished.disarm();
+        let outcome = match gathered {
             Ok(()) => writer.finish_joined(&rows).await,
             Err(error) => Err(error),
         };
         match outcome {
             Ok(receipt) => {
+                drop(turns);
                 for row in rows {
                     self.hub().inner.uploads.remove(&row.id);
                     space.volume.discard(&StageId(row.id)).await?;
@@ -233,6 +257,34 @@ impl Caller {
                 self.hub().drop_upload(&running).await?;
                 Err(error)
             }
+        }
+    }
+}
+
+/// A file that is being put together: dropped before it is finished, it leaves nothing.
+struct Unfinished {
+    hub: Hub,
+    running: Option<Arc<Running>>,
+}
+
+impl Unfinished {
+    fn disarm(mut self) {
+        self.running = None;
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        let hub = self.hub.clone();
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                // Its writer lets go first.
+                let _turn = running.take_turn().await;
+                if let Err(error) = hub.drop_upload(&running).await {
+                    tracing::warn!(error = error.detail(), "a file that was not put together could not be removed");
+                }
+            });
         }
     }
 }

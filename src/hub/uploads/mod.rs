@@ -44,6 +44,8 @@ pub(crate) struct About {
     pub folders: bool,
     /// SHA-256 the whole must have, in hexadecimal.
     pub sha256: Option<String>,
+    /// The address of who is not signed in: by it his uploads are counted.
+    pub from: Option<String>,
 }
 
 impl About {
@@ -78,6 +80,8 @@ pub struct UploadResource {
 /// One upload under way.
 pub(crate) struct Running {
     row: Mutex<UploadRow>,
+    /// By whom it is counted: an account, or an address.
+    maker: String,
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Cancelled when somebody else wants the turn.
     holder: Mutex<CancellationToken>,
@@ -91,7 +95,8 @@ pub(crate) struct Turn {
 
 impl Running {
     fn new(row: UploadRow) -> Arc<Self> {
-        Arc::new(Self { row: Mutex::new(row), turn: Arc::default(), holder: Mutex::default() })
+        let maker = maker(&row);
+        Arc::new(Self { row: Mutex::new(row), maker, turn: Arc::default(), holder: Mutex::default() })
     }
 
     pub(crate) fn row(&self) -> UploadRow {
@@ -127,6 +132,14 @@ struct State {
 fn claim(row: &UploadRow) -> u64 {
     let announced = row.length.filter(|_| !row.account.is_empty());
     announced.unwrap_or(row.received).max(row.received)
+}
+
+/// By whom an upload is counted. An account's name never has a blank.
+fn maker(row: &UploadRow) -> String {
+    match row.account.is_empty() {
+        true => format!("from {}", About::read(&row.about).from.unwrap_or_default()),
+        false => row.account.clone(),
+    }
 }
 
 impl State {
@@ -165,7 +178,8 @@ impl Uploads {
     /// Takes a new one in, if there is a place for it.
     fn add(&self, row: UploadRow, most: usize, most_of_one: usize) -> Result<Arc<Running>> {
         let mut state = self.state.lock();
-        let own = || state.running.values().filter(|one| one.row.lock().account == row.account).count();
+        let maker = maker(&row);
+        let own = || state.running.values().filter(|one| one.maker == maker).count();
         if state.running.len() >= most || own() >= most_of_one {
             return Err(Error::new(
                 Kind::Throttled,
@@ -238,9 +252,9 @@ impl Hub {
                 let there = stages.get(&row.space).is_some_and(|there| there.contains(&stage));
                 if there && !promised.contains(&stage) {
                     needed.insert(stage);
-                    self.take_up(row, space)?;
+                    self.take_up(row, space).await?;
                 } else if !there && row.received == 0 && row.kind != UploadKind::Broken {
-                    self.take_up(row, space)?;
+                    self.take_up(row, space).await?;
                 } else {
                     self.forget_upload(&row.id).await?;
                 }
@@ -248,13 +262,16 @@ impl Hub {
         }
     }
 
-    fn take_up(&self, row: UploadRow, space: &Arc<super::view::Space>) -> Result<()> {
+    async fn take_up(&self, row: UploadRow, space: &Arc<super::view::Space>) -> Result<()> {
         if row.kind == UploadKind::Broken {
             let path = TreePath::parse(&row.path)?;
             let since = row.expires.saturating_sub(self.resume_time());
             let id = StageId(row.id.clone());
-            let partial = Partial { space: space.clone(), id, len: row.received, since };
-            self.inner.partials.know(&row, &path, partial);
+            let hold = self.inner.staging.known(space, row.received);
+            let partial = Partial { space: space.clone(), id, len: row.received, since, hold };
+            // Two uploads to one path ran when the daemon was killed: the rows come in the order in which the uploads began.
+            let older = self.inner.partials.know(&row, &path, partial);
+            self.discard(older.into_iter().collect()).await;
         } else {
             // More than the limit may be there when the limit was lowered.
             self.inner.uploads.add(row, usize::MAX, usize::MAX)?;
@@ -313,6 +330,12 @@ impl Hub {
         now().saturating_add(self.resume_time())
     }
 
+    /// When an upload is given up to which no byte came.
+    fn empty_upload_expires(&self) -> Micros {
+        let empty = micros(self.view().settings.storage.uploads_empty);
+        now().saturating_add(self.resume_time().min(empty))
+    }
+
     pub(crate) fn receipt_expires(&self) -> Micros {
         now().saturating_add(micros(self.view().settings.storage.receipts))
     }
@@ -365,6 +388,18 @@ mod tests {
         assert!(uploads.add(row("2", "eve", None, 0), 3, 2).is_ok());
         assert_eq!(uploads.add(row("3", "eve", None, 0), 3, 2).err().map(|error| error.kind()), Some(Kind::Throttled));
         assert!(uploads.add(row("3", "bob", None, 0), 3, 2).is_ok());
+        let guest = |id: &str, from: &str| {
+            let about = About { from: Some(from.into()), ..About::default() }.write();
+            UploadRow { about, ..row(id, "", None, 0) }
+        };
+        assert!(
+            uploads.add(guest("g", "192.0.2.1"), 9, 2).is_ok() && uploads.add(guest("h", "192.0.2.1"), 9, 2).is_ok()
+        );
+        assert!(uploads.add(guest("i", "192.0.2.1"), 9, 2).is_err(), "one guest has as many as one account");
+        assert!(uploads.add(guest("i", "192.0.2.2"), 9, 2).is_ok(), "another guest has its own");
+        for id in ["g", "h", "i"] {
+            uploads.remove(id);
+        }
         assert!(uploads.add(row("4", "ann", None, 0), 3, 2).is_err());
     }
 

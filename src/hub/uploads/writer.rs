@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::hub::path::TreePath;
 use crate::hub::put::{Closing, Content, Put, PutFile};
 use crate::hub::room::Ceiling;
+use crate::hub::staging::Hold;
 use crate::hub::transfer::Receipt;
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
@@ -18,6 +19,9 @@ use crate::store::{Batch, Edit, RelPath, Stage, StageId, UploadEdit, UploadKind,
 
 /// Bytes after which what came is made safe although more is coming.
 const KEEP_EVERY: u64 = 32 << 20;
+
+/// Bytes after which the disk is asked for its room again although they were promised: others fill it too.
+const ASK_EVERY: u64 = 4 << 20;
 
 /// Bytes read at once for a digest.
 const PIECE: usize = 1 << 20;
@@ -39,6 +43,10 @@ struct Work {
     unkept: u64,
     /// Nothing stays unless it is kept.
     on_trial: bool,
+    /// Room for bytes beyond what the upload was promised.
+    hold: Hold,
+    /// Bytes since the disk was asked for its room.
+    unasked: u64,
     turn: Turn,
 }
 
@@ -60,7 +68,10 @@ impl UploadWriter {
         let quota = caller.check_room(&view, &space, &rel, true, None).await?.map(|left| left.saturating_add(own));
         let ceiling = Ceiling::of(&caller, &space, quota);
         let from = row.received;
-        let work = Work { caller, space, running, stage, ceiling, from, unkept: 0, on_trial: false, turn };
+        let hold = caller.hub().inner.staging.hold(&space);
+        let unkept = 0;
+        let work =
+            Work { caller, space, running, stage, ceiling, from, unkept, on_trial: false, hold, unasked: 0, turn };
         Ok(Self { work: Some(Box::new(work)) })
     }
 
@@ -129,6 +140,7 @@ impl UploadWriter {
             return Err(Error::new(Kind::TooLarge, "more bytes came than were announced for this upload"));
         }
         work.ceiling.check(after)?;
+        work.reserve(after, 0).await?;
         work.stage.append(chunk).await?;
         work.unkept += size;
         match work.unkept >= KEEP_EVERY && !work.on_trial {
@@ -230,6 +242,9 @@ impl UploadWriter {
         for part in parts {
             let mut stage = work.space.volume.stage(&StageId(part.id.clone())).await?;
             stage.truncate(part.received).await?;
+            // What the part takes of the quota goes with it.
+            let after = work.stage.len().saturating_add(part.received);
+            work.reserve(after, after).await?;
             work.stage.append_file(&stage.file(), part.received).await?;
             work.unkept += part.received;
         }
@@ -238,6 +253,24 @@ impl UploadWriter {
 }
 
 impl Work {
+    /// Reserves room for so many bytes in all, of which the commit will free `credit`.
+    async fn reserve(&mut self, bytes: u64, credit: u64) -> Result<()> {
+        // `promised` locks the row too.
+        let id = self.running.row().id;
+        let promised = self.caller.hub().inner.uploads.promised(&id);
+        let beyond = bytes.saturating_sub(promised);
+        if beyond > self.hold.bytes() {
+            return self.caller.reserve(&self.space, &mut self.hold, beyond, credit).await;
+        }
+        let more = bytes.saturating_sub(self.stage.len());
+        self.unasked = self.unasked.saturating_add(more);
+        if self.unasked < ASK_EVERY {
+            return Ok(());
+        }
+        self.unasked = 0;
+        self.caller.disk_has_room_for(&self.space, more).await
+    }
+
     async fn keep(&mut self) -> Result<()> {
         if self.space.durable {
             self.stage.seal().await?;
@@ -250,6 +283,7 @@ impl Work {
             row.expires = expires;
         });
         self.unkept = 0;
+        self.hold.shrink(0);
         self.caller.disk_has_room(&self.space).await
     }
 

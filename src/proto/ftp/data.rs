@@ -261,7 +261,8 @@ impl Session {
         };
         let begun = Instant::now();
         let announced = options.size;
-        let options = WriteOptions { keep_partial: self.door.settings.keep_partial, ..options };
+        let keeps = self.door.settings.keep_partial;
+        let options = WriteOptions { keep_partial: keeps, ..options };
         match caller.write(&path, options).await {
             Ok(upload) => {
                 self.running = Some(Box::new(Running { verb, path, begun }));
@@ -271,7 +272,8 @@ impl Session {
                     Hangup::Keep => false,
                     Hangup::Publish => true,
                 };
-                let intake = Box::new(Arriving { upload, announced, rude });
+                let resumable = keeps && !caller.is_guest();
+                let intake = Box::new(Arriving { upload, announced, rude, resumable });
                 Ok(Turn::Take { prompt, intake, framing: self.framing(), lane })
             }
             Err(error) => {
@@ -328,6 +330,8 @@ struct Arriving {
     announced: Option<u64>,
     /// It may hang up without waiting for the reply although all is sent.
     rude: bool,
+    /// What came is kept when it breaks off.
+    resumable: bool,
 }
 
 #[async_trait]
@@ -338,6 +342,10 @@ impl Intake for Arriving {
 
     async fn soak(&mut self, from: &Arc<OwnedFd>) -> Result<Option<Soaked>> {
         self.upload.soak(from).await
+    }
+
+    fn is_resumable(&self) -> bool {
+        self.resumable
     }
 
     fn remark(&mut self, what: &'static str) {

@@ -18,7 +18,11 @@ use crate::origin::Origin;
 use crate::proto::ending::{End, Tally};
 use crate::proto::http::pulse::{Sending, least};
 use crate::proto::http::serve::{Connection, end_of};
+use crate::proto::http::unsent::{self, Progress, Unsent};
 use crate::telemetry::Access;
+
+/// How long a running upload that can be gone on with may still run when the daemon drains.
+const DRAINED: Duration = Duration::from_secs(1);
 
 /// A source of frames, asked again only when the last one has gone out.
 #[async_trait]
@@ -46,12 +50,17 @@ pub struct Outgoing {
     /// Bytes still to come, where that is known.
     left: Option<u64>,
     note: Option<Box<Note>>,
+    /// Its bytes are counted until they are sent.
+    unsent: Option<Unsent>,
 }
 
 /// Bytes on their way to the wire; with the last of a body goes its note, which is written when they have gone.
 pub struct Piece {
     bytes: Bytes,
     note: Option<Box<Note>>,
+    _unsent: Option<Unsent>,
+    /// The stream of HTTP/2 that it belongs to.
+    stream: Option<Arc<Progress>>,
 }
 
 impl Buf for Piece {
@@ -65,6 +74,9 @@ impl Buf for Piece {
 
     fn advance(&mut self, count: usize) {
         self.bytes.advance(count);
+        if let Some(stream) = &self.stream {
+            stream.took(count);
+        }
     }
 }
 
@@ -125,19 +137,31 @@ impl Drop for Note {
 impl Outgoing {
     /// No body.
     pub fn empty() -> Self {
-        Self { content: Content::Empty, left: Some(0), note: None }
+        Self { content: Content::Empty, left: Some(0), note: None, unsent: None }
     }
 
     /// A body in one piece.
     pub fn whole(bytes: impl Into<Bytes>) -> Self {
         let bytes = bytes.into();
         let left = Some(bytes.len() as u64);
-        Self { content: if bytes.is_empty() { Content::Empty } else { Content::Whole(bytes) }, left, note: None }
+        Self {
+            content: if bytes.is_empty() { Content::Empty } else { Content::Whole(bytes) },
+            left,
+            note: None,
+            unsent: None,
+        }
+    }
+
+    /// The same body, whose bytes are counted until they are sent.
+    #[must_use]
+    pub fn counted(mut self) -> Self {
+        self.unsent = self.bytes().map(|bytes| Unsent::new(bytes.len() as u64));
+        self
     }
 
     /// A body made while it is sent; `length` in bytes where it is known.
     pub fn flow(flow: impl Flow + 'static, length: Option<u64>) -> Self {
-        Self { content: Content::Flow(Box::new(flow)), left: length, note: None }
+        Self { content: Content::Flow(Box::new(flow)), left: length, note: None, unsent: None }
     }
 
     /// The same body, which writes the access line when it ends.
@@ -168,7 +192,23 @@ impl Outgoing {
             note.sent += count;
         }
         let note = if self.left == Some(0) { self.note.take() } else { None };
-        Poll::Ready(Some(Ok(Frame::data(Piece { bytes, note }))))
+        let counted = self.unsent.take().unwrap_or_else(|| Unsent::new(count));
+        Poll::Ready(Some(Ok(Frame::data(Piece { bytes, note, _unsent: Some(counted), stream: unsent::stream() }))))
+    }
+
+    /// A body in one piece. Where much is unsent, HTTP/2 gets it in small ones, so that its stream lasts, and is watched, until its peer
+    /// took it.
+    fn whole_or_less(&mut self, mut bytes: Bytes) -> Poll<Option<io::Result<Frame<Piece>>>> {
+        let small = usize::try_from(unsent::SMALLEST).unwrap_or(usize::MAX);
+        if bytes.len() <= small || unsent::is_little() || unsent::stream().is_none() {
+            return self.passed(bytes);
+        }
+        let all = self.unsent.take().or_else(|| Some(Unsent::new(bytes.len() as u64)));
+        let first = bytes.split_to(small);
+        self.content = Content::Whole(bytes);
+        let passed = self.passed(first);
+        self.unsent = all;
+        passed
     }
 }
 
@@ -181,7 +221,7 @@ impl Body for Outgoing {
         loop {
             match std::mem::replace(&mut this.content, Content::Empty) {
                 Content::Empty => return Poll::Ready(None),
-                Content::Whole(bytes) => return this.passed(bytes),
+                Content::Whole(bytes) => return this.whole_or_less(bytes),
                 Content::Flow(mut flow) => {
                     this.content = Content::Pulling(Box::pin(async move {
                         let pulled = flow.next().await;
@@ -242,6 +282,10 @@ pub struct Intake {
     most: u64,
     /// Cancelled when the sign-in it came by ends.
     sign_in: Option<CancellationToken>,
+    /// Its sender can go on later: a drain cuts it.
+    resumable: bool,
+    /// When the drain cuts it.
+    cut: Option<tokio::time::Instant>,
 }
 
 impl Intake {
@@ -249,7 +293,19 @@ impl Intake {
         let state = if body.is_end_stream() { State::Complete } else { State::Open };
         let tally = Tally::new(body.size_hint().exact());
         let (connection, second) = (connection.clone(), version == Version::HTTP_2);
-        Self { body, connection, tally, waited: Duration::ZERO, got: 0, state, second, most: 0, sign_in: None }
+        Self {
+            body,
+            connection,
+            tally,
+            waited: Duration::ZERO,
+            got: 0,
+            state,
+            second,
+            most: 0,
+            resumable: false,
+            cut: None,
+            sign_in: None,
+        }
     }
 
     /// Ends with the sign-in it came by.
@@ -264,6 +320,21 @@ impl Intake {
     pub fn at_most(mut self, most: u64) -> Self {
         self.most = most;
         self
+    }
+
+    /// What came is kept and its sender can go on with it later: when the daemon drains it is cut after a moment.
+    pub fn is_resumable(&mut self) {
+        self.resumable = true;
+    }
+
+    /// Waits for the moment in which the drain cuts this body.
+    async fn drained(stop: CancellationToken, resumable: bool, cut: &mut Option<tokio::time::Instant>) {
+        if !resumable {
+            return std::future::pending().await;
+        }
+        stop.cancelled().await;
+        let at = *cut.get_or_insert_with(|| tokio::time::Instant::now() + DRAINED);
+        tokio::time::sleep_until(at).await;
     }
 
     /// The length the peer announced.
@@ -287,11 +358,13 @@ impl Intake {
         while self.state == State::Open {
             let stall = self.connection.limits.stall.0;
             let began = tokio::time::Instant::now();
+            let drained = Self::drained(self.connection.stop.clone(), self.resumable, &mut self.cut);
             let frame = tokio::select! {
                 biased;
                 () = end_of(self.sign_in.as_ref()) => {
                     return Err(Error::new(Kind::Unauthenticated, "this sign-in has ended; sign in again"));
                 }
+                () = drained => return Err(Error::new(Kind::Cancelled, "this server is going down: go on with the upload in a moment")),
                 frame = tokio::time::timeout(stall, self.body.frame()) => frame,
             };
             let frame = frame.map_err(|_| Error::new(Kind::Cancelled, "the upload stood still for too long"))?;

@@ -232,7 +232,7 @@ impl LetGo for Cache {
         }
         let mut shelves = self.shelves.write();
         let Shelves { young, old, weight } = &mut *shelves;
-        young.iter_mut().for_each(|shelf| {
+        for shelf in young {
             shelf.retain(|_, entry| {
                 let past = is_past(entry);
                 if past {
@@ -240,8 +240,10 @@ impl LetGo for Cache {
                 }
                 !past
             });
-        });
-        old.iter_mut().for_each(|shelf| shelf.retain(|_, entry| !is_past(entry)));
+        }
+        for shelf in old {
+            shelf.retain(|_, entry| !is_past(entry));
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::proto::http::reply::{self, Answer, Refusal, Reply};
 use crate::proto::http::sendfile::LONGEST;
 use crate::proto::http::serve::Connection;
 use crate::proto::http::settings::Rules;
+use crate::proto::http::unsent;
 use crate::proto::http::visit::Visit;
 use crate::proto::http::{date, mime, range, save_as};
 
@@ -234,7 +235,11 @@ async fn compressed(visit: &Visit<'_>, download: Download, coding: Coding) -> Re
 /// The bytes of one range: read now when they are few, else frame by frame as the wire takes them.
 async fn content(visit: &Visit<'_>, download: Download, range: Range<u64>) -> Result<Outgoing, Refusal> {
     let length = range.end.saturating_sub(range.start);
-    let at_once = if is_lendable(visit) { SMALL } else { MEDIUM };
+    let at_once = match (is_lendable(visit), unsent::is_little()) {
+        (true, _) => SMALL,
+        (false, true) => MEDIUM,
+        (false, false) => unsent::SMALLEST,
+    };
     if length > at_once || !visit.is_get() {
         return Ok(Outgoing::flow(Stretch::new(visit, download, range), Some(length)));
     }
@@ -245,7 +250,7 @@ async fn content(visit: &Visit<'_>, download: Download, range: Range<u64>) -> Re
     if bytes.len() as u64 != length {
         return Err(Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the file became shorter while it was read"));
     }
-    Ok(Outgoing::whole(bytes))
+    Ok(Outgoing::whole(bytes).counted())
 }
 
 /// Rights can change at any moment: a cache asks each time, and gets a 304; unless a rule says otherwise of what everyone may read.
@@ -332,18 +337,23 @@ struct Stretch {
     range: Range<u64>,
     /// The connection, when it sends files by the kernel.
     lender: Option<Arc<Connection>>,
+    /// Bytes of the next piece, for HTTP/2: each may be larger than the one before, which was taken.
+    step: Option<u64>,
 }
 
 impl Stretch {
     fn new(visit: &Visit<'_>, download: Download, range: Range<u64>) -> Self {
-        Self { download, range, lender: is_lendable(visit).then(|| visit.connection.clone()) }
+        let step = (visit.parts.version == Version::HTTP_2).then_some(unsent::SMALLEST);
+        Self { download, range, lender: is_lendable(visit).then(|| visit.connection.clone()), step }
     }
 }
 
 #[async_trait]
 impl Flow for Stretch {
     async fn next(&mut self) -> io::Result<Option<Bytes>> {
-        let left = self.range.end.saturating_sub(self.range.start).min(FRAME);
+        let most = self.step.map_or(FRAME, |step| if unsent::is_little() { step } else { unsent::SMALLEST });
+        self.step = self.step.map(|step| step.saturating_mul(4).min(FRAME));
+        let left = self.range.end.saturating_sub(self.range.start).min(most);
         if left == 0 {
             return Ok(None);
         }

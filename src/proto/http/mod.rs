@@ -48,6 +48,7 @@ mod signin;
 mod sites;
 mod target;
 mod tus;
+mod unsent;
 mod upload;
 mod visit;
 mod wire;

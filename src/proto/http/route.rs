@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, Version};
 
 use crate::error::Kind;
 use crate::hub::{Caller, Hub, NodeKind, TreePath};
@@ -55,12 +55,14 @@ impl Site for Tree {
         note.origin = arrival.origin.clone();
         let site = sites.number(arrival.host.as_bytes()).and_then(|number| sites.get(number));
         let cors = site.map_or(&self.rules.cors, |site| &site.cors);
-        let answer = match self.refuse(&parts, &arrival, way, &intake) {
-            Some(answer) => answer.map(Reply::from),
-            None => match cors.preflight(&parts) {
-                Some(response) => Ok(response.into()),
-                None => self.route(&parts, &arrival, site, intake, connection, &mut note).await,
-            },
+        let early = self.refuse(&parts, &arrival, way, &intake).or_else(|| cors.preflight(&parts).map(Ok));
+        let answer = match early {
+            Some(answer) => {
+                // Its body is left unread.
+                drop(intake);
+                answer.map(Reply::from)
+            }
+            None => self.route(&parts, &arrival, site, intake, connection, &mut note).await,
         };
         let complete = |status, headers: &mut HeaderMap| {
             reply::harden(headers);
@@ -82,6 +84,10 @@ impl Site for Tree {
             }
         };
         complete(response.status(), response.headers_mut());
+        if parts.version < Version::HTTP_2 && connection.pulse.is_unread() {
+            // The rest of the body comes where the next request should: this response is the last one.
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         visit::finish(response, &parts.method, note)
     }
 
@@ -148,6 +154,10 @@ impl Tree {
         if settings.body_size.0 > 0 && intake.length().is_some_and(|length| length > settings.body_size.0) {
             let words = format!("the body is larger than {} ([http] body_size)", settings.body_size);
             return Some(Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, words)));
+        }
+        if parts.uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            // RFC 9113 §8.3.1: `:authority` names nobody.
+            return Some(Err(Refusal::bad("the authority names a user; sign in with a header")));
         }
         if way == Way::Out {
             return Some(Err(Refusal::missing()));

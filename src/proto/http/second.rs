@@ -21,11 +21,12 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::hub::Caller;
-use crate::net::Stream;
+use crate::net::{Limits, Stream};
 use crate::proto::http::body::Outgoing;
 use crate::proto::http::fast_path::FastPath;
 use crate::proto::http::head;
 use crate::proto::http::serve::Connection;
+use crate::proto::http::unsent::{self, Watched};
 
 /// Requests at once on one connection.
 const STREAMS: u32 = 100;
@@ -45,8 +46,8 @@ thread_local! {
 }
 
 /// hyper, as we want it.
-pub fn builder() -> http2::Builder<Eager> {
-    let mut builder = http2::Builder::new(Eager);
+pub fn builder(limits: &Arc<Limits>) -> http2::Builder<Eager> {
+    let mut builder = http2::Builder::new(Eager { limits: limits.clone() });
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
@@ -61,18 +62,19 @@ pub fn builder() -> http2::Builder<Eager> {
 }
 
 /// Runs each stream at once, as far as it goes without waiting; only one that must wait gets a task of its own.
-#[derive(Clone, Copy)]
-pub struct Eager;
+#[derive(Clone)]
+pub struct Eager {
+    limits: Arc<Limits>,
+}
 
 impl<F> Executor<F> for Eager
 where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        let mut stream = Box::pin(stream);
+        let mut stream = Watched::new(stream, self.limits.clone());
         // Whom to wake is known when the task asks again, first thing.
-        if stream.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+        if stream.turn(&mut Context::from_waker(Waker::noop())).is_pending() {
             tokio::spawn(stream);
         }
     }
@@ -97,6 +99,7 @@ pub fn at_once(
     let plain = head::plain(request.method().as_str(), uri.path_and_query()?.as_str(), host, lines)?;
     let response = fast_path.ready(&plain, connection, guest, false)?.response(connection);
     drop(connection.pulse.think(true));
+    unsent::answered();
     response
 }
 

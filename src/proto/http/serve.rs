@@ -32,6 +32,7 @@ use crate::proto::http::pulse::{Pulse, Window};
 use crate::proto::http::second::{self, Gathered};
 use crate::proto::http::sendfile::Lent;
 use crate::proto::http::signin::Proven;
+use crate::proto::http::unsent;
 use crate::proto::http::wire::{Left, Shelf, Wire};
 
 /// What an implicit TLS listener offers.
@@ -41,9 +42,11 @@ pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 const BUFFER: usize = 128 << 10;
 /// How long what is under way may go on when the sign-in it came by has ended: for the refusal of an upload to be read.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// How long, and over how many bytes, a refused upload is read so that its sender sees the refusal.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: usize = 4 << 20;
+/// How long, and over how many bytes, a refused upload is read so that its sender sees the refusal, as nginx does (`lingering_time`); and
+/// for how long nothing may come meanwhile (`lingering_timeout`).
+const LINGER: Duration = Duration::from_secs(30);
+const LINGER_QUIET: Duration = Duration::from_secs(5);
+const LINGER_BYTES: usize = 256 << 20;
 
 /// What all requests of one connection share.
 pub struct Connection {
@@ -63,6 +66,8 @@ pub struct Connection {
     pub permit: Mutex<Permit>,
     /// The peer is a proxy that may say for whom it speaks.
     pub trusted: Option<Arc<Trusted>>,
+    /// The daemon drains.
+    pub stop: CancellationToken,
 }
 
 /// The sign-in by which the last request of a connection came: when it ends, what is under way is cut.
@@ -139,6 +144,7 @@ fn connect(link: Link) -> (Arc<Connection>, Stream, CancellationToken) {
         lent: Lent::new(&stream),
         permit: Mutex::new(permit),
         trusted,
+        stop: stop.clone(),
     };
     (Arc::new(connection), stream, stop)
 }
@@ -197,7 +203,10 @@ impl<S: Site> Talk<S> {
             return Some(left);
         }
         if self.connection.pulse.is_unread() {
-            linger(&mut left.stream).await;
+            tokio::select! {
+                () = linger(&mut left.stream) => {}
+                () = self.stop.cancelled() => {}
+            }
         }
         None
     }
@@ -221,7 +230,7 @@ impl<S: Site> Talk<S> {
                 }
             }
         });
-        let running = second::builder().serve_connection(TokioIo::new(gathered.wire()), service);
+        let running = second::builder(&self.connection.limits).serve_connection(TokioIo::new(gathered.wire()), service);
         if let Some(Err(error)) = self.drive(running, |cx| gathered.poll_push(cx)).await {
             tracing::debug!(%error, "connection ended");
         }
@@ -281,6 +290,7 @@ fn answer<S: Site>(
     async move {
         let response = site.answer(request, &connection).await;
         drop(thinking);
+        unsent::answered();
         Ok(response)
     }
 }
@@ -304,9 +314,9 @@ pub async fn linger(stream: &mut Stream) {
         let mut scrap = vec![0; 16 << 10];
         let mut left = LINGER_BYTES;
         while left > 0 {
-            match stream.read(&mut scrap).await {
-                Ok(0) | Err(_) => break,
-                Ok(count) => left = left.saturating_sub(count),
+            match tokio::time::timeout(LINGER_QUIET, stream.read(&mut scrap)).await {
+                Ok(Ok(count @ 1..)) => left = left.saturating_sub(count),
+                _ => break,
             }
         }
     };

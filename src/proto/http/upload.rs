@@ -51,6 +51,7 @@ pub async fn put(visit: &mut Visit<'_>, path: &TreePath, note: &mut Note) -> Ans
     };
     let write = visit.caller.write(path, options).await;
     let mut upload = write.map_err(|error| refused(visit, path, condition.is_some(), error))?;
+    go_on_later(visit);
     let taken = take(visit, &mut upload, expected).await;
     note.taken = visit.intake.taken();
     if let Err(refusal) = taken {
@@ -72,6 +73,13 @@ fn options(visit: &Visit<'_>, condition: Option<Option<u64>>) -> Result<WriteOpt
         receipt: true,
         ..WriteOptions::default()
     })
+}
+
+/// Who is signed in can go on with what came when a drain cuts it.
+fn go_on_later(visit: &mut Visit<'_>) {
+    if !visit.caller.is_guest() {
+        visit.intake.is_resumable();
+    }
 }
 
 /// A body that broke off can be gone on with; what was refused is forgotten.

@@ -153,8 +153,9 @@ async fn write(
     if let Some(length) = number(visit, &UPLOAD_LENGTH)?.filter(|length| writer.length() != Some(*length)) {
         writer.set_length(length).await?;
     }
-    if checksum.is_some() {
-        writer.on_trial();
+    match checksum {
+        Some(_) => writer.on_trial(),
+        None => visit.intake.is_resumable(),
     }
     let taken = if body { take(visit, &mut writer, checksum.as_mut()).await } else { Ok(()) };
     note.taken = visit.intake.taken();

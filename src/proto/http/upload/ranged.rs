@@ -7,7 +7,7 @@ use hyper::StatusCode;
 use hyper::header::{self, HeaderName, HeaderValue};
 use sha2::{Digest, Sha256};
 
-use super::{CONTENT_DIGEST, REPR_DIGEST, condition, digest_of, leave, options, refused, stored};
+use super::{CONTENT_DIGEST, REPR_DIGEST, condition, digest_of, go_on_later, leave, options, refused, stored};
 use crate::error::{Error, Kind};
 use crate::hub::{TreePath, Upload, Verb, WriteMode, WriteOptions};
 use crate::proto::http::body::Note;
@@ -94,6 +94,7 @@ pub(super) async fn put(visit: &mut Visit<'_>, path: &TreePath, part: Part, note
         Kind::Invalid => out_of_place(0),
         _ => refused(visit, path, condition.is_some(), error),
     })?;
+    go_on_later(visit);
     let taken = take(visit, &mut upload, count).await;
     note.taken = visit.intake.taken();
     if let Err(refusal) = taken {
