@@ -1,7 +1,5 @@
-//! The driver of every line protocol: reads lines, asks the dialogue, does its turns.
-//!
-//! Deadlines, line bounds, pipelining, the STARTTLS purge, drain and transfers exist here once. An idle connection holds its
-//! dialogue, a small line buffer and nothing else: everything that is not waiting for a line is boxed.
+//! The driver of every line protocol: reads lines, asks the dialogue, does its turns. Deadlines, line bounds, pipelining, the STARTTLS purge, drain and transfers exist here once. An idle connection holds its dialogue
+//! and a small line buffer: everything that is not waiting for a line is boxed.
 
 use std::collections::VecDeque;
 use std::future::Future;

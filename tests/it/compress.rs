@@ -119,17 +119,14 @@ fn what_is_compressed_already_too_small_or_too_large_is_left_alone() {
 }
 
 fn packed(coding: &str, text: &str) -> Vec<u8> {
-    match coding {
-        "br" => {
-            let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 5, 20);
-            encoder.write_all(text.as_bytes()).unwrap();
-            encoder.into_inner()
-        }
-        _ => {
-            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-            encoder.write_all(text.as_bytes()).unwrap();
-            encoder.finish().unwrap()
-        }
+    if coding == "br" {
+        let mut encoder = brotli::CompressorWriter::new(Vec::new(), 4096, 5, 20);
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.into_inner()
+    } else {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
     }
 }
 

@@ -241,7 +241,7 @@ async fn nothing_is_staged_where_the_disk_must_stay_free() {
         assert_eq!(upload.push(piece(MIB)).await.unwrap_err().kind(), Kind::Full);
     }
     assert_eq!(writer.push(piece(MIB)).await.unwrap_err().kind(), Kind::Full);
-    assert_eq!(alice.copy(&path("/ten/log"), &path("/ten/copy"), false).await.unwrap_err().kind(), Kind::Full);
+    assert_eq!(alice.copy(&path("/ten/log"), &path("/ten/copy"), false, None).await.unwrap_err().kind(), Kind::Full);
     assert_eq!(staged(&world), 0);
 }
 

@@ -145,7 +145,9 @@ async fn inside(visit: &Visit<'_>, folder: &TreePath, names: &[&str]) -> Result<
         };
         loop {
             let entries = listing.next_page().await?;
-            entries.iter().for_each(|entry| sum.add(entry));
+            for entry in &entries {
+                sum.add(entry);
+            }
             if sum.count() > COUNTED {
                 return Ok(format!("More than {} files and folders are in it.", page::thousands(COUNTED as u64)));
             }
@@ -237,12 +239,11 @@ enum Open {
 impl Taken {
     async fn push(&mut self, bytes: Bytes) -> Result<(), Refusal> {
         match &mut self.open {
-            Open::Field => {}
+            Open::Field | Open::File(Arriving::LeftOut(_)) => {}
             Open::Nameless if bytes.is_empty() => {}
             Open::Nameless => return Err(Refusal::bad("a file of the form has no name; nothing was stored")),
             Open::File(Arriving::New(upload)) => upload.push(bytes).await?,
             Open::File(Arriving::Again(before)) => before.0.push(&bytes),
-            Open::File(Arriving::LeftOut(_)) => {}
         }
         Ok(())
     }
