@@ -102,7 +102,7 @@ async fn only_those_it_is_meant_for_write_to_a_group() {
     assert_eq!(ask(&world, &alice, "staff@example.org").await.expect("a member"), staff);
     assert_eq!(ask(&world, &bob, "staff@example.org").await.expect_err("no member").kind(), Kind::Denied);
     assert_eq!(ask(&world, &bob, "secret@example.org").await.expect_err("behind another").kind(), Kind::Denied);
-    assert_eq!(ask(&world, &bob, "talk@example.org").await.expect("a user").len(), 3);
+    assert_eq!(ask(&world, &bob, "talk@example.org").await.expect("a user").len(), 2);
 }
 
 #[tokio::test]

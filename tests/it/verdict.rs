@@ -104,6 +104,8 @@ struct Cell {
     meant: Class,
     /// As seen by FTP from the caller's root; `None` where it cannot be named.
     seen: Option<TreePath>,
+    /// The caller may add here and see nothing: it is not told that a name is taken, and gets another.
+    unseeing: bool,
 }
 
 fn at(text: &str) -> TreePath {
@@ -251,6 +253,7 @@ impl Daemon {
                         // The new name is made.
                         said = said.and_then(|()| who.allow(Verb::Create, &path));
                     }
+                    let unseeing = who.is_unseeing(&path);
                     let meant = match said.map_err(|error| error.kind()) {
                         Ok(()) => Class::Allowed,
                         Err(Kind::Denied) => Class::Refused,
@@ -259,7 +262,7 @@ impl Daemon {
                         Err(kind) => panic!("{kind:?} is no verdict"),
                     };
                     let seen = place.folder.is_in(&who.top()).then(|| place.folder.seen_from(&who.top()));
-                    cells.push(Cell { caller, ask: *ask, place: place.clone(), meant, seen });
+                    cells.push(Cell { caller, ask: *ask, place: place.clone(), meant, seen, unseeing });
                 }
             }
         }
@@ -287,6 +290,11 @@ impl Cell {
         match self.ask {
             Ask::Create => Some(file.is_file()),
             Ask::MakeFolder => Some(file.is_dir()),
+            Ask::Overwrite if self.unseeing => {
+                assert_eq!(std::fs::read(&file).expect("it is there"), b"old");
+                let other = self.name(door).replace(".txt", " (2).txt");
+                Some(std::fs::read(self.place.disk.join(other)).is_ok_and(|bytes| bytes == b"new"))
+            }
             Ask::Overwrite => Some(std::fs::read(&file).expect("it is there") == b"new"),
             Ask::Delete => Some(!file.exists()),
             Ask::Rename => Some(!file.exists() && file.with_extension("moved").exists()),
@@ -564,8 +572,10 @@ impl Http {
             Ask::List => self.request("PROPFIND", &format!("{}/", cell.place.folder), "Depth: 1\r\n", ""),
             Ask::Read => self.request("GET", &file, "Translate: f\r\nIf: (Not <DAV:no-lock>)\r\n", ""),
             Ask::MakeFolder => self.request("MKCOL", &format!("{file}/"), "", ""),
-            // Only those who are signed in may lock.
-            Ask::Create if cell.caller.is_empty() => self.request("PUT", &file, "If: (Not <DAV:no-lock>)\r\n", "new"),
+            // Only those who are signed in may lock, and see what they lock.
+            Ask::Create if cell.caller.is_empty() || cell.unseeing => {
+                self.request("PUT", &file, "If: (Not <DAV:no-lock>)\r\n", "new")
+            }
             Ask::Create => match self.request("LOCK", &file, "Timeout: Second-600\r\n", LOCKINFO) {
                 201 => {
                     let token = self.token.clone();
@@ -636,6 +646,8 @@ fn interview(door: &'static str, address: SocketAddr, caller: &'static str, cell
     let mut asked = 0;
     let mut note = |cell: &Cell, said: Class, meant: Class| {
         asked += 1;
+        let keeps_both = cell.ask == Ask::Overwrite && cell.unseeing && door != "dav";
+        let meant = if keeps_both { Class::Allowed } else { meant };
         if said != meant {
             wrong.push(format!("{door}: {}: policy says {meant:?}, the door {said:?}", cell.says()));
         }
