@@ -196,13 +196,7 @@ impl Pending {
 
     /// Is a publish still to come that this change would run into, at its paths, above or below them?
     pub(crate) fn is_in_the_way(&self, planned: &Planned) -> bool {
-        self.is_any_ahead(|one| {
-            one.planned.space.key == planned.space.key
-                && places(&one.planned.change)
-                    .into_iter()
-                    .flatten()
-                    .any(|theirs| places(&planned.change).into_iter().flatten().any(|ours| overlap(ours, theirs)))
-        })
+        self.is_any_ahead(|one| runs_into(planned, &one.planned))
     }
 
     /// Is any publish still to come?
@@ -224,6 +218,13 @@ fn queue_of<'a>(queues: &'a mut BTreeMap<String, Queue>, one: &Promised) -> &'a 
 fn take(acts: &mut Vec<Committed>, first: i64) -> Option<Committed> {
     let index = acts.iter().position(|act| act.first() == Some(first))?;
     Some(acts.remove(index))
+}
+
+/// Does a change work at a path of an earlier one, above or below it?
+pub(crate) fn runs_into(later: &Planned, earlier: &Planned) -> bool {
+    let theirs = || places(&earlier.change).into_iter().flatten();
+    later.space.key == earlier.space.key
+        && places(&later.change).into_iter().flatten().any(|ours| theirs().any(|theirs| overlap(ours, theirs)))
 }
 
 /// Is one of them the other, or below it?

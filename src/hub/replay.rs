@@ -6,11 +6,24 @@ use crate::error::{Error, Result};
 use crate::hub::act::Planned;
 use crate::hub::adopt::{LOST, is_same};
 use crate::hub::commit::{Promised, hold, keys_of, publish};
+use crate::hub::pending::runs_into;
 use crate::hub::{Hub, now};
-use crate::store::{Batch, Change, Edit, HistoryLine, IntentRow, Node, RelPath, StageId};
+use crate::store::{Batch, Change, Edit, FileRow, HistoryLine, IntentRow, Node, RelPath, StageId};
 
 /// Intents read at once.
 const PAGE: usize = 500;
+
+/// What became of a change that is done again.
+enum Replayed {
+    /// It is in place.
+    InPlace,
+    /// It is in place as far as possible; its file may hold something else than its record says.
+    Suspect,
+    /// The volume refuses it for now, or refuses an earlier one that it would run into.
+    Waits,
+    /// The volume refuses it for good.
+    Never(Error),
+}
 
 impl Hub {
     /// Publishes every remaining intent in order and sweeps the stages nobody needs any more.
@@ -86,29 +99,17 @@ impl Hub {
                 done.push(promised);
                 continue;
             }
-            match self.publish_again(planned).await {
-                Ok(node) => {
-                    if planned.change.stage().is_some()
-                        && !recorded.zip(node).is_some_and(|(row, node)| is_same(&row, &node))
-                    {
-                        suspects.insert(place);
-                    }
-                    done.push(promised);
-                }
-                Err(_) if self.without_bytes(planned).await?.is_some() => {
+            match self.replay_one(planned, recorded).await? {
+                Replayed::InPlace => done.push(promised),
+                Replayed::Suspect => {
                     suspects.insert(place);
                     done.push(promised);
                 }
-                Err(error) if error.is_transient() => {
-                    tracing::error!(
-                        id = promised.id,
-                        error = error.detail(),
-                        "a committed change cannot be put in place yet"
-                    );
+                Replayed::Waits => {
                     needed.extend(promised.planned.change.stage().cloned());
                     self.inner.pending.add_stuck(promised);
                 }
-                Err(error) => self.give_up(&promised, &error).await?,
+                Replayed::Never(error) => self.give_up(&promised, &error).await?,
             }
         }
         let spaces: BTreeSet<String> = done.iter().map(|one| one.planned.space.key.clone()).collect();
@@ -119,6 +120,35 @@ impl Hub {
             }
         }
         Ok(())
+    }
+
+    /// Does one committed change again, given the record of its file.
+    async fn replay_one(&self, planned: &Planned, recorded: Option<FileRow>) -> Result<Replayed> {
+        // A change that waits stays before every later one that would run into it.
+        if self.inner.pending.is_in_the_way(planned) {
+            return Ok(Replayed::Waits);
+        }
+        if let Some(row) = &recorded
+            && is_written(planned, row).await
+        {
+            return Ok(Replayed::InPlace);
+        }
+        let error = match self.publish_again(planned).await {
+            Ok(node) if planned.change.stage().is_some() => {
+                let is_recorded = recorded.zip(node).is_some_and(|(row, node)| is_same(&row, &node));
+                return Ok(if is_recorded { Replayed::InPlace } else { Replayed::Suspect });
+            }
+            Ok(_) => return Ok(Replayed::InPlace),
+            Err(error) => error,
+        };
+        if self.without_bytes(planned).await?.is_some() {
+            return Ok(Replayed::Suspect);
+        }
+        if !error.is_transient() {
+            return Ok(Replayed::Never(error));
+        }
+        tracing::error!(change = ?planned.change, error = error.detail(), "a committed change cannot be put in place yet");
+        Ok(Replayed::Waits)
     }
 
     /// Tells of each file whose bytes were gone and whose place holds something else than what its record says. A later intent may have
@@ -155,9 +185,14 @@ impl Hub {
         self.catalog().commit(Batch { edits }).await
     }
 
-    /// Tries again what the volume refused at the last start, each with its paths to itself.
+    /// Tries again what the volume refused at the last start, each with its paths to itself. One that is refused again keeps those after
+    /// it waiting that would run into it.
     pub(crate) async fn retry_stuck(&self, space: &str) {
+        let mut refused: Vec<Planned> = Vec::new();
         for (id, planned) in self.inner.pending.stuck(space) {
+            if refused.iter().any(|earlier| runs_into(&planned, earlier)) {
+                continue;
+            }
             let alone = matches!(planned.change, Change::RemoveFolder { .. } | Change::Rename { .. });
             let _held = hold(vec![planned.space.clone()], alone).await;
             let _locked = self.inner.paths.lock_keys(&keys_of(std::slice::from_ref(&planned))).await;
@@ -165,6 +200,7 @@ impl Hub {
                 Ok(_) => self.inner.pending.add_done(self.inner.pending.unstick(space, id).into_iter().collect()),
                 Err(error) if error.is_transient() => {
                     tracing::error!(change = ?planned.change, error = error.detail(), "still cannot be put in place");
+                    refused.push(planned);
                 }
                 Err(error) => {
                     if self.give_up(&Promised::new(id, planned), &error).await.is_ok() {
@@ -212,6 +248,15 @@ impl Hub {
             }
         }
     }
+}
+
+/// Is the file that this put makes there already, with the bytes of its intent? Then it needs no room, which a full disk does not have.
+async fn is_written(planned: &Planned, row: &FileRow) -> bool {
+    let (Change::Put { path, .. }, Some(body)) = (&planned.change, &planned.body) else { return false };
+    let Ok(opened) = planned.space.volume.open(path).await else { return false };
+    is_same(row, &opened.node)
+        && opened.node.size == body.len() as u64
+        && opened.read_at(0, body.len()).await.is_ok_and(|bytes| bytes == *body)
 }
 
 /// Where the file of a put is once all intents are in place; of every other change the path it is about.

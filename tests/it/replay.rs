@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -11,22 +13,32 @@ use stoa::error::Result;
 use stoa::hub::files::{MakeFolder, RemoveFile, RemoveFolder, Rename, SetModified, Taken};
 use stoa::hub::settings::UserSettings;
 use stoa::hub::{Caller, Hub, Settings, TreePath, Volumes, WriteOptions};
+use stoa::store::fault::volume::{FaultyVolume, VolumeBreak, VolumeFault, VolumePoint};
 use stoa::store::{Catalog, CatalogSettings, Directory, HistoryFilter, Volume};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::world::{origin, space};
 
-struct Trees(PathBuf);
+struct Trees(PathBuf, Option<Arc<VolumeFault>>);
 
 impl Volumes for Trees {
     fn open(&self, space: &TreePath, _source: &str) -> Result<Arc<dyn Volume>> {
         let root = self.0.join("tree").join(space.to_string().trim_start_matches('/'));
-        Ok(Arc::new(Directory::open(&root, &self.0.join("stage"), true)?))
+        let plain: Arc<dyn Volume> = Arc::new(Directory::open(&root, &self.0.join("stage"), true)?);
+        Ok(match &self.1 {
+            Some(fault) => Arc::new(FaultyVolume::new(plain, fault.clone())),
+            None => plain,
+        })
     }
 }
 
 /// A hub without keepers: nothing is cleared unless it must be, as if the daemon were killed right away.
 async fn open(folder: &TempDir) -> (Hub, Caller) {
+    open_on(folder, None).await
+}
+
+async fn open_on(folder: &TempDir, fault: Option<Arc<VolumeFault>>) -> (Hub, Caller) {
     fs::write(folder.path().join("password"), "wonder\n").unwrap();
     let user = UserSettings {
         name: "alice".into(),
@@ -41,7 +53,7 @@ async fn open(folder: &TempDir) -> (Hub, Caller) {
         ..Settings::default()
     };
     let catalog = Catalog::open(&CatalogSettings::default(), folder.path(), "test").await.unwrap();
-    let hub = Hub::open(settings, catalog, Arc::new(Trees(folder.path().to_owned()))).await.unwrap();
+    let hub = Hub::open(settings, catalog, Arc::new(Trees(folder.path().to_owned(), fault))).await.unwrap();
     let alice = hub.login(&origin("ftp"), "alice", b"wonder").await.unwrap();
     (hub, alice)
 }
@@ -57,6 +69,9 @@ enum Step {
     Touch(&'static str),
     Kill,
 }
+
+/// No space left on the device.
+const ENOSPC: i32 = 28;
 
 /// Small bodies ride in the commit, large ones are staged.
 const SMALL: usize = 100;
@@ -155,6 +170,60 @@ async fn a_folder_moved_and_made_again_survives() {
 #[tokio::test]
 async fn a_folder_made_and_moved_is_not_made_again() {
     survives(&[Step::MakeFolder("d"), Step::Rename("d", "f"), Step::MakeFolder("d")]).await;
+}
+
+#[tokio::test]
+async fn what_waits_for_a_failing_disk_keeps_its_order() {
+    // The oldest change finds no space, the later ones would.
+    let steps: [&[Step]; 3] = [
+        &[Step::Put("a", 2 * SMALL), Step::Put("a", SMALL)],
+        &[Step::Put("a", 2 * SMALL), Step::Remove("a"), Step::Put("a", SMALL)],
+        &[Step::Put("a", 2 * SMALL), Step::Put("a", 3 * SMALL), Step::Put("a", SMALL)],
+    ];
+    for steps in steps {
+        let folder = tempfile::tempdir().unwrap();
+        let (hub, alice) = open(&folder).await;
+        for (mark, step) in (1..).zip(steps) {
+            perform(&alice, step, mark).await.unwrap();
+        }
+        let place = folder.path().join("tree/vault/a");
+        let last = fs::read(&place).unwrap();
+        drop((hub, alice));
+        let fault = VolumeFault::new(VolumePoint::Publish, VolumeBreak::FailBefore, Arc::new(AtomicU64::new(0)));
+        fault.leave_space(SMALL);
+        let (hub, alice) = open_on(&folder, Some(fault.clone())).await;
+        assert_eq!(hub.stuck_publishes(), steps.len(), "{steps:?}: the later ones wait for the first");
+        assert!(perform(&alice, &Step::Remove("a"), 1).await.is_err(), "and so does whoever comes now");
+        fault.heal();
+        let stop = CancellationToken::new();
+        let keepers = hub.keep(&stop);
+        let settled = async {
+            while hub.stuck_publishes() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_mins(1), settled).await.expect("the keeper tries again");
+        assert!(fs::read(&place).unwrap() == last, "{steps:?}");
+        assert!(!hub.rescan("/vault").await.unwrap().corrected);
+        stop.cancel();
+        for keeper in keepers {
+            keeper.await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_in_place_is_not_written_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (hub, alice) = open(&folder).await;
+    perform(&alice, &Step::Put("a", SMALL), 1).await.unwrap();
+    drop((hub, alice));
+    let fault = VolumeFault::new(VolumePoint::Publish, VolumeBreak::FailBefore, Arc::new(AtomicU64::new(0)));
+    fault.refuse(ENOSPC);
+    let (hub, alice) = open_on(&folder, Some(fault.clone())).await;
+    assert_eq!(hub.stuck_publishes(), 0, "the file is in place: a full disk is no reason to wait");
+    fault.heal();
+    perform(&alice, &Step::Remove("a"), 1).await.unwrap();
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -60,6 +60,8 @@ pub struct VolumeFault {
     /// Every publish, or every sync, fails with this error number of the kernel; 0: none.
     refusal: AtomicI32,
     sync_refusal: AtomicI32,
+    /// Publishes of more bytes than this find no space.
+    space: AtomicUsize,
     /// Publishes and syncs wait while this is true.
     hangs: watch::Sender<bool>,
 }
@@ -80,10 +82,16 @@ impl VolumeFault {
         self.hangs.send_replace(true);
     }
 
+    /// Every publish of more inline bytes than this fails with `ENOSPC`.
+    pub fn leave_space(&self, bytes: usize) {
+        self.space.store(bytes, Ordering::SeqCst);
+    }
+
     /// It works again, and does what waited.
     pub fn heal(&self) {
         self.refuse(0);
         self.refuse_sync(0);
+        self.leave_space(usize::MAX);
         self.hangs.send_replace(false);
     }
 
@@ -101,7 +109,8 @@ impl VolumeFault {
     pub fn new(point: VolumePoint, way: VolumeBreak, left: Arc<AtomicU64>) -> Arc<Self> {
         let (refusal, sync_refusal) = (AtomicI32::new(0), AtomicI32::new(0));
         let (stopped, hangs) = (AtomicBool::new(false), watch::Sender::new(false));
-        Arc::new(Self { point, way, left, stopped, refusal, sync_refusal, hangs })
+        let space = AtomicUsize::new(usize::MAX);
+        Arc::new(Self { point, way, left, stopped, refusal, sync_refusal, space, hangs })
     }
 
     /// True once the volume has stopped.
@@ -125,6 +134,14 @@ impl VolumeFault {
         }
         let before = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
         Ok((before == Ok(1)).then_some(self.way))
+    }
+
+    /// Before a publish: the same, and is there space for its bytes?
+    fn before_publish(&self, body: Option<&Bytes>) -> Result<Option<VolumeBreak>> {
+        if body.is_some_and(|body| body.len() > self.space.load(Ordering::SeqCst)) {
+            return Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into());
+        }
+        self.before(VolumePoint::Publish)
     }
 
     /// Before the call: fails it, or lets it through.
@@ -220,7 +237,7 @@ impl Volume for FaultyVolume {
 
     async fn publish(&self, change: &Change, body: Option<Bytes>) -> Result<Option<Node>> {
         self.fault.answer(&self.fault.refusal).await?;
-        let way = self.fault.before(VolumePoint::Publish)?;
+        let way = self.fault.before_publish(body.as_ref())?;
         let outcome = self.inner.publish(change, body).await;
         self.fault.after(way, outcome)
     }
@@ -233,7 +250,7 @@ impl Volume for FaultyVolume {
         if self.fault.is_hanging() {
             return None;
         }
-        let way = match refused(&self.fault.refusal).and_then(|()| self.fault.before(VolumePoint::Publish)) {
+        let way = match refused(&self.fault.refusal).and_then(|()| self.fault.before_publish(body.as_ref())) {
             Ok(way) => way,
             Err(error) => return Some(Err(error)),
         };
