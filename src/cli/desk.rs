@@ -36,7 +36,7 @@ impl Desk {
         same_owner(&config.data)?;
         data::lay(&config.data)?;
         let turn = data::turn(&config.data)?;
-        let mut desk = Self::open_as(&loaded, "mail", volumes::Directories::new(config.data.clone()))?;
+        let mut desk = Self::open_as(&loaded, "mail", volumes::Directories::new(config.data.clone(), &config.storage))?;
         desk.turn = Some(turn);
         desk.wait(desk.hub.resume_publishing())?;
         Ok(desk)
@@ -60,7 +60,7 @@ impl Desk {
             false => data::open_node(&config.data, config.catalog.engine)?,
         };
         data::lay(&config.data)?;
-        let volumes = volumes::Directories::new(config.data.clone());
+        let volumes = volumes::Directories::new(config.data.clone(), &config.storage);
         Self::assemble(async {
             let catalog = match alone {
                 true => Catalog::open_damaged(&config.catalog, &config.data, &node).await?,

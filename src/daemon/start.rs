@@ -37,7 +37,7 @@ pub(super) async fn start(file: Option<&Path>, loaded: Loaded) -> std::result::R
     let node = data::open_node(&config.data, config.catalog.engine)?;
     data::lay(&config.data)?;
     let catalog = Catalog::open_alone(&config.catalog, &config.data, &node).await?;
-    let volumes = Directories::new(config.data.clone());
+    let volumes = Directories::new(config.data.clone(), &config.storage);
     let hub = Hub::open(loaded.hub(), catalog.clone(), volumes).await.map_err(|error| explained(&loaded, error))?;
     warn(&doubts(&loaded, &hub));
     let tls = Tls::open(&config.tls, &config.data, &config.domain)?;

@@ -4,12 +4,14 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use crate::error::{Error, Kind, Result};
+use crate::hub::settings::StorageSettings;
 use crate::hub::{TreePath, Volumes};
 use crate::store::volume::name;
 use crate::store::{Change, Directory, Node, Opened, RelPath, Room, Stage, StageId, Touched, Volume};
@@ -18,13 +20,15 @@ use crate::store::{Change, Directory, Node, Opened, RelPath, Room, Stage, StageI
 /// put into any of them); others where their `source` says.
 pub struct Directories {
     data: PathBuf,
+    patience: Duration,
+    threads: usize,
 }
 
 impl Directories {
     /// Below this data folder.
     #[must_use]
-    pub fn new(data: PathBuf) -> Arc<Self> {
-        Arc::new(Self { data })
+    pub fn new(data: PathBuf, storage: &StorageSettings) -> Arc<Self> {
+        Arc::new(Self { data, patience: storage.patience.0, threads: storage.threads })
     }
 }
 
@@ -34,7 +38,8 @@ impl Volumes for Directories {
             "" => (space.parts().fold(self.data.join("tree"), inside), true),
             source => (PathBuf::from(source), false),
         };
-        Ok(Arc::new(Directory::open(&root, &self.data.join("stage"), ours)?))
+        let directory = Directory::open(&root, &self.data.join("stage"), ours)?;
+        Ok(Arc::new(directory.bounded(self.patience, self.threads)))
     }
 }
 

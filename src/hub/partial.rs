@@ -8,17 +8,12 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::hub::path::TreePath;
+use crate::hub::settings::StorageSettings;
 use crate::hub::staging::Hold;
 use crate::hub::transfer::{Goal, Work};
 use crate::hub::view::Space;
 use crate::hub::{Hub, now};
 use crate::store::{Batch, Edit, Micros, StageId, UploadEdit, UploadKind, UploadRow};
-
-/// Broken uploads remembered at most; the oldest goes first.
-const MOST: usize = 4096;
-
-/// Of one account.
-const MOST_OF_ONE: usize = 64;
 
 /// What came is made to survive a kill after so many bytes, or after so long.
 const SAVE_EVERY: u64 = 16 << 20;
@@ -51,13 +46,15 @@ impl Partials {
         self.kept.lock().get(&(account.to_owned(), path.clone())).map(|partial| partial.len)
     }
 
-    fn put(&self, account: &str, path: &TreePath, partial: Partial) -> Vec<Partial> {
+    /// Keeps one; the oldest go where there are more than `[storage]` says.
+    fn put(&self, account: &str, path: &TreePath, partial: Partial, storage: &StorageSettings) -> Vec<Partial> {
         let mut kept = self.kept.lock();
         let mut dropped = Vec::new();
         let own = kept.keys().filter(|(owner, _)| owner == account).count();
-        if kept.len() >= MOST || own >= MOST_OF_ONE {
+        let (most, most_of_one) = (storage.partials.max(1), storage.partials_per_account.max(1));
+        if kept.len() >= most || own >= most_of_one {
             // Who has many loses one of those, not another one's.
-            let mine = |key: &(String, TreePath)| own < MOST_OF_ONE || key.0 == account;
+            let mine = |key: &(String, TreePath)| own < most_of_one || key.0 == account;
             let oldest = kept.iter().filter(|(key, _)| mine(key)).min_by_key(|(_, one)| one.since);
             if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
                 dropped.extend(kept.remove(&oldest));
@@ -85,7 +82,7 @@ impl Hub {
     /// Keeps what a broken upload left, whose bytes are safe on the disk; true when that would survive a restart.
     pub(crate) async fn keep_partial(&self, account: &str, path: &TreePath, partial: Partial) -> bool {
         let kept = self.note_partial(account, path, &partial.space, &partial.id, partial.len).await;
-        let dropped = self.inner.partials.put(account, path, partial);
+        let dropped = self.inner.partials.put(account, path, partial, &self.view().settings.storage);
         self.discard(dropped).await;
         kept
     }

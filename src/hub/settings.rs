@@ -238,6 +238,14 @@ pub struct StorageSettings {
     pub unsynced: usize,
     /// How long a request waits for storage that does not answer.
     pub patience: Span,
+    /// Threads that may wait for the storage of one space.
+    pub threads: usize,
+    /// Broken uploads kept to be resumed, other than those in pieces.
+    pub partials: usize,
+    /// Of one account.
+    pub partials_per_account: usize,
+    /// Uploads that are put together to one file at most.
+    pub upload_parts: usize,
 }
 
 impl Default for StorageSettings {
@@ -256,6 +264,10 @@ impl Default for StorageSettings {
             attachments: 200,
             unsynced: 100_000,
             patience: Span(Duration::from_secs(30)),
+            threads: 64,
+            partials: 4096,
+            partials_per_account: 64,
+            upload_parts: 1000,
         }
     }
 }

@@ -45,6 +45,16 @@ pub struct Limits {
     pub drain: Span,
     /// The same while new connections wait for the next daemon at sockets that systemd keeps.
     pub drain_waiting: Span,
+    /// Our own work on one command may take this long; then its connection is closed.
+    pub work: Span,
+    /// A refused upload is read for this long, so that its sender sees the refusal, as nginx does (`lingering_time`).
+    pub linger: Span,
+    /// For how long nothing may come meanwhile (`lingering_timeout`).
+    pub linger_quiet: Span,
+    /// How much of it is read at most.
+    pub linger_size: ByteSize,
+    /// Requests under way at once on one connection of HTTP/2.
+    pub streams: u32,
     /// Wrong or malformed commands before a line protocol closes the connection.
     pub errors: u32,
     /// Networks whose PROXY protocol v1/v2 header is believed.
@@ -66,6 +76,11 @@ impl Default for Limits {
             total: Span(Duration::ZERO),
             drain: Span(Duration::from_secs(30)),
             drain_waiting: Span(Duration::from_secs(1)),
+            work: Span(Duration::from_mins(10)),
+            linger: Span(Duration::from_secs(30)),
+            linger_quiet: Span(Duration::from_secs(5)),
+            linger_size: ByteSize(256 << 20),
+            streams: 100,
             errors: 20,
             proxy_from: Vec::new(),
         }

@@ -4,12 +4,10 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// Our own work on one command may take this long; then the connection is closed without an answer.
-pub(super) const LONGEST_WORK: Duration = Duration::from_mins(10);
+use crate::net::Limits;
 
 /// What is ready at once.
 pub(super) async fn once<T>(work: impl Future<Output = T>) -> Option<T> {
@@ -45,20 +43,20 @@ impl Overdue {
 pub(super) async fn bounded<T>(
     mut work: Pin<Box<impl Future<Output = T> + Send + ?Sized>>,
     stop: &CancellationToken,
-    drain: Duration,
+    limits: &Limits,
 ) -> io::Result<T> {
     if let Some(done) = once(work.as_mut()).await {
         return Ok(done);
     }
     let drained = async {
         stop.cancelled().await;
-        tokio::time::sleep(drain / 10 * 9).await;
+        tokio::time::sleep(limits.drain.0 / 10 * 9).await;
     };
     tokio::select! {
         biased;
         done = &mut work => return Ok(done),
-        () = tokio::time::sleep(LONGEST_WORK) => {
-            tracing::error!(seconds = LONGEST_WORK.as_secs(), "a command took too long; its connection is closed");
+        () = tokio::time::sleep(limits.work.0) => {
+            tracing::error!(seconds = limits.work.0.as_secs(), "a command took too long; its connection is closed");
         }
         () = drained => tracing::warn!("a command was not done when the drain ended; its connection is closed"),
     }
@@ -67,19 +65,24 @@ pub(super) async fn bounded<T>(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::units::Span;
 
     #[tokio::test(start_paused = true)]
     async fn work_ends_in_time_to_say_so() {
-        let (stop, drain) = (CancellationToken::new(), Duration::from_secs(10));
+        let limits =
+            Limits { work: Span(Duration::from_mins(3)), drain: Span(Duration::from_secs(10)), ..Limits::default() };
+        let stop = CancellationToken::new();
         let begun = tokio::time::Instant::now();
         let never = || Box::pin(std::future::pending::<()>());
-        assert!(Overdue::is(&bounded(never(), &stop, drain).await.expect_err("overdue")));
-        assert_eq!(begun.elapsed(), LONGEST_WORK);
+        assert!(Overdue::is(&bounded(never(), &stop, &limits).await.expect_err("overdue")));
+        assert_eq!(begun.elapsed(), limits.work.0);
         stop.cancel();
         let begun = tokio::time::Instant::now();
-        assert!(Overdue::is(&bounded(never(), &stop, drain).await.expect_err("overdue")));
+        assert!(Overdue::is(&bounded(never(), &stop, &limits).await.expect_err("overdue")));
         assert_eq!(begun.elapsed(), Duration::from_secs(9));
-        assert_eq!(bounded(Box::pin(async { 7 }), &stop, drain).await.expect("done"), 7);
+        assert_eq!(bounded(Box::pin(async { 7 }), &stop, &limits).await.expect("done"), 7);
     }
 }

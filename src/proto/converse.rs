@@ -12,9 +12,10 @@ use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroize;
 
 use super::beside::{Ending, give_at_once, give_beside, take_beside};
-use super::bounded::{LONGEST_WORK, Overdue, bounded, once};
+use super::bounded::{Overdue, bounded, once};
 use super::carry::{self, Pace, Taken};
 use super::dialogue::{Dialogue, Encode, Event, Framing, Intake, Lane, Left, Malformed, Meanwhile, Source, Turn, Why};
 use super::line::{Found, LineBuffer};
@@ -172,11 +173,11 @@ impl<D: Dialogue> Drive<D> {
         if self.talk.forgives() {
             self.errors = 0;
         }
-        bounded(Box::pin(self.talk.answer(command)), &self.link.stop, self.link.limits.drain.0)
+        bounded(Box::pin(self.talk.answer(command)), &self.link.stop, &self.link.limits)
     }
 
     fn react(&mut self, event: Event) -> impl Future<Output = io::Result<Turn<D::Reply>>> + Send {
-        bounded(Box::pin(self.talk.react(event)), &self.link.stop, self.link.limits.drain.0)
+        bounded(Box::pin(self.talk.react(event)), &self.link.stop, &self.link.limits)
     }
 
     fn say(&mut self, reply: &D::Reply) {
@@ -219,7 +220,7 @@ impl<D: Dialogue> Drive<D> {
         let heard = match self.lines.next(D::LINES) {
             Found::Nothing => return None,
             Found::TooLong => Heard::Malformed(Malformed::TooLong),
-            Found::Line(line) => match self.parse(&line) {
+            Found::Line(mut line) => match self.parse_once(&mut line) {
                 Ok(command) if !self.lines.is_empty() && self.talk.must_wait(&command) => {
                     Heard::Malformed(Malformed::Early)
                 }
@@ -230,6 +231,13 @@ impl<D: Dialogue> Drive<D> {
         self.fresh = false;
         self.heard = Instant::now();
         Some(heard)
+    }
+
+    /// Parses a line and wipes it: it may have held a password.
+    fn parse_once(&mut self, line: &mut [u8]) -> std::result::Result<D::Command, Malformed> {
+        let parsed = self.parse(line);
+        line.zeroize();
+        parsed
     }
 
     fn parse(&mut self, line: &[u8]) -> std::result::Result<D::Command, Malformed> {
@@ -433,9 +441,9 @@ impl<D: Dialogue> Drive<D> {
             }
         };
         let received = match outcome {
-            Ok(()) => bounded(intake.commit(), &self.link.stop, self.link.limits.drain.0).await?,
+            Ok(()) => bounded(intake.commit(), &self.link.stop, &self.link.limits).await?,
             Err(error) => {
-                bounded(intake.abandon(), &self.link.stop, self.link.limits.drain.0).await?;
+                bounded(intake.abandon(), &self.link.stop, &self.link.limits).await?;
                 Err(error)
             }
         };
@@ -491,8 +499,9 @@ impl<D: Dialogue> Drive<D> {
         cut: D::Reply,
     ) -> io::Result<Turn<D::Reply>> {
         self.flush().await?;
+        let longest = self.link.limits.work.0;
         let late = |_| Error::new(Kind::Cancelled, "the work took too long");
-        let job = async { timeout(LONGEST_WORK, job).await.map_err(late) };
+        let job = async { timeout(longest, job).await.map_err(late) };
         let done = self.beside(Box::pin(job), Alone::Stop, &|| false).await?;
         Ok(Turn::Say(done.unwrap_or(cut)))
     }

@@ -7,6 +7,7 @@ use std::fmt;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use zeroize::Zeroizing;
 
 /// Some devices forget the padding, or leave bits after it.
 const LENIENT: GeneralPurpose = GeneralPurpose::new(
@@ -48,7 +49,7 @@ pub struct Credentials {
     /// Sign-in name.
     pub name: String,
     /// Password, as bytes: it need not be UTF-8.
-    pub password: Vec<u8>,
+    pub password: Zeroizing<Vec<u8>>,
 }
 
 impl fmt::Debug for Credentials {
@@ -108,7 +109,7 @@ impl Exchange {
         if line == b"*" {
             return Err(Fault::Cancelled);
         }
-        let answer = LENIENT.decode(line.trim_ascii()).map_err(|_| Fault::Garbled)?;
+        let answer = Zeroizing::new(LENIENT.decode(line.trim_ascii()).map_err(|_| Fault::Garbled)?);
         self.take(&answer)
     }
 
@@ -120,7 +121,7 @@ impl Exchange {
                     self.name = Some(text(answer)?);
                     Ok(Step::Challenge(ASK_PASSWORD))
                 }
-                Some(name) => Ok(Step::Done(Credentials { name, password: answer.to_vec() })),
+                Some(name) => Ok(Step::Done(Credentials { name, password: answer.to_vec().into() })),
             },
         }
     }
@@ -138,7 +139,7 @@ fn plain(message: &[u8]) -> Result<Credentials, Fault> {
     if !identity.is_empty() && identity != name {
         return Err(Fault::OtherIdentity);
     }
-    Ok(Credentials { name: text(name)?, password: password.to_vec() })
+    Ok(Credentials { name: text(name)?, password: password.to_vec().into() })
 }
 
 fn text(bytes: &[u8]) -> Result<String, Fault> {
@@ -154,7 +155,7 @@ mod tests {
 
     fn done(step: Result<Step, Fault>) -> (String, Vec<u8>) {
         match step {
-            Ok(Step::Done(credentials)) => (credentials.name, credentials.password),
+            Ok(Step::Done(credentials)) => (credentials.name, credentials.password.to_vec()),
             other => panic!("{other:?}"),
         }
     }
@@ -190,7 +191,7 @@ mod tests {
         assert_eq!(begin(BASE64.encode(b"\0ann").as_bytes()), Err(Fault::Garbled));
         assert_eq!(begin(BASE64.encode(b"\0\0x").as_bytes()), Err(Fault::Garbled));
         assert_eq!(begin(BASE64.encode(b"\0ann\0x\0y").as_bytes()), Err(Fault::Garbled));
-        let shown = format!("{:?}", Credentials { name: "ann".into(), password: b"secret".to_vec() });
+        let shown = format!("{:?}", Credentials { name: "ann".into(), password: b"secret".to_vec().into() });
         assert!(!shown.contains("secret"));
     }
 

@@ -272,3 +272,18 @@ async fn who_sees_nothing_in_a_drop_box_is_not_told_whether_a_name_is_taken() {
         assert!(guest.begin_upload(&one).await.is_ok(), "{}", one.path);
     }
 }
+
+#[tokio::test]
+async fn broken_uploads_are_kept_as_many_as_is_said() {
+    let world = World::with(|settings| settings.storage.partials_per_account = 2).await;
+    let alice = world.caller("alice", "ftp").await;
+    for name in ["a", "b", "c"] {
+        let options = WriteOptions { keep_partial: true, ..WriteOptions::default() };
+        let mut upload = alice.write(&path(&format!("/pub/{name}")), options).await.unwrap();
+        upload.push(piece(MIB)).await.unwrap();
+        upload.abandon().await;
+    }
+    settled(&world, 2 * MIB).await;
+    let left = ["a", "b", "c"].map(|name| alice.resumable(&path(&format!("/pub/{name}"))));
+    assert_eq!(left, [None, Some(MIB), Some(MIB)]);
+}

@@ -17,9 +17,6 @@ use crate::store::{Batch, Edit, Micros, RelPath, StageId, UploadEdit, UploadKind
 /// Longest text a client may say of an upload.
 const LONGEST_NOTE: usize = 8 << 10;
 
-/// Most parts of one file.
-const MOST_PARTS: usize = 1_000;
-
 /// What is to be uploaded.
 #[derive(Clone, Debug)]
 pub struct UploadWish {
@@ -208,8 +205,10 @@ impl Caller {
     /// # Errors
     /// `NotFound` for a part that is not there, `Invalid` when one is not complete or of another space; as [`Caller::write`].
     pub async fn join_uploads(&self, wish: &UploadWish, parts: &[String]) -> Result<(String, Receipt)> {
-        if parts.is_empty() || parts.len() > MOST_PARTS {
-            return Err(Error::new(Kind::Invalid, "a file is put together of 1 to 1000 parts"));
+        let most = self.hub().view().settings.storage.upload_parts;
+        if parts.is_empty() || parts.len() > most {
+            let says = format!("a file is put together of 1 to {most} parts (storage.upload_parts)");
+            return Err(Error::new(Kind::Invalid, says));
         }
         let turns = self.take_parts(parts).await?;
         let rows =

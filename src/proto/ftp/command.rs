@@ -9,6 +9,7 @@ use nom::Parser;
 use nom::character::complete::char;
 use nom::combinator::all_consuming;
 use nom::sequence::terminated;
+use zeroize::Zeroizing;
 
 use super::argument::{
     allocation, bare_word, decimal, host_port, letter, maybe_path, number, path, path_and_range, quoted_word, stamp,
@@ -139,7 +140,7 @@ pub enum Command {
 
 /// A password, kept out of logs.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(pub Vec<u8>);
+pub struct Secret(pub Zeroizing<Vec<u8>>);
 
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -273,7 +274,7 @@ fn access(verb: &str, rest: &[u8]) -> Option<Parsed> {
         }
         "CLNT" => text(trim(rest)).map(Command::Clnt),
         "HOST" => host(rest),
-        "PASS" => Ok(Command::Pass(Secret(rest.to_vec()))),
+        "PASS" => Ok(Command::Pass(Secret(rest.to_vec().into()))),
         "PBSZ" => number(rest, "PBSZ needs a number: PBSZ 0").map(|_| Command::Pbsz),
         "PROT" => letter(rest, "PROT takes C or P").map(Command::Prot),
         "QUIT" => Ok(Command::Quit),

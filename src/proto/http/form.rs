@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
+use zeroize::Zeroize;
 
 /// Largest form that is read.
 pub const LARGEST: usize = 16 << 10;
@@ -20,8 +21,14 @@ fn decode(text: &str) -> Option<String> {
     percent_decode_str(&blank).decode_utf8().ok().map(Cow::into_owned)
 }
 
-/// A form's fields; the first of a name counts.
+/// A form's fields; the first of a name counts. They are wiped at the end: one of them may be a password.
 pub struct Form(Vec<(String, String)>);
+
+impl Drop for Form {
+    fn drop(&mut self) {
+        self.0.iter_mut().for_each(|(_, value)| value.zeroize());
+    }
+}
 
 impl Form {
     /// Reads a form's body.

@@ -166,7 +166,7 @@ async fn refuse(wrong: &Wrong, connection: &Arc<Connection>, stream: &mut Stream
     };
     access.note();
     if matches!(sent, Ok(Ok(()))) {
-        linger(stream).await;
+        linger(stream, &connection.limits).await;
     }
 }
 

@@ -28,8 +28,6 @@ use crate::proto::http::head;
 use crate::proto::http::serve::Connection;
 use crate::proto::http::unsent::{self, Watched};
 
-/// Requests at once on one connection.
-const STREAMS: u32 = 100;
 /// Streams the peer reset before we took them (CVE-2023-44487).
 const RESETS: usize = 20;
 /// What one connection may hold unsent in a stream.
@@ -50,7 +48,7 @@ pub fn builder(limits: &Arc<Limits>) -> http2::Builder<Eager> {
     let mut builder = http2::Builder::new(Eager { limits: limits.clone() });
     builder
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(limits.streams.max(1))
         .max_pending_accept_reset_streams(RESETS)
         .max_header_list_size(u32::try_from(head::LONGEST).unwrap_or(u32::MAX))
         .initial_stream_window_size(STREAM_WINDOW)

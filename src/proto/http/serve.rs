@@ -42,11 +42,6 @@ pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 const BUFFER: usize = 128 << 10;
 /// How long what is under way may go on when the sign-in it came by has ended: for the refusal of an upload to be read.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// How long, and over how many bytes, a refused upload is read so that its sender sees the refusal, as nginx does (`lingering_time`); and
-/// for how long nothing may come meanwhile (`lingering_timeout`).
-const LINGER: Duration = Duration::from_secs(30);
-const LINGER_QUIET: Duration = Duration::from_secs(5);
-const LINGER_BYTES: usize = 256 << 20;
 
 /// What all requests of one connection share.
 pub struct Connection {
@@ -204,7 +199,7 @@ impl<S: Site> Talk<S> {
         }
         if self.connection.pulse.is_unread() {
             tokio::select! {
-                () = linger(&mut left.stream) => {}
+                () = linger(&mut left.stream, &self.connection.limits) => {}
                 () = self.stop.cancelled() => {}
             }
         }
@@ -309,18 +304,18 @@ fn first() -> http1::Builder {
 }
 
 /// A refused upload is still being sent: closing now would reset the connection, and the refusal might never be read.
-pub async fn linger(stream: &mut Stream) {
+pub async fn linger(stream: &mut Stream, limits: &Limits) {
     let read = async {
         let mut scrap = vec![0; 16 << 10];
-        let mut left = LINGER_BYTES;
+        let mut left = limits.linger_size.0;
         while left > 0 {
-            match tokio::time::timeout(LINGER_QUIET, stream.read(&mut scrap)).await {
-                Ok(Ok(count @ 1..)) => left = left.saturating_sub(count),
+            match tokio::time::timeout(limits.linger_quiet.0, stream.read(&mut scrap)).await {
+                Ok(Ok(count @ 1..)) => left = left.saturating_sub(count as u64),
                 _ => break,
             }
         }
     };
-    let _ = tokio::time::timeout(LINGER, read).await;
+    let _ = tokio::time::timeout(limits.linger.0, read).await;
 }
 
 #[cfg(test)]

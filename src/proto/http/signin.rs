@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue, ORIGIN};
 use hyper::http::request::Parts;
 use hyper::{Method, StatusCode};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Kind};
 use crate::hub::{Caller, Hub};
@@ -190,10 +191,10 @@ async fn basic(hub: &Hub, connection: &Connection, origin: &Origin, encoded: &st
 }
 
 /// The name and the password.
-fn decoded(encoded: &str) -> Option<(String, Vec<u8>)> {
-    let bytes = STANDARD.decode(encoded).ok()?;
+fn decoded(encoded: &str) -> Option<(String, Zeroizing<Vec<u8>>)> {
+    let bytes = Zeroizing::new(STANDARD.decode(encoded).ok()?);
     let (name, password) = bytes.split_at_checked(memchr::memchr(b':', &bytes)?)?;
-    Some((std::str::from_utf8(name).ok()?.to_owned(), password.get(1..)?.to_vec()))
+    Some((std::str::from_utf8(name).ok()?.to_owned(), password.get(1..)?.to_vec().into()))
 }
 
 fn cookie_in<'a>(line: &'a str, name: &str) -> Option<&'a str> {

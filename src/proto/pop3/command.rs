@@ -5,6 +5,7 @@ use nom::character::complete::{digit1, space1};
 use nom::combinator::{all_consuming, map, opt};
 use nom::sequence::preceded;
 use nom::{IResult, Parser};
+use zeroize::Zeroizing;
 
 use crate::proto::dialogue::Malformed;
 use crate::proto::sasl::Mechanism;
@@ -18,13 +19,13 @@ pub const LONGEST_ANSWER: usize = 12_288;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// A line while a SASL exchange waits for one.
-    Answer(Vec<u8>),
+    Answer(Zeroizing<Vec<u8>>),
     /// `AUTH mechanism [initial]`; the mechanism is `None` when it is not one of ours.
     Auth {
         /// Which exchange.
         mechanism: Option<Mechanism>,
         /// Initial response, still in base64.
-        initial: Option<Vec<u8>>,
+        initial: Option<Zeroizing<Vec<u8>>>,
     },
     /// `CAPA`.
     Capa,
@@ -37,7 +38,7 @@ pub enum Command {
     /// `NOOP`.
     Noop,
     /// `PASS password`: everything after the blank, blanks included.
-    Pass(Vec<u8>),
+    Pass(Zeroizing<Vec<u8>>),
     /// `QUIT`.
     Quit,
     /// `RETR n`.
@@ -128,7 +129,7 @@ fn bare(rest: &[u8], verb: &'static str, command: Command) -> Result<Command, Ma
 
 fn password(rest: &[u8]) -> Result<Command, Malformed> {
     match rest.strip_prefix(b" ") {
-        Some(password) if !password.is_empty() && !password.contains(&0) => Ok(Command::Pass(password.to_vec())),
+        Some(password) if !password.is_empty() && !password.contains(&0) => Ok(Command::Pass(password.to_vec().into())),
         _ => Err(Malformed::Syntax("the form is PASS password".into())),
     }
 }
@@ -146,7 +147,7 @@ fn auth(rest: &str) -> Result<Command, Malformed> {
     match parsed {
         Ok((_, (Some(mechanism), initial))) => Ok(Command::Auth {
             mechanism: Mechanism::named(mechanism),
-            initial: initial.map(|initial| initial.as_bytes().to_vec()),
+            initial: initial.map(|initial| initial.as_bytes().to_vec().into()),
         }),
         Ok((_, (None, _))) => Ok(Command::Mechanisms),
         Err(_) => Err(Malformed::Syntax("AUTH takes a mechanism and at most one initial response".into())),
@@ -202,11 +203,11 @@ mod tests {
             (b"UIDL ", Command::Uidl(None)),
             (b"TOP 1 0", Command::Top(1, 0)),
             (b"USER alice@example.org", Command::User("alice@example.org".into())),
-            (b"PASS  with blanks ", Command::Pass(b" with blanks ".to_vec())),
-            (b"pass \xff\xfe", Command::Pass(b"\xff\xfe".to_vec())),
+            (b"PASS  with blanks ", Command::Pass(b" with blanks ".to_vec().into())),
+            (b"pass \xff\xfe", Command::Pass(b"\xff\xfe".to_vec().into())),
             (b"AUTH", Command::Mechanisms),
             (b"AUTH plain", Command::Auth { mechanism: Some(Mechanism::Plain), initial: None }),
-            (b"AUTH PLAIN =", Command::Auth { mechanism: Some(Mechanism::Plain), initial: Some(b"=".to_vec()) }),
+            (b"AUTH PLAIN =", Command::Auth { mechanism: Some(Mechanism::Plain), initial: Some(b"=".to_vec().into()) }),
             (b"AUTH CRAM-MD5", Command::Auth { mechanism: None, initial: None }),
         ];
         for (line, command) in table {

@@ -7,6 +7,7 @@ use nom::combinator::{all_consuming, opt};
 use nom::multi::many0;
 use nom::sequence::{delimited, preceded};
 use nom::{IResult, Parser};
+use zeroize::Zeroizing;
 
 use super::address::{self, Address};
 use super::xclient::Xclient;
@@ -28,10 +29,10 @@ pub enum Command {
         /// Which exchange.
         mechanism: Option<Mechanism>,
         /// Initial response, still in base64.
-        initial: Option<Vec<u8>>,
+        initial: Option<Zeroizing<Vec<u8>>>,
     },
     /// A line while a SASL exchange waits for one.
-    Answer(Vec<u8>),
+    Answer(Zeroizing<Vec<u8>>),
     /// `BDAT octets [LAST]`, RFC 3030 §2; the octets follow at once.
     Bdat {
         /// How many.
@@ -198,7 +199,7 @@ fn auth_command(rest: &str) -> Result<Command, Malformed> {
     let Some(mechanism) = words.next() else {
         return Err(Malformed::Syntax("AUTH needs a mechanism, PLAIN or LOGIN".into()));
     };
-    let initial = words.next().map(|word| word.as_bytes().to_vec());
+    let initial = words.next().map(|word| word.as_bytes().to_vec().into());
     if words.next().is_some() {
         return Err(Malformed::Syntax("AUTH takes a mechanism and at most one initial response".into()));
     }

@@ -5,10 +5,11 @@
 use bytes::{Bytes, BytesMut};
 use memchr::memchr;
 
-/// `Received:` fields that make a message one that goes round in circles (RFC 5321 §6.3).
-const HOPS_OF_A_LOOP: u32 = 50;
 /// Bytes of a field that are looked at before it is decided what becomes of it.
 const LOOKED_AT: usize = 4096;
+
+/// The field that holds the `From ` line of an mbox which a client sends in front of the message. Postfix gives it the same name.
+const MAILBOX_LINE: &[u8] = b"X-Mailbox-Line: ";
 
 /// What becomes of a field.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,11 +53,13 @@ pub(super) struct Head {
     /// What was decided about the field under way, once it is.
     fate: Option<Fate>,
     hops: u32,
+    /// So many `Received:` fields make it a message that goes round in circles (RFC 5321 §6.3).
+    most_hops: u32,
 }
 
 impl Head {
     /// For a message to this host; `missing`: it is being submitted.
-    pub(super) fn new(host: String, missing: Option<Missing>) -> Self {
+    pub(super) fn new(host: String, missing: Option<Missing>, most_hops: u32) -> Self {
         Self {
             host,
             missing: missing.map(|missing| (Some(missing.date), Some(missing.id))),
@@ -66,12 +69,13 @@ impl Head {
             field: BytesMut::new(),
             fate: None,
             hops: 0,
+            most_hops,
         }
     }
 
     /// It has been round too often.
     pub(super) fn is_loop(&self) -> bool {
-        self.hops >= HOPS_OF_A_LOOP
+        self.hops >= self.most_hops
     }
 
     /// Everything that comes now is content.
@@ -122,7 +126,11 @@ impl Head {
             self.settle(out);
             self.add(out);
             self.at = At::Body;
-        } else if starts && name_of(line).is_none() && !line.starts_with(b"From ") {
+        } else if starts && is_mailbox_line(line) {
+            // In the middle of a header section, behind our trace fields, it would end the section for every reader.
+            out.extend_from_slice(MAILBOX_LINE);
+            return self.more(line, out);
+        } else if starts && name_of(line).is_none() {
             // No header section at all (`echo hi | nc`): an empty line keeps our trace fields apart from the text.
             self.add(out);
             out.extend_from_slice(b"\r\n");
@@ -198,6 +206,12 @@ impl Head {
     }
 }
 
+/// The line that begins a message in an mbox, quoted or not.
+fn is_mailbox_line(line: &[u8]) -> bool {
+    let quotes = line.iter().take_while(|byte| **byte == b'>').count();
+    name_of(line).is_none() && line.get(quotes..).is_some_and(|line| line.starts_with(b"From "))
+}
+
 /// The name of a header field (RFC 5322 §2.2); `None` when the line does not begin one.
 fn name_of(line: &[u8]) -> Option<&[u8]> {
     let (name, _) = line.split_at_checked(memchr(b':', line)?)?;
@@ -252,7 +266,7 @@ mod tests {
     }
 
     fn passed(text: &str) -> String {
-        edit(|| Head::new("mx.example".into(), None), text).0
+        edit(|| Head::new("mx.example".into(), None, 50), text).0
     }
 
     #[test]
@@ -269,16 +283,7 @@ mod tests {
     #[test]
     fn everything_else_passes_as_it_came() {
         let long = format!("X: {}\r\nTo: {}\r\n\r\nbody", "y".repeat(20_000), "a@b,\r\n ".repeat(2000));
-        for text in [
-            "",
-            "\r\n",
-            "\r\nno header",
-            "A: b",
-            "A: b\nC: d\n\nx",
-            "From me Tue\r\nA: b\r\n\r\n",
-            "A: b\r\n??\r\n\r\n",
-            &long,
-        ] {
+        for text in ["", "\r\n", "\r\nno header", "A: b", "A: b\nC: d\n\nx", "A: b\r\n??\r\n\r\n", &long] {
             assert_eq!(passed(text), text);
         }
     }
@@ -291,10 +296,22 @@ mod tests {
     }
 
     #[test]
+    fn the_line_of_an_mbox_becomes_a_field() {
+        for line in ["From me Tue", "From a@b Tue May 10 11:28:07 2005", ">From me", ">>From me Tue 11:28"] {
+            let rest = "\r\nReturn-Path: <x>\r\nA: b\r\n\r\nFrom here\r\n";
+            let kept = "\r\nA: b\r\n\r\nFrom here\r\n";
+            assert_eq!(passed(&format!("{line}{rest}")), format!("X-Mailbox-Line: {line}{kept}"));
+        }
+        let field = "From : me@here\r\n\r\nx";
+        assert_eq!(passed(field), field);
+        assert_eq!(passed("A: b\r\nFrom me Tue\r\n\r\n"), "A: b\r\nFrom me Tue\r\n\r\n");
+    }
+
+    #[test]
     fn a_submission_is_completed_and_keeps_its_secrets() {
         let own = || {
             let missing = Missing { date: "Date: now\r\n".into(), id: "Message-ID: <1@us>\r\n".into() };
-            Head::new("us".into(), Some(missing))
+            Head::new("us".into(), Some(missing), 50)
         };
         let done = |text: &str| edit(own, text).0;
         assert_eq!(done("A: b\r\nBcc: x,\r\n y\r\n\r\nt"), "A: b\r\nDate: now\r\nMessage-ID: <1@us>\r\n\r\nt");
@@ -308,8 +325,9 @@ mod tests {
     fn hops_are_counted_in_the_header_only() {
         let hop = "Received: a\r\n\tfolded Received: x\r\nX-Received: no\r\n";
         let text = |hops: usize| format!("{}\r\n{}", hop.repeat(hops), "Received: in the body\r\n".repeat(99));
-        assert!(!edit(|| Head::new("us".into(), None), &text(49)).1);
-        assert!(edit(|| Head::new("us".into(), None), &text(50)).1);
+        assert!(!edit(|| Head::new("us".into(), None, 50), &text(49)).1);
+        assert!(edit(|| Head::new("us".into(), None, 50), &text(50)).1);
+        assert!(edit(|| Head::new("us".into(), None, 9), &text(9)).1);
     }
 
     proptest! {

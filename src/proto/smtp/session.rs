@@ -238,7 +238,7 @@ impl Dialogue for Session {
 
     fn parse(&self, line: &[u8]) -> Result<Command, Malformed> {
         match self.state {
-            State::Proving(_) => Ok(Command::Answer(line.to_vec())),
+            State::Proving(_) => Ok(Command::Answer(line.to_vec().into())),
             _ => Command::parse(line),
         }
     }
@@ -280,7 +280,7 @@ impl Dialogue for Session {
             }
             (State::Fresh | State::Ready, Command::Xclient(client)) => self.speak_for(client),
             (State::Ready, Command::Auth { mechanism, initial }) => {
-                self.authenticate(mechanism, initial.as_deref()).await
+                self.authenticate(mechanism, initial.as_deref().map(Vec::as_slice)).await
             }
             (State::Ready, Command::Mail(mail)) => Turn::Say(self.begin(mail).await),
             (state @ State::Writing(_), Command::Rcpt(address)) => {

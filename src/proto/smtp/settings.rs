@@ -91,6 +91,10 @@ pub struct Settings {
     pub dns: Vec<String>,
     /// All lookups for one message take no longer.
     pub verify_time: Span,
+    /// Recipients that are not here before a session is closed.
+    pub bad_recipients: u32,
+    /// `Received:` fields of a message that goes round in circles (RFC 5321 §6.3).
+    pub hops: u32,
 }
 
 impl Default for Settings {
@@ -111,6 +115,8 @@ impl Default for Settings {
             verify: Verify::Off,
             dns: Vec::new(),
             verify_time: Span(Duration::from_secs(10)),
+            bad_recipients: 20,
+            hops: 50,
         }
     }
 }

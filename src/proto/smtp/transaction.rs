@@ -21,8 +21,6 @@ use crate::proto::dialogue::{Framing, Lane, Turn};
 
 /// Unknown recipients answered at once; each one more waits longer, so that names cannot be guessed quickly.
 const PATIENT_RECIPIENTS: u32 = 3;
-/// Unknown recipients before the connection is closed.
-const MOST_BAD_RECIPIENTS: u32 = 20;
 /// What each unknown recipient beyond the patience adds to the wait.
 const SLOWER: Duration = Duration::from_millis(100);
 /// The longest such wait.
@@ -140,7 +138,7 @@ impl Session {
             return Turn::Say(reply);
         }
         self.bad_recipients += 1;
-        if self.bad_recipients >= MOST_BAD_RECIPIENTS {
+        if self.bad_recipients >= self.door.settings.bad_recipients {
             return Turn::Close(Some(Reply::new(421, "4.7.0", "too many recipients that are not here")));
         }
         let beyond = self.bad_recipients.saturating_sub(PATIENT_RECIPIENTS);
@@ -267,7 +265,7 @@ impl Session {
         let submitted = self.door.settings.role == Role::Submission;
         let missing = submitted
             .then(|| Missing { date: format!("Date: {}\r\n", date()), id: format!("Message-ID: <{id}@{host}>\r\n") });
-        Head::new(host, missing)
+        Head::new(host, missing, self.door.settings.hops)
     }
 
     fn trace(&self, id: &str, sender: &str, writing: &Writing) -> String {

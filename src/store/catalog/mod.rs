@@ -20,11 +20,13 @@ pub mod sqlite;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::units::Span;
 use rows::{AccountRow, FileRow, HistoryLine, IntentRow, LeftRow, LockRow, SessionRow, SpaceRow};
 
 /// Which engine keeps the catalog.
@@ -50,11 +52,16 @@ pub struct CatalogSettings {
     pub readers: u32,
     /// Batches made durable by one fsync at most.
     pub group: u32,
+    /// PostgreSQL: a connection must be made in this time.
+    pub connect: Span,
+    /// PostgreSQL: a question that is not answered in this time is given up with its connection.
+    pub answer: Span,
 }
 
 impl Default for CatalogSettings {
     fn default() -> Self {
-        Self { engine: EngineKind::Sqlite, url: String::new(), readers: 4, group: 512 }
+        let (connect, answer) = (Span(Duration::from_secs(5)), Span(Duration::from_secs(30)));
+        Self { engine: EngineKind::Sqlite, url: String::new(), readers: 4, group: 512, connect, answer }
     }
 }
 

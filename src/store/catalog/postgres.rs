@@ -53,7 +53,7 @@ impl Postgres {
     }
 
     async fn open_as(node: &str, settings: &CatalogSettings, alone: bool) -> Result<Self> {
-        let address = Address::read(&settings.url, node)?;
+        let address = Address::read(settings, node)?;
         let group = settings.group.clamp(1, LARGEST_GROUP) as usize;
         let connections = settings.readers.clamp(1, MOST_READERS) as usize;
         let (writes, jobs) = mpsc::channel(QUEUE);

@@ -15,12 +15,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::values::word;
 use crate::error::{Error, Kind, Result};
-
-/// How long one attempt to connect may take.
-pub(super) const CONNECT: Duration = Duration::from_secs(5);
-
-/// A connection that was silent for this long is asked whether it still lives, and given up when it does not answer.
-const SILENT: Duration = Duration::from_secs(30);
+use crate::store::catalog::CatalogSettings;
 
 /// Longest text read from a `file:` or `credential:` reference.
 const LONGEST: u64 = 16 * 1024;
@@ -30,37 +25,42 @@ const LONGEST: u64 = 16 * 1024;
 pub(super) struct Address {
     pub config: Config,
     pub tls: Option<MakeRustlsConnect>,
+    /// A connection must be made in this time.
+    pub connect: Duration,
+    /// A question must be answered in this time.
+    pub answer: Duration,
 }
 
 impl Address {
     /// From `postgres://…`, `file:/path` or `credential:NAME`.
-    pub(super) fn read(url: &str, node: &str) -> Result<Self> {
-        let url = resolve(url, std::env::var_os("CREDENTIALS_DIRECTORY").as_deref().map(Path::new))?;
+    pub(super) fn read(settings: &CatalogSettings, node: &str) -> Result<Self> {
+        let (connect, answer) = (settings.connect.0, settings.answer.0);
+        let url = resolve(&settings.url, std::env::var_os("CREDENTIALS_DIRECTORY").as_deref().map(Path::new))?;
         let (url, authority) = split_options(&url);
         let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
             let cause = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
             invalid(format!("is not understood ({error}: {cause}); write it like postgres://user@host/database"))
         })?;
         if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT);
+            config.connect_timeout(connect);
         }
         if config.get_application_name().is_none() {
             config.application_name(format!("stoa {node}"));
         }
-        config.keepalives_idle(SILENT);
+        config.keepalives_idle(answer);
         if config.get_tcp_user_timeout().is_none() {
-            config.tcp_user_timeout(SILENT);
+            config.tcp_user_timeout(answer);
         }
         let tls = match config.get_ssl_mode() {
             SslMode::Require => Some(MakeRustlsConnect::new(client(authority.as_deref())?)),
             _ => None,
         };
-        Ok(Self { config, tls })
+        Ok(Self { config, tls, connect, answer })
     }
 
     /// One connection; its driver runs beside until the client is dropped.
     pub(super) async fn connect(&self) -> Result<Client> {
-        let made = tokio::time::timeout(CONNECT * 2, async {
+        let made = tokio::time::timeout(self.connect * 2, async {
             match &self.tls {
                 None => {
                     let (client, connection) = self.config.connect(NoTls).await?;
@@ -193,10 +193,11 @@ mod tests {
 
     #[test]
     fn a_wrong_url_is_refused_without_its_password() {
-        let refused = Address::read("postgres://u:hunter2@h/db?nonsense=1", "n").err().expect("refused");
+        let at = |url: &str| CatalogSettings { url: url.into(), ..CatalogSettings::default() };
+        let refused = Address::read(&at("postgres://u:hunter2@h/db?nonsense=1"), "n").err().expect("refused");
         assert_eq!(refused.kind(), Kind::Invalid);
         assert!(refused.public().contains("nonsense") && !refused.detail().contains("hunter2"), "{refused}");
-        let tls = Address::read("postgres://u@h/db?sslmode=require", "n").expect("TLS with public authorities");
+        let tls = Address::read(&at("postgres://u@h/db?sslmode=require"), "n").expect("TLS with public authorities");
         assert!(tls.tls.is_some());
     }
 }

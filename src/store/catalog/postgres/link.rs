@@ -13,9 +13,6 @@ use super::values::{dialect, is_clash, row, word};
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::{Row, Statement};
 
-/// How long one round trip may take, waiting for other nodes' transactions included.
-const ROUND_TRIP: Duration = Duration::from_secs(30);
-
 /// Why a group did not go through.
 pub(super) enum Failure {
     /// Somebody else's transaction stood in the way.
@@ -42,13 +39,15 @@ pub(super) enum Step<'a> {
 pub(super) struct Link {
     client: Client,
     prepared: HashMap<&'static str, Prepared>,
+    /// One round trip takes no longer.
+    longest: Duration,
 }
 
 impl Link {
     pub(super) async fn open(address: &Address) -> Result<Self> {
         let client = address.connect().await?;
         durable(&client).await?;
-        Ok(Self { client, prepared: HashMap::new() })
+        Ok(Self { client, prepared: HashMap::new(), longest: address.answer })
     }
 
     pub(super) fn client(&self) -> &Client {
@@ -86,7 +85,7 @@ impl Link {
             }
             outcome
         };
-        match tokio::time::timeout(ROUND_TRIP, whole).await {
+        match tokio::time::timeout(self.longest, whole).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Failure::Lost(Error::new(Kind::Unavailable, "the catalog did not answer in time"))),
         }
@@ -103,7 +102,7 @@ impl Link {
         let Some(prepared) = self.prepared.get(statement.sql) else { return Ok(Vec::new()) };
         let params = statement.params.iter().map(|value| value as &(dyn tokio_postgres::types::ToSql + Sync));
         let params: Vec<_> = params.collect();
-        match tokio::time::timeout(ROUND_TRIP, self.client.query(prepared, &params)).await {
+        match tokio::time::timeout(self.longest, self.client.query(prepared, &params)).await {
             Ok(Ok(rows)) => rows.iter().map(row).collect::<Result<_>>().map_err(Failure::Refused),
             Ok(Err(error)) => Err(failure(error)),
             Err(_) => Err(Failure::Lost(Error::new(Kind::Unavailable, "the catalog did not answer in time"))),
@@ -112,7 +111,7 @@ impl Link {
 
     async fn prepare(&mut self, sql: &'static str) -> Result<(), Failure> {
         if !self.prepared.contains_key(sql) {
-            let prepared = tokio::time::timeout(ROUND_TRIP, self.client.prepare(&dialect(sql))).await;
+            let prepared = tokio::time::timeout(self.longest, self.client.prepare(&dialect(sql))).await;
             let prepared = prepared
                 .map_err(|_| Failure::Lost(Error::new(Kind::Unavailable, "the catalog did not answer in time")))?;
             self.prepared.insert(sql, prepared.map_err(failure)?);

@@ -7,13 +7,10 @@ use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, R
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_postgres::NoTls;
 
-use super::address::{Address, CONNECT};
+use super::address::Address;
 use super::values::{dialect, row, word};
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::{Row, Statement};
-
-/// How long one read may take.
-const READ: Duration = Duration::from_mins(1);
 
 /// A statement and who waits for its rows.
 pub(super) struct Question {
@@ -25,6 +22,8 @@ pub(super) struct Question {
 pub(super) struct Readers {
     pool: Pool,
     free: Arc<Semaphore>,
+    /// Rows must come in this time: twice what a change may take, for many of them may be looked through.
+    longest: Duration,
 }
 
 impl Readers {
@@ -36,25 +35,25 @@ impl Readers {
         };
         let pool = Pool::builder(manager)
             .max_size(connections)
-            .wait_timeout(Some(READ))
-            .create_timeout(Some(CONNECT * 2))
-            .recycle_timeout(Some(CONNECT))
+            .wait_timeout(Some(address.answer * 2))
+            .create_timeout(Some(address.connect * 2))
+            .recycle_timeout(Some(address.connect))
             .runtime(Runtime::Tokio1)
             .build()
             .map_err(Error::internal)?;
-        Ok(Self { pool, free: Arc::new(Semaphore::new(connections)) })
+        Ok(Self { pool, free: Arc::new(Semaphore::new(connections)), longest: address.answer * 2 })
     }
 
     /// Answers until nobody can ask any more.
     pub(super) async fn run(self, mut questions: mpsc::Receiver<Question>) {
         while let Ok(permit) = self.free.clone().acquire_owned().await {
             let Some(Question { statement, mut reply }) = questions.recv().await else { return };
-            let pool = self.pool.clone();
+            let (pool, longest) = (self.pool.clone(), self.longest);
             tokio::spawn(async move {
                 tokio::select! {
                     // The asker went away: nobody needs the rows.
                     () = reply.closed() => return,
-                    rows = answer(&pool, &statement) => drop(reply.send(rows)),
+                    rows = answer(&pool, &statement, longest) => drop(reply.send(rows)),
                 }
                 drop(permit);
             });
@@ -63,14 +62,14 @@ impl Readers {
 }
 
 /// Asks on one connection, and once more on another: the first may have died while nobody used it.
-async fn answer(pool: &Pool, statement: &Statement) -> Result<Vec<Row>> {
-    match ask(pool, statement).await {
-        Err(error) if error.kind() == Kind::Unavailable => ask(pool, statement).await,
+async fn answer(pool: &Pool, statement: &Statement, longest: Duration) -> Result<Vec<Row>> {
+    match ask(pool, statement, longest).await {
+        Err(error) if error.kind() == Kind::Unavailable => ask(pool, statement, longest).await,
         other => other,
     }
 }
 
-async fn ask(pool: &Pool, statement: &Statement) -> Result<Vec<Row>> {
+async fn ask(pool: &Pool, statement: &Statement, longest: Duration) -> Result<Vec<Row>> {
     let client = pool.get().await.map_err(|error| match error {
         deadpool_postgres::PoolError::Backend(error) => {
             Error::new(Kind::Unavailable, "the catalog's PostgreSQL cannot be reached").with(error)
@@ -83,7 +82,7 @@ async fn ask(pool: &Pool, statement: &Statement) -> Result<Vec<Row>> {
         let rows = client.query(&prepared, &params.collect::<Vec<_>>()).await.map_err(word)?;
         rows.iter().map(row).collect()
     };
-    if let Ok(rows) = tokio::time::timeout(READ, rows).await {
+    if let Ok(rows) = tokio::time::timeout(longest, rows).await {
         return rows;
     }
     // Its answer may still arrive: nobody else may take this connection.

@@ -56,10 +56,8 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLL
 /// So much room does not vanish within a [`GLANCE`].
 const PLENTY: u64 = 1 << 30;
 
-/// Threads of the pool that may wait for one volume.
+/// Threads of the pool that may wait for one volume, and how long a caller waits for its answer, unless it is said otherwise.
 const PLACES: usize = 64;
-
-/// How long a caller waits for a volume's answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long plenty of room is taken for what it was.
@@ -68,6 +66,10 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// A directory tree; staging lies on the same file system, outside the tree where that is possible.
 pub struct Directory {
     inner: Arc<Inner>,
+    /// Threads of the pool that may wait for this volume.
+    places: Arc<Semaphore>,
+    /// How long a caller waits for its answer.
+    patience: Duration,
 }
 
 /// What the pool's threads share.
@@ -84,8 +86,6 @@ struct Inner {
     near: bool,
     /// On the disk that has the data folder, and so the catalog.
     beside: bool,
-    /// Threads of the pool that may wait for this volume.
-    places: Arc<Semaphore>,
     /// Its room when it was asked last, where that was plenty.
     room: Mutex<Option<(Instant, Room)>>,
 }
@@ -123,9 +123,14 @@ impl Directory {
         let (stamps, listings) = (Stamps::new(near), Listings::default());
         let (root, unnamed, room) = (Root::new(fd, lookups), Unnamed::probe(&staging), Mutex::default());
         let own = OwnNames::new();
-        let places = Arc::new(Semaphore::new(PLACES));
-        let inner = Inner { root, staging, unnamed, listings, stamps, own, memory, near, beside, places, room };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Inner { root, staging, unnamed, listings, stamps, own, memory, near, beside, room };
+        Ok(Self { inner: Arc::new(inner), places: Arc::new(Semaphore::new(PLACES)), patience: PATIENCE })
+    }
+
+    /// The same with other bounds: how long a caller waits for an answer, and how many threads may.
+    #[must_use]
+    pub fn bounded(self, patience: Duration, threads: usize) -> Self {
+        Self { patience, places: Arc::new(Semaphore::new(threads.clamp(1, Semaphore::MAX_PERMITS))), ..self }
     }
 
     /// Opens what needs no disk. On a network share the kernel may ask the server even then.
@@ -135,7 +140,7 @@ impl Directory {
 
     /// Runs `work` on the pool. A volume that hangs keeps its own threads and no others, and its callers do not wait for ever.
     async fn on_pool<T: Send + 'static>(&self, work: impl FnOnce(&Inner) -> Result<T> + Send + 'static) -> Result<T> {
-        tokio::time::timeout(PATIENCE, self.to_the_end(work)).await.unwrap_or_else(|_| Err(no_answer()))
+        tokio::time::timeout(self.patience, self.to_the_end(work)).await.unwrap_or_else(|_| Err(no_answer()))
     }
 
     /// The same without a limit of time, for changes: whoever asked must know what became of them.
@@ -143,7 +148,7 @@ impl Directory {
         &self,
         work: impl FnOnce(&Inner) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let place = tokio::time::timeout(PATIENCE, self.inner.places.clone().acquire_owned()).await;
+        let place = tokio::time::timeout(self.patience, self.places.clone().acquire_owned()).await;
         let Ok(Ok(place)) = place else { return Err(no_answer()) };
         let inner = self.inner.clone();
         let run = move || {
@@ -455,4 +460,30 @@ fn read_some(file: impl AsFd, buffer: &mut [u8], offset: u64, flags: ReadWriteFl
         }
     }
     Ok(have)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_volume_that_hangs_is_waited_for_as_long_and_by_as_many_as_is_said() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let open = Directory::open(&folder.path().join("tree"), &folder.path().join("stage"), true).expect("a volume");
+        let volume = Arc::new(open.bounded(Duration::from_millis(50), 1));
+        let (free, waits) = std::sync::mpsc::channel::<()>();
+        let hanging = {
+            let volume = volume.clone();
+            tokio::spawn(async move { volume.on_pool(move |_| waits.recv().map_err(Error::internal)).await })
+        };
+        let refused = hanging.await.expect("a task").expect_err("it hangs");
+        assert_eq!(refused.kind(), Kind::Unavailable);
+        // Its thread hangs still, and there is no other.
+        assert_eq!(volume.on_pool(|_| Ok(())).await.expect_err("no thread").kind(), Kind::Unavailable);
+        free.send(()).expect("it listens");
+        let mut freed = volume.on_pool(|_| Ok(())).await;
+        while freed.is_err() {
+            freed = volume.on_pool(|_| Ok(())).await;
+        }
+    }
 }
