@@ -25,8 +25,12 @@ const SUSPECTED: usize = 4;
 /// Fields by which a part is known where its boundary is not.
 const HEADS: [&[u8]; 3] = [b"content-type:", b"content-disposition:", b"content-transfer-encoding:"];
 
+/// Parts that hold a piece of a message, or say where their content is: only with the message's own head can they be put together.
+const ELSEWHERE_TYPES: [&str; 2] = ["message/external-body", "message/partial"];
+
 const DAMAGED_HEAD: &str = "the head of one of its parts is damaged";
 const DAMAGED_BODY: &str = "one of its parts is not in the encoding that it says";
+const ELSEWHERE: &str = "the content of one of its parts is not in it, or not all of it";
 const CONTRADICTION: &str = "one of its parts says two different things of itself";
 const LONG_HEAD: &str = "the head of one of its parts is longer than what is looked at";
 const NO_BLANK_LINE: &str = "no empty line ends the head of one of its parts";
@@ -315,6 +319,9 @@ impl Walker {
         if media.starts_with("multipart/") && self.begin_level(&kind, &media) {
             return;
         }
+        if ELSEWHERE_TYPES.contains(&media.as_str()) {
+            self.doubt.get_or_insert(ELSEWHERE);
+        }
         let shown = Parameters::parse(fields.get("content-disposition").unwrap_or_default());
         let names = [shown.get("filename"), kind.get("name"), kind.get("filename"), shown.get("name")];
         self.decoder = Decoder::named(&fields.text("content-transfer-encoding").unwrap_or_default());
@@ -353,7 +360,8 @@ impl Walker {
 
     /// False when it has no boundary that can be used.
     fn begin_level(&mut self, kind: &Parameters, media: &str) -> bool {
-        let boundary = kind.raw("boundary").map(<[u8]>::trim_ascii_end).unwrap_or_default();
+        let boundary = kind.exact("boundary").unwrap_or_default();
+        let boundary = boundary.trim_ascii_end();
         if boundary.is_empty() || boundary.len() > LONGEST_BOUNDARY {
             self.doubt.get_or_insert(NO_BOUNDARY);
             return false;

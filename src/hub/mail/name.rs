@@ -89,7 +89,7 @@ pub(super) fn extension_of(media: &str) -> &'static str {
         "image/png" => ".png",
         "image/tiff" => ".tif",
         "image/webp" => ".webp",
-        "message/rfc822" => ".eml",
+        "message/global" | "message/rfc822" => ".eml",
         "text/calendar" => ".ics",
         "text/csv" => ".csv",
         "text/html" => ".html",
@@ -97,6 +97,8 @@ pub(super) fn extension_of(media: &str) -> &'static str {
         "text/vcard" => ".vcf",
         "video/mp4" => ".mp4",
         "video/quicktime" => ".mov",
+        // Reports about a message, and the heads of messages, are lines of text.
+        media if media.starts_with("text/") || media.starts_with("message/") => ".txt",
         _ => ".bin",
     }
 }

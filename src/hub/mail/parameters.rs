@@ -45,9 +45,15 @@ impl Parameters {
         texts.into_iter().flatten().map(|text| unquoted(&text)).find(|text| !text.trim().is_empty())
     }
 
-    /// A parameter as it was sent.
-    pub(super) fn raw(&self, name: &str) -> Option<&[u8]> {
-        self.plain(name)
+    /// A parameter that is compared byte by byte, such as a boundary: as it was sent, or else put together from its pieces (RFC 2231 §3).
+    pub(super) fn exact(&self, name: &str) -> Option<Vec<u8>> {
+        let plain = self.plain(name).filter(|value| !value.trim_ascii().is_empty());
+        let joined = || {
+            let extended = self.plain(&format!("{name}*")).map(|raw| split_charset(raw).map_or(raw, |(_, rest)| rest));
+            let extended = extended.map(|raw| percent_decode(raw).collect());
+            extended.or_else(|| self.joined(name).map(|(_, bytes)| bytes))
+        };
+        plain.map(<[u8]>::to_vec).or_else(joined)
     }
 
     fn plain(&self, name: &str) -> Option<&[u8]> {
@@ -55,8 +61,13 @@ impl Parameters {
         all.clone().find(|value| !value.trim_ascii().is_empty()).or_else(|| all.next())
     }
 
-    /// `name*0`, `name*1*`, … put together in the order of their numbers.
+    /// `name*0`, `name*1*`, … as text.
     fn pieces(&self, name: &str) -> Option<String> {
+        self.joined(name).map(|(label, bytes)| words::decode(&text(&label, &bytes)))
+    }
+
+    /// `name*0`, `name*1*`, … put together in the order of their numbers: the charset they name, and the bytes.
+    fn joined(&self, name: &str) -> Option<(String, Vec<u8>)> {
         let numbered = self.list.iter().filter_map(|(key, value)| {
             let rest = key.strip_prefix(name)?.strip_prefix('*')?;
             let encoded = rest.ends_with('*');
@@ -78,7 +89,7 @@ impl Parameters {
                 false => bytes.extend_from_slice(value),
             }
         }
-        Some(words::decode(&text(&label, &bytes)))
+        Some((label, bytes))
     }
 }
 
@@ -254,6 +265,16 @@ mod tests {
         ];
         for (written, meant) in table {
             assert_eq!(name(written), meant, "{written}");
+        }
+        for written in [
+            "boundary=\"a=b%20\"",
+            "boundary*0*=us-ascii''a%3D; boundary*1=\"b%20\"",
+            "boundary*0=\"a=\"; boundary*1=\"b%20\"",
+            "boundary*=us-ascii''a%3Db%2520",
+            "boundary=\"\"; boundary*=a%3Db%2520",
+        ] {
+            let read = Parameters::parse(format!("multipart/mixed; {written}").as_bytes());
+            assert_eq!(read.exact("boundary").as_deref(), Some(&b"a=b%20"[..]), "{written}");
         }
         let raw = Parameters::parse(b"attachment; filename=\"M\xe4rz.pdf\"");
         assert_eq!(raw.get("filename").as_deref(), Some("März.pdf"));
