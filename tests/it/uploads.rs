@@ -208,6 +208,8 @@ fn what_tus_asks_to_be_refused_is_refused_and_leaves_the_upload_as_it_was() {
     assert_eq!(patch(&daemon, &url, 0, b"12345", &[]).status, 204);
     let version = ask(&daemon, "HEAD", &url, &[("Tus-Resumable", "0.2.2")], b"");
     assert_eq!((version.status, version.header("tus-version")), (412, Some("1.0.0")));
+    let looked = ask(&daemon, "HEAD", &url, &[], b"");
+    assert_eq!((looked.status, looked.header("upload-offset")), (200, Some("5")), "{looked:?}");
     assert_eq!(patch(&daemon, &url, 4, b"x", &[]).status, 409);
     assert_eq!(patch(&daemon, &url, 5, b"123456", &[]).status, 413);
     assert_eq!(offset(&daemon, &url), Some(5));

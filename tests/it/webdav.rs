@@ -248,6 +248,14 @@ fn a_whole_tree_at_once_is_refused_with_the_reason() {
         assert!(reply.xml().contains("<D:error xmlns:D=\"DAV:\"><D:propfind-finite-depth/>"), "{}", reply.text());
     }
     assert_eq!(dav.alice("PROPFIND", "/dav/", "Depth: 2\r\n", "").status, 400);
+    assert_eq!(dav.alice("MKCOL", "/dav/sub", "", "").status, 201);
+    for depth in ["1,noroot", "1 , NoRoot"] {
+        let listed = dav.alice("PROPFIND", "/dav/", &format!("Depth: {depth}\r\n"), "").xml();
+        assert!(
+            !listed.contains("<D:href>/dav/</D:href>") && listed.contains("<D:href>/dav/sub/</D:href>"),
+            "{listed}"
+        );
+    }
     assert_eq!(dav.alice("PROPFIND", "/dav/none", "Depth: 0\r\n", "").status, 404);
 }
 

@@ -131,6 +131,14 @@ fn depth(visit: &Visit<'_>, otherwise: Depth) -> Result<Depth, Refusal> {
     }
 }
 
+/// `Depth: 1,noroot`, as Office and Windows ask for what is in a folder without the folder itself (MS-WDV §2.2.2).
+fn is_without_root(visit: &Visit<'_>) -> bool {
+    let depth = visit.header(HeaderName::from_static("depth"));
+    depth
+        .and_then(|text| text.split_once(','))
+        .is_some_and(|(one, word)| one.trim() == "1" && word.trim().eq_ignore_ascii_case("noroot"))
+}
+
 /// The request's XML, at most so many bytes of it.
 async fn body(visit: &mut Visit<'_>, most: usize) -> Result<Option<xml::Element>, Refusal> {
     let whole = visit.intake.whole(most).await.map_err(|error| match error.kind() {

@@ -40,7 +40,8 @@ enum Wanted {
 /// # Errors
 /// Those of the hub; 403 for `Depth: infinity`; 400 and 413 for the body.
 pub async fn answer(visit: &mut Visit<'_>, path: &TreePath, most: usize) -> Answer {
-    let depth = dav::depth(visit, Depth::Infinity)?;
+    let without_root = dav::is_without_root(visit);
+    let depth = if without_root { Depth::One } else { dav::depth(visit, Depth::Infinity)? };
     let body = dav::body(visit, most).await?;
     let root = visit.caller.account().map_or_else(TreePath::root, |account| account.root.clone());
     if root != *path && root.is_in(path) {
@@ -62,12 +63,20 @@ pub async fn answer(visit: &mut Visit<'_>, path: &TreePath, most: usize) -> Answ
         NodeKind::Folder if depth != Depth::Zero => Some(visit.caller.list(path).await?),
         NodeKind::File | NodeKind::Folder | NodeKind::Special => None,
     };
+    let hidden = without_root && listing.is_some();
     let mut sheet = Sheet { caller: visit.caller.clone(), base: visit.rules.base.clone(), wanted, brief, room: None };
     if sheet.asks(Live::is_quota) {
         sheet.room = visit.caller.room(path).await.ok();
     }
-    let walk =
-        Walk { sheet, folder: path.clone(), first: Some(entry), listing, page: Vec::new().into_iter(), over: false };
+    let walk = Walk {
+        sheet,
+        folder: path.clone(),
+        first: Some(entry),
+        hidden,
+        listing,
+        page: Vec::new().into_iter(),
+        over: false,
+    };
     Ok(dav::multistatus(Outgoing::flow(walk, None)))
 }
 
@@ -234,6 +243,8 @@ struct Walk {
     folder: TreePath,
     /// The resource itself, until it is sent.
     first: Option<Entry>,
+    /// It was not asked for.
+    hidden: bool,
     listing: Option<Listing>,
     /// What is left of the listing's page.
     page: std::vec::IntoIter<Entry>,
@@ -248,7 +259,9 @@ impl Walk {
                 false => Vec::new(),
             };
             let mut out = dav::PROLOGUE.to_owned();
-            self.sheet.write(&mut out, &entry, &kept).await;
+            if !self.hidden {
+                self.sheet.write(&mut out, &entry, &kept).await;
+            }
             return Ok(Some(out));
         }
         if let Some(listing) = &mut self.listing {
