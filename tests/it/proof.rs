@@ -47,7 +47,7 @@ impl Names {
     }
 }
 
-/// RFC 1035 §4.1: the question back, and one TXT record, or NXDOMAIN.
+/// RFC 1035 §4.1: the question back, and the TXT records of the name, one a line. A name without any is there if there are names below it.
 fn answer(question: &[u8], records: &HashMap<String, String>) -> Vec<u8> {
     let (mut at, mut labels) = (12, Vec::new());
     while question[at] != 0 {
@@ -57,11 +57,15 @@ fn answer(question: &[u8], records: &HashMap<String, String>) -> Vec<u8> {
     }
     let end = at + 5;
     let is_text = question[at + 1..at + 3] == [0, 16];
-    let found = records.get(&labels.join(".")).filter(|_| is_text);
+    let name = labels.join(".");
+    let below = format!(".{name}");
+    let exists = records.keys().any(|key| *key == name || key.ends_with(&below));
+    let found = records.get(&name).filter(|_| is_text).map(|text| text.lines().collect::<Vec<_>>()).unwrap_or_default();
     let mut answer = question[..2].to_vec();
-    answer.extend([0x81, if found.is_some() { 0x80 } else { 0x83 }, 0, 1, 0, u8::from(found.is_some()), 0, 0, 0, 0]);
+    let count = u8::try_from(found.len()).expect("few records");
+    answer.extend([0x81, if exists { 0x80 } else { 0x83 }, 0, 1, 0, count, 0, 0, 0, 0]);
     answer.extend(&question[12..end]);
-    if let Some(text) = found {
+    for text in found {
         let parts: Vec<&[u8]> = text.as_bytes().chunks(255).collect();
         let length = text.len() + parts.len();
         answer.extend([0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60]);

@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod command;
+mod dmarc;
 mod head;
 mod letter;
 mod relay;

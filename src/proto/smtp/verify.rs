@@ -1,4 +1,4 @@
-//! Where a message really comes from: SPF (RFC 7208), DKIM (RFC 6376), DMARC (RFC 7489) and ARC (RFC 8617), by `mail-auth`; SPF by [`spf`].
+//! Where a message really comes from: SPF (RFC 7208), DKIM (RFC 6376), DMARC (RFC 9989) and ARC (RFC 8617), by `mail-auth`; SPF by [`spf`].
 //!
 //! The header section is held, the body only hashed as it passes, so a large message costs no more memory than a small one. Names are
 //! looked up once all has come, within a bounded time; what cannot be looked up is `temperror` and refuses nobody.
@@ -18,6 +18,7 @@ use mail_auth::{
     MessageAuthenticator, SpfOutput, SpfResult,
 };
 
+use super::dmarc;
 use super::letter::Status;
 use super::settings::Verify;
 use super::spf;
@@ -184,7 +185,7 @@ impl Prover {
         let spf = SpfOutput::new(spf_domain.to_owned()).with_result(spf::check(authenticator, &asked).await);
         let dkim = authenticator.verify_dkim(&message).await;
         let arc = authenticator.verify_arc(&message).await;
-        let dmarc = authenticator.verify_dmarc(DmarcParameters::new(&message, &dkim, spf_domain, &spf)).await;
+        let dmarc = dmarc::verify(authenticator, DmarcParameters::new(&message, &dkim, spf_domain, &spf)).await;
         let from = message.from.first().map(String::as_str).unwrap_or_default();
         let mut results = AuthenticationResults::new(host)
             .with_spf_mailfrom_result(&spf, *address, sender, helo)
