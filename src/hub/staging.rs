@@ -107,6 +107,11 @@ impl<'a> Room<'a> {
         Self { caller, space, hold: caller.hub().inner.staging.hold(space), bytes: 0, credit }
     }
 
+    /// What is reserved stays so until this is dropped.
+    pub(super) fn into_hold(self) -> Hold {
+        self.hold
+    }
+
     pub(super) fn space(&self) -> &'a Arc<Space> {
         self.space
     }

@@ -171,6 +171,32 @@ pub fn with_files(files: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn a_copy_for_a_second_space_has_its_room_before_a_byte_of_it_is_written() {
+    let site = Site::new().await;
+    let stage = site.folder.path().join("stage/_small");
+    let over = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let watch = {
+        let (stage, over) = (stage.clone(), over.clone());
+        std::thread::spawn(move || {
+            let mut most = 0;
+            while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                let files = std::fs::read_dir(&stage).into_iter().flatten().flatten();
+                let held: u64 = files.map(|file| file.metadata().map_or(0, |about| about.len())).sum();
+                most = most.max(held);
+            }
+            most
+        })
+    };
+    let message = [b"Subject: large\r\n\r\n".to_vec(), b"a line of text\r\n".repeat(1 << 20)].concat();
+    let refused = site.send(&["bob@example.org", "small@example.org"], &message).await.expect_err("too large");
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(refused.kind(), Kind::OverQuota);
+    assert_eq!(watch.join().expect("bytes"), 0, "bytes staged in a space of 20,000");
+    assert!(site.names("/small").is_empty() && site.names("/mail/bob/new").is_empty());
+    assert!(site.send(&["bob@example.org", "small@example.org"], b"Subject: small\r\n\r\nhi\r\n").await.is_ok());
+}
+
+#[tokio::test]
 async fn a_recipient_is_found_in_the_order_people_expect() {
     let site = Site::new().await;
     assert_eq!(site.ask("scans@example.org", None).await.unwrap(), "/scans");

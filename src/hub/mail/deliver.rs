@@ -17,6 +17,7 @@ use crate::hub::act::{Act, Claim, Plan, Planned, Sight};
 use crate::hub::path::TreePath;
 use crate::hub::put::{Content, Placed, Put};
 use crate::hub::settings::Overwrite;
+use crate::hub::staging::{Hold, Room};
 use crate::hub::transfer::{Incoming, Receipt};
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
@@ -93,6 +94,8 @@ pub(super) struct Delivery<'a> {
     whole_used: bool,
     own_stage: Option<StageId>,
     pub(super) inline: u64,
+    /// Room for what is staged beside the message itself, until all of it is committed.
+    pub(super) holds: Vec<Hold>,
 }
 
 /// The drop folders of one space that the message goes to.
@@ -118,6 +121,7 @@ impl<'a> Delivery<'a> {
             whole_used: false,
             own_stage,
             inline: 0,
+            holds: Vec::new(),
         }
     }
 
@@ -364,6 +368,9 @@ impl<'a> Delivery<'a> {
 
     /// The whole message for a put on another volume.
     async fn carry_over(&mut self, space: &Arc<Space>) -> Result<Content> {
+        let mut room = Room::in_space(self.caller, space, 0);
+        room.take(self.size).await?;
+        self.holds.push(room.into_hold());
         let mut copy = Incoming::new(ByteSize(0));
         let mut at = 0;
         loop {

@@ -56,6 +56,7 @@ impl Delivery<'_> {
                 }
             }
             if piece.is_empty() {
+                self.holds.push(room.into_hold());
                 return Ok((files, sorter));
             }
         }
