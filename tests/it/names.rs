@@ -26,6 +26,11 @@ const MORE: &str = r#"
 path = "/other"
 grants = [{ to = "user:alice", allow = "edit" }]
 [[space]]
+path = "/post"
+address = "post"
+overwrite = "keep-both"
+grants = [{ to = "user:alice", allow = "edit" }, { to = "everyone", allow = "create" }]
+[[space]]
 path = "/dav/cafe\u0301"
 grants = [{ to = "user:carol", allow = "edit" }]
 [[ftp.accounts]]
@@ -433,6 +438,54 @@ fn names_stored_by_ftp_go_through_every_door() {
         ftp.store(format!("STOR /dav/ftp/{sent}"), content);
         true
     });
+}
+
+/// Sends messages with one attachment each.
+fn post<'a>(dav: &Dav, to: &str, files: impl Iterator<Item = (&'a str, Vec<u8>)>) {
+    let mut lines = BufReader::new(TcpStream::connect(dav.daemon.smtp).expect("a connection"));
+    let mut say = |text: Vec<u8>, code: &str| {
+        lines.get_mut().write_all(&text).expect("the server reads");
+        let mut line = String::new();
+        while line.as_bytes().get(3) != Some(&b' ') {
+            line.clear();
+            assert!(lines.read_line(&mut line).expect("a reply") > 0, "closed");
+        }
+        assert!(line.starts_with(code), "{line}");
+    };
+    say(Vec::new(), "220");
+    say(b"EHLO names.example\r\n".into(), "250");
+    for (name, content) in files {
+        say(b"MAIL FROM:<a@else.where>\r\n".into(), "250");
+        say(format!("RCPT TO:<{to}>\r\n").into_bytes(), "250");
+        say(b"DATA\r\n".into(), "354");
+        let head = format!(
+            "Subject: x\r\nContent-Type: application/octet-stream\r\nContent-Disposition: attachment;\r\n filename*=utf-8''{}\r\nContent-Transfer-Encoding: base64\r\n\r\n",
+            encoded(name)
+        );
+        say(format!("{head}{}\r\n.\r\n", STANDARD.encode(content)).into_bytes(), "250");
+    }
+}
+
+#[test]
+fn names_of_attachments_go_through_every_door() {
+    let dav = start();
+    let mut ftp = Ftp::sign_in(&dav, "alice");
+    let typed: Vec<String> = typed().into_values().collect();
+    let content = |at: usize| format!("attachment {at}").into_bytes();
+    post(&dav, "post+names@localhost", typed.iter().enumerate().map(|(at, name)| (name.as_str(), content(at))));
+    // What a scanner calls its file is made safe; each is there all the same, under a name of its own.
+    let mut files = Files::new();
+    for entry in std::fs::read_dir(dav.daemon.on_disk("/post/names")).expect("a folder") {
+        let entry = entry.expect("an entry");
+        let name = entry.file_name();
+        files.insert(name::text(name.as_bytes()).into_owned(), std::fs::read(entry.path()).expect("a file"));
+    }
+    let there: BTreeSet<&Vec<u8>> = files.values().collect();
+    let lost: Vec<&String> =
+        (0..).zip(&typed).filter(|(at, _)| !there.contains(&content(*at))).map(|one| one.1).collect();
+    assert!(lost.is_empty() && files.len() == typed.len(), "{lost:?} of {}", files.len());
+    is_seen_everywhere(&dav, &mut ftp, "/post/names", &files);
+    is_changed_everywhere(&dav, &mut ftp, "/post/names", &files, 5);
 }
 
 #[test]

@@ -88,6 +88,18 @@ impl Server {
         if trusted { format!("{url}&sslrootcert={}", authority.display()) } else { url }
     }
 
+    /// Stops it at once, as a crash would; its data stay.
+    pub fn stop(&mut self) {
+        drop(self.child.stdin.take());
+        self.child.wait().expect("an end");
+    }
+
+    /// Starts it again at the same place.
+    pub fn start_again(&mut self) {
+        self.child = serve(&self.programs, self.folder.path(), self.port, self.user);
+        self.wait();
+    }
+
     fn client(&self, program: &str) -> Command {
         let mut command = as_user(&self.programs.join(program), self.user);
         command.arg("--host").arg(self.folder.path()).arg("--username=postgres");

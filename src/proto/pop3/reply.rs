@@ -63,6 +63,15 @@ impl Reply {
         Self::Err { code, text: error.public().to_owned().into() }
     }
 
+    /// The same with what it means in front.
+    #[must_use]
+    pub fn about(self, what: &str) -> Self {
+        match self {
+            Self::Err { code, text } => Self::Err { code, text: format!("{what}: {text}").into() },
+            other => other,
+        }
+    }
+
     /// `+OK`, `-ERR` or `-ERR code`, for the access line.
     #[must_use]
     pub fn word(&self) -> String {

@@ -120,7 +120,9 @@ impl Session {
                 Some(name) => self.sign_in(&name, &password).await,
                 None => Turn::Say(Reply::err("USER comes first")),
             },
-            Command::Auth { mechanism, initial } => self.authenticate(mechanism, initial.as_deref()).await,
+            Command::Auth { mechanism, initial } => {
+                self.authenticate(mechanism, initial.as_deref().map(Vec::as_slice)).await
+            }
             Command::Mechanisms => {
                 Turn::Say(Reply::Lines { text: "mechanisms".into(), lines: vec!["PLAIN".into(), "LOGIN".into()] })
             }
@@ -242,7 +244,7 @@ impl Session {
             Ok(()) => Reply::ok(format!("bye; {} deleted", open.deleted.len())),
             Err(error) => {
                 log_fault(&error);
-                Reply::err(format!("some deleted messages were not removed: {}", error.public()))
+                Reply::refusal(&error).about("some deleted messages were not removed")
             }
         };
         let deleted = format!("{} deleted", open.deleted.len());
@@ -380,7 +382,7 @@ impl Dialogue for Session {
 
     fn parse(&self, line: &[u8]) -> std::result::Result<Command, Malformed> {
         match self.state {
-            State::Proving(_) => Ok(Command::Answer(line.to_vec())),
+            State::Proving(_) => Ok(Command::Answer(line.to_vec().into())),
             State::Authorization(_) | State::Transaction(_) => Command::parse(line),
         }
     }
