@@ -33,7 +33,7 @@ import sys, zipfile
 with zipfile.ZipFile(sys.argv[1]) as z:
     assert z.testzip() is None
     for one in z.infolist():
-        assert one.flag_bits & 0x800 and one.compress_type == 0
+        assert one.flag_bits & 0x800 and one.compress_type == (0 if one.is_dir() else 8)
         print(ascii(one.filename), one.file_size, *one.date_time)
 ";
 

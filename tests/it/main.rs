@@ -94,3 +94,4 @@ mod webdav;
 mod webdav_clients;
 mod webdav_locks;
 mod world;
+mod zip_readers;

@@ -7,6 +7,7 @@ mod tar;
 mod walk;
 mod zip;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 
@@ -59,9 +60,11 @@ pub async fn send(visit: &Visit<'_>, folder: &TreePath, form: Form, names: &[&st
     let walk = match names {
         [] => Walk::of_folder(&visit.caller, folder, name).await?,
         names => {
-            let mut chosen = Vec::with_capacity(names.len());
-            for name in names {
-                chosen.push(visit.caller.stat(&folder.join(name)?).await?);
+            // An archive that holds a name twice cannot be unpacked without questions.
+            let paths: BTreeSet<_> = names.iter().map(|name| folder.join(name)).collect::<Result<_, _>>()?;
+            let mut chosen = Vec::with_capacity(paths.len());
+            for path in &paths {
+                chosen.push(visit.caller.stat(path).await?);
             }
             Walk::of_chosen(&visit.caller, chosen, name)
         }
@@ -129,8 +132,7 @@ impl Archive {
                 return self.packer.after().map(Some);
             }
             let piece = open.read().await?;
-            self.packer.take(&piece);
-            return Ok(Some(piece));
+            return Ok(Some(self.packer.take(piece)));
         }
         if self.ended {
             return Ok(None);
@@ -186,9 +188,11 @@ impl Packer {
         }
     }
 
-    fn take(&mut self, piece: &[u8]) {
-        if let Self::Zip(writer) = self {
-            writer.take(piece);
+    /// A piece of a file as it is in the archive.
+    fn take(&mut self, piece: Bytes) -> Bytes {
+        match self {
+            Self::Tar(_) => piece,
+            Self::Zip(writer) => writer.take(&piece),
         }
     }
 
