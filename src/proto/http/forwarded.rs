@@ -54,18 +54,25 @@ impl Arrival {
         let asked = request.uri.authority().map(hyper::http::uri::Authority::as_str);
         let asked = asked.or_else(|| headers.get(HOST)?.to_str().ok()).unwrap_or_default();
         let mut arrival = Self { origin: connection.origin.clone(), host: asked.to_owned() };
-        let Some(trusted) = &connection.trusted else { return arrival };
-        let hop = match dialect {
-            Dialect::Forwarded => forwarded(headers, trusted),
-            Dialect::XForwarded => x_forwarded(headers, trusted),
-        };
-        if hop != Hop::default() {
+        if let Some(trusted) = &connection.trusted {
+            let hop = match dialect {
+                Dialect::Forwarded => forwarded(headers, trusted),
+                Dialect::XForwarded => x_forwarded(headers, trusted),
+            };
             arrival.origin.peer = hop.peer.unwrap_or(arrival.origin.peer);
             arrival.origin.secure = hop.secure.unwrap_or(arrival.origin.secure);
             arrival.host = hop.host.unwrap_or(arrival.host);
         }
+        let length = without_usual_port(&arrival.host, arrival.origin.secure).len();
+        arrival.host.truncate(length);
         arrival
     }
+}
+
+/// The host as browsers write it in `Origin` and URLs: the port that its scheme means anyway is left out.
+/// Some proxies pass it on (`$host:$server_port` of nginx).
+fn without_usual_port(host: &str, secure: bool) -> &str {
+    host.strip_suffix(if secure { ":443" } else { ":80" }).unwrap_or(host)
 }
 
 /// The items of all lines of a header, the last first.
@@ -157,6 +164,21 @@ mod tests {
 
     fn trusted() -> Trusted {
         Trusted::new(&["10.0.0.0/8".into(), "fd00::/8".into()]).unwrap()
+    }
+
+    #[test]
+    fn the_port_that_the_scheme_means_is_not_part_of_the_host() {
+        for (host, secure, bare) in [
+            ("a.org:443", true, "a.org"),
+            ("a.org:80", false, "a.org"),
+            ("a.org:443", false, "a.org:443"),
+            ("a.org:80", true, "a.org:80"),
+            ("a.org:8443", true, "a.org:8443"),
+            ("[::1]:443", true, "[::1]"),
+            ("a.org", true, "a.org"),
+        ] {
+            assert_eq!(without_usual_port(host, secure), bare, "{host}");
+        }
     }
 
     #[test]
