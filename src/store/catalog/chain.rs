@@ -5,8 +5,8 @@
 
 use std::borrow::Cow;
 
+use super::engine::{Row, Statement, Value};
 use super::rows::HistoryLine;
-use super::{Row, Statement, Value};
 use crate::error::{Error, Kind, Result};
 
 /// The last line of a chain.

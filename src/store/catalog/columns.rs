@@ -1,6 +1,6 @@
 //! Taking a row apart, column by column, in the order the query names them.
 
-use super::{Row, Value};
+use super::engine::{Row, Value};
 use crate::error::{Error, Kind, Result};
 
 /// The columns of one row not yet taken.

@@ -1,9 +1,9 @@
 //! The records of locks: taken, prolonged and given back, and the guard that a commit passes only where no lock stands in its way.
 
 use super::columns::Columns;
+use super::engine::{Must, Row, Transaction, Value, guarded, plain};
+use super::handle::Catalog;
 use super::rows::LockRow;
-use super::sql::{guarded, plain};
-use super::{Catalog, Must, Row, Transaction, Value};
 use crate::error::{Kind, Result};
 use crate::store::Micros;
 

@@ -6,8 +6,8 @@
 use bytes::Bytes;
 
 use super::columns::Columns;
-use super::sql::{guarded, list, plain};
-use super::{Catalog, Must, Row, Transaction, Value};
+use super::engine::{Must, Row, Transaction, Value, count, guarded, list, plain};
+use super::handle::Catalog;
 use crate::error::{Kind, Result};
 use crate::store::Micros;
 
@@ -329,7 +329,7 @@ impl Catalog {
             Value::text(space),
             Value::text(folder),
             Value::Int(after.into()),
-            super::reads::count(limit),
+            count(limit),
             Value::Int(gone.into()),
         ];
         self.ask(MESSAGES, params).await?.into_iter().map(message).collect()
@@ -337,7 +337,7 @@ impl Catalog {
 
     /// What became of a message.
     pub async fn deliveries(&self, message: &str, limit: usize) -> Result<Vec<DeliveryRow>> {
-        let rows = self.ask(DELIVERIES, vec![Value::text(message), super::reads::count(limit)]).await?;
+        let rows = self.ask(DELIVERIES, vec![Value::text(message), count(limit)]).await?;
         rows.into_iter().map(delivery).collect()
     }
 
@@ -350,7 +350,7 @@ impl Catalog {
         limit: usize,
     ) -> Result<Vec<DeliveryRow>> {
         let [first, second] = details;
-        let params = vec![Value::text(address), super::reads::count(limit), Value::text(first), Value::text(second)];
+        let params = vec![Value::text(address), count(limit), Value::text(first), Value::text(second)];
         let rows = self.ask(DELIVERIES_WITH, params).await?;
         rows.into_iter().map(delivery).collect()
     }
@@ -358,7 +358,7 @@ impl Catalog {
     /// Marks of messages whose id sorts behind `since`, newest first, older than the row of `before`.
     pub async fn marks(&self, since: &str, before: (&str, i64), limit: usize) -> Result<Vec<MarkRow>> {
         let (message, place) = before;
-        let params = vec![Value::text(since), Value::text(message), Value::Int(place), super::reads::count(limit)];
+        let params = vec![Value::text(since), Value::text(message), Value::Int(place), count(limit)];
         self.ask(MARKS, params).await?.into_iter().map(marked).collect()
     }
 

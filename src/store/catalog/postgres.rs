@@ -15,7 +15,8 @@ mod values;
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{CatalogSettings, Engine, Row, Statement, Transaction, copy};
+use super::engine::copy;
+use super::{CatalogSettings, Engine, Row, Statement, Transaction};
 use crate::error::{Error, Kind, Result};
 use address::Address;
 use committer::{Committer, Job};

@@ -1,8 +1,8 @@
 //! Properties that clients keep beside files and folders (RFC 4918 §4: dead properties). They go where their file goes.
 
 use super::columns::Columns;
-use super::sql::{bounds, plain};
-use super::{Catalog, Row, Transaction, Value};
+use super::engine::{Row, Transaction, Value, bounds, plain};
+use super::handle::Catalog;
 use crate::error::Result;
 
 /// What stands in `folder` for a space's root, which is in no folder of it.

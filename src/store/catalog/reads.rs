@@ -6,12 +6,12 @@
 use std::collections::HashMap;
 
 use super::columns::Columns;
+use super::engine::{Row, Value, bounds, count};
+use super::handle::Catalog;
 use super::rows::{
     AccountKind, AccountRow, FileRow, GrantRow, HistoryFilter, HistoryLine, IntentRow, LeftRow, SessionRow, SpaceRow,
     Usage, Verified,
 };
-use super::sql::bounds;
-use super::{Catalog, Row, Statement, Value};
 use crate::error::{Error, Kind, Result};
 use crate::store::Micros;
 
@@ -245,19 +245,11 @@ impl Catalog {
         };
         rows.into_iter().map(file).collect()
     }
-
-    pub(super) async fn ask(&self, sql: &'static str, params: Vec<Value>) -> Result<Vec<Row>> {
-        self.engine.read(Statement { sql, params, must: None }).await
-    }
 }
 
 /// The first path that can sort after this one: no path holds a NUL.
 fn following(path: &str) -> String {
     if path.is_empty() { String::new() } else { format!("{path}\u{1}") }
-}
-
-pub(super) fn count(limit: usize) -> Value {
-    Value::Int(i64::try_from(limit).unwrap_or(i64::MAX))
 }
 
 fn file(row: Row) -> Result<FileRow> {
@@ -354,6 +346,17 @@ fn session(row: Row) -> Result<SessionRow> {
 fn left(row: Row) -> Result<LeftRow> {
     let mut columns = Columns::of("left_behind", row);
     Ok(LeftRow { path: columns.text()?, source: columns.text()?, since: columns.int()?, heir: columns.text()? })
+}
+
+impl Catalog {
+    /// Asks one short question, of a reader and of the writer.
+    ///
+    /// # Errors
+    /// `Unavailable` when either cannot answer.
+    pub async fn ask_for_life(&self) -> Result<()> {
+        self.usage("").await?;
+        self.engine.version().await.map(drop)
+    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::edit::{Batch, Edit, Expect};
+use super::engine::{Must, Transaction, Value, bounds, guarded, list, plain};
 use super::rows::{AccountRow, FileRow, IntentRow, LeftRow, SessionRow, SpaceRow};
-use super::{Batch, Edit, Expect, Must, Statement, Transaction, Value, chain, lock, mail, property, uploads};
+use super::{chain, lock, mail, property, uploads};
 use crate::error::Kind;
 use crate::store::Micros;
 
@@ -97,11 +99,6 @@ pub(super) fn transaction(batch: Batch, node: &str) -> Transaction {
     into
 }
 
-/// Rows below a folder are those from the first of these to before the second: `/` sorts just before `0`.
-pub(super) fn bounds(folder: &str) -> (String, String) {
-    (format!("{folder}/"), format!("{folder}0"))
-}
-
 fn push(into: &mut Transaction, edit: Edit, node: &str) {
     match edit {
         Edit::PutFile(row, expect) => put_file(into, row, expect),
@@ -163,14 +160,6 @@ fn push(into: &mut Transaction, edit: Edit, node: &str) {
         Edit::Upload(edit) => uploads::push(into, edit, node),
         Edit::Property(edit) => property::push(into, edit),
     }
-}
-
-pub(super) fn plain(into: &mut Transaction, sql: &'static str, params: Vec<Value>) {
-    into.statements.push(Statement { sql, params, must: None });
-}
-
-pub(super) fn guarded(into: &mut Transaction, sql: &'static str, params: Vec<Value>, must: Must) {
-    into.statements.push(Statement { sql, params, must: Some(must) });
 }
 
 fn put_file(into: &mut Transaction, row: FileRow, expect: Expect) {
@@ -288,10 +277,6 @@ fn put_session(into: &mut Transaction, row: SessionRow) {
 fn put_left(into: &mut Transaction, row: LeftRow) {
     let params = vec![Value::Text(row.path), Value::Text(row.source), Value::Int(row.since), Value::Text(row.heir)];
     plain(into, PUT_LEFT, params);
-}
-
-pub(super) fn list(items: &[String]) -> Value {
-    Value::Text(serde_json::Value::from(items).to_string())
 }
 
 fn now() -> Micros {

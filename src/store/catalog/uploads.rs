@@ -1,8 +1,8 @@
 //! The records of uploads that can be gone on with, and the receipts of requests that may be repeated.
 
 use super::columns::Columns;
-use super::sql::{guarded, plain};
-use super::{Catalog, Must, Row, Transaction, Value};
+use super::engine::{Must, Row, Transaction, Value, count, guarded, plain};
+use super::handle::Catalog;
 use crate::error::{Error, Kind, Result};
 use crate::store::Micros;
 
@@ -176,7 +176,7 @@ fn keep(into: &mut Transaction, row: ReceiptRow, now: Micros) {
 impl Catalog {
     /// Uploads of this node by id, after `after`.
     pub async fn uploads(&self, after: &str, limit: usize) -> Result<Vec<UploadRow>> {
-        let params = vec![Value::text(self.engine.node()), Value::text(after), super::reads::count(limit)];
+        let params = vec![Value::text(self.engine.node()), Value::text(after), count(limit)];
         self.ask(UPLOADS, params).await?.into_iter().map(upload).collect()
     }
 

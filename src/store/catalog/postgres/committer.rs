@@ -10,7 +10,9 @@ use super::link::{Failure, Link, Step};
 use super::{lease, schema};
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::chain::{HEAD, Head};
-use crate::store::catalog::{Gathered, Sent, Statement, Transaction, Value, copy};
+use crate::store::catalog::engine::copy;
+use crate::store::catalog::gather::{Gathered, Sent};
+use crate::store::catalog::{Statement, Transaction, Value};
 
 /// Counts this node's commits, so that the other nodes notice them.
 const COUNT: &str = "INSERT INTO nodes (node, commits) VALUES (?1, 1) \

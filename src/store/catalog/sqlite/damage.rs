@@ -5,8 +5,8 @@
 
 use rusqlite::OptionalExtension;
 
+use super::connection::word;
 use super::redo::{Mark, Redo};
-use super::word;
 use super::writer::Writer;
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::{Statement, Transaction, Value};

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
 
-use super::{prepare, rows, word};
+use super::connection::{prepare, rows, word};
 use crate::error::Result;
 use crate::store::catalog::{Row, Statement};
 

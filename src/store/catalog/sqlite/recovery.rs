@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use rusqlite::OptionalExtension;
 
+use super::connection::word;
 use super::damage::LOG_WAYS_OUT;
 use super::record::{Between, Record};
 use super::redo::{Mark, Redo};
-use super::word;
 use super::writer::{Writer, lost};
 use crate::error::{Error, Kind, Result};
 use crate::store::catalog::sql::{CLEAR_INTENTS, INTENT};
@@ -131,7 +131,7 @@ impl Writer {
     pub(super) fn renew_log(&mut self) -> Result<()> {
         let ending = self.ending;
         let Some(redo) = self.redo.as_mut().filter(|redo| redo.is_used() || ending) else { return Ok(()) };
-        if !self.connection.is_autocommit() || !self.trail.is_empty() {
+        if !self.connection.is_autocommit() || !self.uncommitted.is_empty() {
             return Ok(());
         }
         // Should it fail, nobody knows which log the catalog names.

@@ -7,8 +7,6 @@
 //! A transaction that fails undoes those that were answered, and they are applied again from here: guards hardly ever fail, and a savepoint
 //! each would cost a copy of every page they touch.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
@@ -18,77 +16,20 @@ use tokio::time::{Instant, timeout_at};
 use super::redo::Redo;
 use super::writer::{Job, Writer, lost};
 use crate::error::Result;
-use crate::store::catalog::{Synced, Transaction, Value, copy};
-
-/// The first one waits no longer for its commit.
-const LONGEST: Duration = Duration::from_millis(100);
+use crate::store::catalog::engine::copy;
+use crate::store::catalog::{Synced, Transaction};
 
 /// When a commit that failed is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// More do not wait, nor do more bytes of parameters.
-const MOST: usize = 1024;
-const HEAVIEST: usize = 8 << 20;
-
 /// Other processes (the command line) get a turn to write between two long transactions.
 const BREATH: Duration = Duration::from_millis(1);
-
-/// What was answered and is not committed yet.
-pub(super) struct Trail {
-    /// Kept to be applied again, should somebody else's failure undo them.
-    transactions: Vec<Transaction>,
-    /// Bytes of their parameters, about.
-    weight: usize,
-    until: Option<Instant>,
-    /// Tells readers that there is something they cannot see.
-    ahead: Arc<AtomicBool>,
-}
-
-impl Trail {
-    pub(super) fn new(ahead: Arc<AtomicBool>) -> Self {
-        Self { transactions: Vec::new(), weight: 0, until: None, ahead }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.transactions.is_empty()
-    }
-
-    fn is_long(&self) -> bool {
-        self.transactions.len() >= MOST || self.weight >= HEAVIEST
-    }
-
-    fn push(&mut self, transaction: Transaction) {
-        self.weight += weight(&transaction);
-        self.transactions.push(transaction);
-        self.until.get_or_insert_with(|| Instant::now() + LONGEST);
-        self.ahead.store(true, Ordering::Release);
-    }
-
-    /// They are committed, or taken back.
-    fn keep(&mut self, count: usize) {
-        self.transactions.truncate(count);
-        self.weight = self.transactions.iter().map(weight).sum();
-        if self.is_empty() {
-            self.until = None;
-            self.ahead.store(false, Ordering::Release);
-        }
-    }
-
-    fn due(&mut self, when: Instant) {
-        self.until = Some(when);
-    }
-}
-
-fn weight(transaction: &Transaction) -> usize {
-    let values = transaction.statements.iter().flat_map(|statement| &statement.params);
-    values.map(|value| if let Value::Blob(bytes) = value { bytes.len() } else { 0 }).sum()
-}
 
 impl Writer {
     /// The next job; what was answered ahead is committed when its time comes, and at the end.
     pub(super) fn next_job(&mut self, jobs: &mut mpsc::Receiver<Job>, clock: &Runtime) -> Option<Job> {
         loop {
-            let Some(until) = self.trail.until.or_else(|| self.rest_at()) else { return jobs.blocking_recv() };
+            let Some(until) = self.uncommitted.until.or_else(|| self.rest_at()) else { return jobs.blocking_recv() };
             let heard = match jobs.try_recv() {
                 Ok(job) if Instant::now() < until => return Some(job),
                 Ok(job) => Some(job),
@@ -97,7 +38,7 @@ impl Writer {
                     Ok(None) | Err(_) => None,
                 },
             };
-            if self.trail.until.is_some_and(|until| until <= Instant::now()) {
+            if self.uncommitted.until.is_some_and(|until| until <= Instant::now()) {
                 // Whoever must see it asks again.
                 let _ = self.settle();
                 std::thread::sleep(BREATH);
@@ -118,15 +59,15 @@ impl Writer {
         if let Err(error) = self.make_way() {
             return (0..count).map(|_| Err(copy(&error))).collect();
         }
-        let answered = self.trail.transactions.len();
+        let answered = self.uncommitted.transactions.len();
         let wait = transactions.iter().any(|one| one.synced == Synced::First);
         let mut outcomes: Vec<_> = transactions.into_iter().map(|one| self.go_ahead(one)).collect();
         if wait && let Err(error) = self.make_durable() {
-            self.trail.keep(answered);
+            self.uncommitted.keep(answered);
             self.undo();
             outcomes.iter_mut().filter(|outcome| outcome.is_ok()).for_each(|outcome| *outcome = Err(copy(&error)));
         }
-        if self.trail.is_long() {
+        if self.uncommitted.is_long() {
             // The next group says so if it cannot.
             let _ = self.settle();
         }
@@ -135,10 +76,10 @@ impl Writer {
 
     /// Before anything new is taken on: everything answered is applied, neither trail nor log has become too long.
     fn make_way(&mut self) -> Result<()> {
-        if self.redo.is_none() && self.trail.is_empty() {
+        if self.redo.is_none() && self.uncommitted.is_empty() {
             self.take_log()?;
         }
-        if self.trail.is_long() || self.redo.as_ref().is_some_and(Redo::is_over) {
+        if self.uncommitted.is_long() || self.redo.as_ref().is_some_and(Redo::is_over) {
             self.settle()?;
             self.renew_log()?;
         }
@@ -147,7 +88,7 @@ impl Writer {
 
     /// All of the trail is in the transaction that is open; none is where there is none.
     pub(super) fn applied(&mut self) -> Result<()> {
-        match self.connection.is_autocommit() && !self.trail.is_empty() {
+        match self.connection.is_autocommit() && !self.uncommitted.is_empty() {
             true => self.retrace(),
             false => Ok(()),
         }
@@ -160,7 +101,7 @@ impl Writer {
                     let place = redo.note(&self.node, &transaction);
                     self.note_bodies(&transaction, place);
                 }
-                self.trail.push(transaction);
+                self.uncommitted.push(transaction);
                 Ok(())
             }
             Err(error) => {
@@ -180,13 +121,13 @@ impl Writer {
 
     /// Commits what was answered ahead, so that readers see it.
     pub(super) fn settle(&mut self) -> Result<()> {
-        if self.trail.is_empty() {
+        if self.uncommitted.is_empty() {
             return Ok(());
         }
         let committed = self.applied().and_then(|()| self.commit());
         if committed.is_err() {
             self.undo();
-            self.trail.due(Instant::now() + AGAIN);
+            self.uncommitted.due(Instant::now() + AGAIN);
         }
         committed
     }
@@ -201,7 +142,7 @@ impl Writer {
             self.note_kept(redo)?;
         }
         self.run_words("COMMIT").map_err(lost)?;
-        self.trail.keep(0);
+        self.uncommitted.keep(0);
         self.end_turn();
         Ok(())
     }
@@ -221,13 +162,13 @@ impl Writer {
     /// Applies again what was answered already and then undone with somebody else's failure: the guards that held hold again.
     fn retrace(&mut self) -> Result<()> {
         self.begin()?;
-        let answered = std::mem::take(&mut self.trail.transactions);
+        let answered = std::mem::take(&mut self.uncommitted.transactions);
         let applied = answered.iter().try_for_each(|transaction| self.apply(transaction));
-        self.trail.transactions = answered;
-        self.trail.due(Instant::now());
+        self.uncommitted.transactions = answered;
+        self.uncommitted.due(Instant::now());
         if applied.is_err() {
             self.roll_back();
-            self.trail.due(Instant::now() + AGAIN);
+            self.uncommitted.due(Instant::now() + AGAIN);
         }
         applied
     }
@@ -241,6 +182,7 @@ mod tests {
 
     use super::*;
     use crate::error::{Error, Kind};
+    use crate::store::catalog::engine::copy;
     use crate::store::catalog::sql::transaction;
     use crate::store::catalog::sqlite::Sqlite;
     use crate::store::catalog::{Batch, Edit, Engine, Statement, Synced, Value};

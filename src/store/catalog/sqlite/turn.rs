@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::BUSY;
+use super::connection::BUSY;
 use crate::error::{Error, Kind, Result};
 
 /// How often a process that waits looks: a busy daemon leaves a gap of a millisecond between two long transactions.
