@@ -13,24 +13,21 @@ pub mod probe;
 pub mod reload;
 mod signal;
 mod start;
+mod state;
 pub mod volumes;
 mod watchdog;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::task::{JoinError, JoinSet};
-use tokio_util::sync::CancellationToken;
-
-use crate::config::{self, Config, Loaded, Problem, Problems};
+use crate::config::{self, Loaded, Problem, Problems};
 use crate::error::{Error, Result};
-use crate::hub::Hub;
-use crate::net::{Gate, Service, Tls, Waiting, Workers};
 use crate::telemetry::log;
 use signal::{Signal, Signals};
+use state::Daemon;
+pub use state::StartError;
 
 /// Threads of the control runtime.
 const CONTROL_THREADS: usize = 2;
@@ -40,38 +37,6 @@ const LEAVE: Duration = Duration::from_secs(5);
 const LAST_LOOK: Duration = Duration::from_secs(2);
 /// Beyond the drain itself: what the keepers may take to put the last publishes on the disk.
 const MARGIN: Duration = Duration::from_secs(10);
-
-/// Why the daemon could not start.
-#[derive(Debug)]
-pub enum StartError {
-    /// The configuration is wrong.
-    Config(Problems),
-    /// Something it names is.
-    Other(Error),
-}
-
-impl From<Problems> for StartError {
-    fn from(problems: Problems) -> Self {
-        Self::Config(problems)
-    }
-}
-
-impl From<Error> for StartError {
-    fn from(error: Error) -> Self {
-        Self::Other(error)
-    }
-}
-
-impl StartError {
-    /// For the log: what is wrong with every cause, one problem a line.
-    #[must_use]
-    pub fn lines(&self) -> Vec<String> {
-        match self {
-            Self::Config(problems) => problems.0.iter().map(Problem::line).collect(),
-            Self::Other(error) => error.detail().lines().map(str::to_owned).collect(),
-        }
-    }
-}
 
 /// Runs the daemon until it is told to end.
 ///
@@ -148,23 +113,6 @@ async fn control(file: Option<&Path>, loaded: Loaded) -> Result<(), StartError> 
     let ended = daemon.serve(&mut signals).await;
     daemon.drain(&mut signals).await;
     Ok(ended?)
-}
-
-/// A running daemon.
-struct Daemon {
-    file: Option<PathBuf>,
-    config: Config,
-    hub: Hub,
-    tls: Arc<Tls>,
-    gate: Arc<Gate>,
-    /// With the place of each one's `[[listen]]` in the configuration.
-    services: Vec<(usize, Arc<Service>)>,
-    workers: Workers,
-    waiting: Waiting,
-    keepers: JoinSet<std::result::Result<(), JoinError>>,
-    keeping: CancellationToken,
-    ready: Arc<AtomicBool>,
-    _lock: data::Lock,
 }
 
 impl Daemon {

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Daemon, StartError, data, notify, preflight, start};
+use super::state::{Daemon, StartError};
+use super::{data, notify, preflight, start};
 use crate::config::{self, Config, Problems};
 use crate::error::{Error, Kind};
 use crate::hub::now;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::state::{Daemon, StartError};
 use super::volumes::Directories;
-use super::{Daemon, StartError, data, first, notify, preflight, watchdog};
+use super::{data, first, notify, preflight, watchdog};
 use crate::config::{Config, Loaded, Problem, Problems};
 use crate::error::{Error, Kind, Result};
 use crate::hub::Hub;

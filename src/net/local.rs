@@ -12,7 +12,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use super::Stream;
-use super::listen::ListenSettings;
+use super::listen_settings::ListenSettings;
 use crate::error::{Error, Kind, Result};
 
 /// What the address of a Unix socket begins with.

@@ -15,8 +15,8 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 
-use super::tls::Place;
-use super::{TlsSettings, certificate};
+use super::certificate;
+use super::tls_settings::{Place, TlsSettings};
 use crate::error::{Error, Kind, Result};
 use crate::telemetry::metric;
 

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
 
-use super::{TlsSettings, certificate, pair};
+use super::tls_settings::TlsSettings;
+use super::{certificate, pair};
 use crate::error::Result;
 
 /// All pairs, by the names their certificates are for.
@@ -66,7 +67,8 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::tls::{Place, provider};
+    use crate::net::tls::provider;
+    use crate::net::tls_settings::Place;
 
     fn place(folder: &Path, file: &str, names: &[&str]) -> Place {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();

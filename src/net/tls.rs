@@ -12,7 +12,6 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls::{HandshakeKind, ServerConfig};
-use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -20,30 +19,9 @@ use super::Stream;
 use super::kin::Kin;
 use super::lasting::Lasting;
 use super::table::Table;
+use super::tls_settings::TlsSettings;
 use crate::error::{Error, Result};
 use crate::telemetry::metric;
-
-/// `[tls]`: the certificate.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TlsSettings {
-    /// PEM chain; empty: a self-signed pair is made under `data/tls`. `credential:NAME` reads a systemd credential.
-    pub certificate: String,
-    /// PEM key of it.
-    pub key: String,
-    /// More pairs, shown to who asks for a name that one of them is for.
-    pub certificates: Vec<Place>,
-}
-
-/// Where one pair is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Place {
-    /// PEM chain, or `credential:NAME`.
-    pub certificate: String,
-    /// PEM key of it.
-    pub key: String,
-}
 
 /// Encrypted bytes that may wait for a slow peer, on each connection. Large enough that a bulk transfer fills it with one write.
 const BUFFER_LIMIT: usize = 256 << 10;

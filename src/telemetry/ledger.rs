@@ -288,7 +288,7 @@ fn as_json(lines: &mut Vec<u8>, access: &Access<'_>) {
     let line = Line {
         timestamp: Timestamp::now().to_string(),
         level: "INFO",
-        target: super::log::ACCESS,
+        target: super::settings::ACCESS,
         door: access.origin.door,
         peer: access.origin.peer,
         link: access.origin.link,
@@ -375,7 +375,7 @@ impl<'a> MakeWriter<'a> for Others {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::log::Rotate;
+    use crate::telemetry::Rotate;
     use crate::telemetry::roll::{Plan, Signals};
 
     #[test]

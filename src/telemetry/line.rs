@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use super::log::ACCESS;
+use super::settings::ACCESS;
 
 /// How a line begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::log::Rotate;
+use super::settings::Rotate;
 
 /// Bytes kept back so that many lines cost one write; the writer thread flushes whenever its queue is empty.
 const BUFFER: usize = 64 << 10;

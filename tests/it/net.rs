@@ -452,7 +452,8 @@ mod log {
 
     use stoa::origin::Origin;
     use stoa::telemetry::Access;
-    use stoa::telemetry::log::{LogSettings, within};
+    use stoa::telemetry::LogSettings;
+    use stoa::telemetry::log::within;
 
     use super::*;
 

@@ -5,8 +5,9 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use super::args::{ExportArgs, Format};
 use super::mbox::Writer;
-use super::{ExportArgs, Format, TELL_EVERY};
+use super::open::{TELL_EVERY, open};
 use crate::cli::Failure;
 use crate::cli::desk::Desk;
 use crate::hub::mail::{Mailbox, Message};
@@ -19,7 +20,7 @@ const HEAD: usize = 4096;
 
 /// Runs it.
 pub fn run(file: Option<&Path>, args: &ExportArgs) -> Result<(), Failure> {
-    let (desk, caller) = super::open(file, &args.user)?;
+    let (desk, caller) = open(file, &args.user)?;
     let mut work = Work { desk: &desk, written: 0, there: 0 };
     let folder = args.folder.clone().unwrap_or_default();
     match args.format {

@@ -7,9 +7,10 @@ use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 
+use super::args::ImportArgs;
 use super::mbox::{Part, Reader};
+use super::open::{self, TELL_EVERY};
 use super::status::Status;
-use super::{ImportArgs, TELL_EVERY};
 use crate::cli::Failure;
 use crate::cli::desk::Desk;
 use crate::error::Result as Outcome;
@@ -51,7 +52,7 @@ struct Count {
 pub fn run(file: Option<&Path>, args: &ImportArgs) -> Result<(), Failure> {
     let batches =
         args.sources.iter().map(|path| batches(path, args.folder.as_deref())).collect::<Result<Vec<_>, _>>()?;
-    let (desk, caller) = super::open(file, &args.user)?;
+    let (desk, caller) = open::open(file, &args.user)?;
     let mut work = Work { desk: &desk, count: Count::default() };
     for batch in batches.into_iter().flatten() {
         if let Err(failure) = work.take(&caller, batch) {

@@ -8,23 +8,12 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 
 use super::head::Head;
+use super::status::Status;
 use super::verify::Prover;
 use crate::error::{Error, Kind, Result};
 use crate::hub::{Receipt, Soaked, Upload};
 use crate::proto::dialogue::Intake;
 use crate::units::ByteSize;
-
-/// Marks the error of a message that is refused for a reason RFC 3463 or RFC 7372 has a status of its own for.
-#[derive(Debug)]
-pub(super) struct Status(pub &'static str);
-
-impl std::fmt::Display for Status {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Status {}
 
 /// RFC 3463 §3.5: routing loop detected.
 const LOOP: Status = Status("5.4.6");

@@ -11,6 +11,7 @@ mod session;
 mod settings;
 mod sign_in;
 pub mod spf;
+mod status;
 mod trace;
 mod transaction;
 mod verify;

@@ -19,9 +19,9 @@ use mail_auth::{
 };
 
 use super::dmarc;
-use super::letter::Status;
 use super::settings::Verify;
 use super::spf;
+use super::status::Status;
 use crate::error::{Error, Kind, Result};
 use crate::hub::{Proof, Verdict};
 

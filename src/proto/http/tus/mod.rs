@@ -3,39 +3,29 @@
 //!
 //! An upload is made by `POST` to a folder's own URL or to `/-/uploads`, and lives at `/-/uploads/ID`.
 
+mod headers;
 mod metadata;
 mod write;
 
-use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 
 use crate::error::Kind;
-use crate::hub::{Caller, Receipt, TreePath, UploadResource, UploadWish};
+use crate::hub::{Caller, TreePath, UploadWish};
 use crate::proto::http::body::{Note, Outgoing};
 use crate::proto::http::dav;
-use crate::proto::http::receipt;
 use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::visit::Visit;
-use crate::proto::http::{date, target};
+pub use headers::TUS_RESUMABLE;
+use headers::{
+    CHUNK, METHOD_OVERRIDE, TUS_CHECKSUM, TUS_EXTENSION, TUS_MAX_SIZE, TUS_VERSION, UPLOAD_CONCAT, UPLOAD_DEFER_LENGTH,
+    UPLOAD_LENGTH, UPLOAD_METADATA, UPLOAD_OFFSET, expires, finished, number,
+};
 use metadata::Metadata;
-
-pub const TUS_RESUMABLE: HeaderName = HeaderName::from_static("tus-resumable");
-const TUS_VERSION: HeaderName = HeaderName::from_static("tus-version");
-const TUS_EXTENSION: HeaderName = HeaderName::from_static("tus-extension");
-const TUS_MAX_SIZE: HeaderName = HeaderName::from_static("tus-max-size");
-const TUS_CHECKSUM: HeaderName = HeaderName::from_static("tus-checksum-algorithm");
-const UPLOAD_CONCAT: HeaderName = HeaderName::from_static("upload-concat");
-const UPLOAD_DEFER_LENGTH: HeaderName = HeaderName::from_static("upload-defer-length");
-const UPLOAD_EXPIRES: HeaderName = HeaderName::from_static("upload-expires");
-const UPLOAD_LENGTH: HeaderName = HeaderName::from_static("upload-length");
-const UPLOAD_METADATA: HeaderName = HeaderName::from_static("upload-metadata");
-const UPLOAD_OFFSET: HeaderName = HeaderName::from_static("upload-offset");
-const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
 
 const VERSION: &str = "1.0.0";
 const EXTENSIONS: &str =
     "creation,creation-with-upload,creation-defer-length,checksum,termination,expiration,concatenation";
-const CHUNK: &str = "application/offset+octet-stream";
 /// Longest `Upload-Concat` that is kept to be told again.
 const LONGEST_CONCAT: usize = 4 << 10;
 
@@ -124,16 +114,6 @@ pub fn advertise(caller: &Caller, response: &mut Response<Outgoing>) {
     reply::set(response, TUS_CHECKSUM, write::ALGORITHMS);
     if let Some(most) = caller.largest_file() {
         reply::set(response, TUS_MAX_SIZE, &most.to_string());
-    }
-}
-
-/// A number in a header; `None` when the header is not there.
-fn number(visit: &Visit<'_>, name: &HeaderName) -> Result<Option<u64>, Refusal> {
-    let Some(value) = visit.headers().get(name) else { return Ok(None) };
-    let text = value.to_str().ok().filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
-    match text.and_then(|text| text.parse().ok()) {
-        Some(number) => Ok(Some(number)),
-        None => Err(Refusal::bad(format!("{name} is not a number of bytes"))),
     }
 }
 
@@ -231,19 +211,6 @@ fn made(id: &str) -> Response<Outgoing> {
     let mut response = reply::bare(StatusCode::CREATED);
     reply::set(&mut response, header::LOCATION, &format!("/-/uploads/{id}"));
     response
-}
-
-fn expires(response: &mut Response<Outgoing>, resource: &UploadResource) {
-    if let Some(text) = date::imf(resource.expires) {
-        reply::set(response, UPLOAD_EXPIRES, &text);
-    }
-}
-
-/// What a finished upload says beside its offset: where the file is, and its receipt.
-fn finished(response: &mut Response<Outgoing>, receipt: &Receipt) {
-    reply::set(response, UPLOAD_OFFSET, &receipt.bytes.to_string());
-    reply::set(response, header::CONTENT_LOCATION, &target::url(&receipt.path, false));
-    receipt::head(response, receipt);
 }
 
 /// `HEAD`: how far it is.

@@ -7,7 +7,7 @@ use hyper::{Response, StatusCode};
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-use super::{CHUNK, UPLOAD_LENGTH, UPLOAD_OFFSET, expires, finished, number};
+use super::headers::{CHUNK, UPLOAD_LENGTH, UPLOAD_OFFSET, expires, finished, number};
 use crate::error::{Error, Kind};
 use crate::hub::{Receipt, UploadWriter};
 use crate::proto::http::body::{Note, Outgoing};

@@ -182,7 +182,6 @@ mod tests {
 
     use super::*;
     use crate::error::{Error, Kind};
-    use crate::store::catalog::engine::copy;
     use crate::store::catalog::sql::transaction;
     use crate::store::catalog::sqlite::Sqlite;
     use crate::store::catalog::{Batch, Edit, Engine, Statement, Synced, Value};
@@ -200,7 +199,7 @@ mod tests {
     }
 
     fn writer(folder: &tempfile::TempDir) -> Writer {
-        Writer::open(&folder.path().join("catalog.db"), "one", Arc::default()).expect("a catalog")
+        Writer::open(&folder.path().join("catalog.db"), "one", std::sync::Arc::default()).expect("a catalog")
     }
 
     /// What any other program sees.
@@ -324,7 +323,8 @@ mod tests {
         let meddler = Connection::open(other.path().join("catalog.db")).expect("another program");
         let taken = "INSERT INTO files (space, path, size, modified, version, owner) VALUES ('/s', 'b', 0, 0, 1, '')";
         meddler.execute_batch(taken).expect("a row of its own");
-        let refused = Writer::open(&other.path().join("catalog.db"), "one", Arc::default()).err().expect("refused");
+        let refused =
+            Writer::open(&other.path().join("catalog.db"), "one", std::sync::Arc::default()).err().expect("refused");
         assert!(refused.public().contains("catalog.redo") && refused.public().contains("restore both"), "{refused}");
         assert!(paths(&other).is_empty());
     }
@@ -342,12 +342,13 @@ mod tests {
         let at = bytes.windows(6).position(|six| six == b"second").expect("the second record");
         *bytes.get_mut(at).expect("inside") ^= 1;
         std::fs::write(&log, bytes).expect("written");
-        let refused = Writer::open(&other.path().join("catalog.db"), "one", Arc::default()).err().expect("refused");
+        let refused =
+            Writer::open(&other.path().join("catalog.db"), "one", std::sync::Arc::default()).err().expect("refused");
         assert_eq!(refused.kind(), Kind::Corrupt);
         assert!(refused.public().contains("catalog.redo") && refused.public().contains("record 2"), "{refused}");
         assert!(paths(&other).is_empty());
         let file = other.path().join("catalog.db");
-        drop(Writer::open_with(&file, "one", Arc::default(), true).expect("what can be read is taken in"));
+        drop(Writer::open_with(&file, "one", std::sync::Arc::default(), true).expect("what can be read is taken in"));
         assert_eq!(paths(&other), ["first"]);
     }
 

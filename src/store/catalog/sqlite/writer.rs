@@ -187,15 +187,13 @@ pub(super) fn lost(error: rusqlite::Error) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::catalog::gather::Sent;
-    use crate::store::catalog::migrations;
     use crate::store::catalog::sql::transaction;
     use crate::store::catalog::sqlite::Sqlite;
     use crate::store::catalog::{Batch, Edit, Engine as _, On};
     use crate::store::{Expect, FileRow, IntentRow};
 
     fn writer(folder: &tempfile::TempDir) -> Writer {
-        Writer::open(&folder.path().join("catalog.db"), "one", Arc::default()).expect("a catalog")
+        Writer::open(&folder.path().join("catalog.db"), "one", std::sync::Arc::default()).expect("a catalog")
     }
 
     fn put(path: &str) -> Transaction {
@@ -271,9 +269,10 @@ mod tests {
         let file = folder.path().join("catalog.db");
         let other = Connection::open(&file).expect("a database");
         other.execute_batch("CREATE TABLE meta (key TEXT, value TEXT)").expect("a table of theirs");
-        assert_eq!(Writer::open(&file, "one", Arc::default()).err().expect("refused").kind(), Kind::Invalid);
+        assert_eq!(Writer::open(&file, "one", std::sync::Arc::default()).err().expect("refused").kind(), Kind::Invalid);
         std::fs::write(folder.path().join("text"), "not a database at all, but long enough to be one").expect("a file");
-        let refused = Writer::open(&folder.path().join("text"), "one", Arc::default()).err().expect("refused");
+        let refused =
+            Writer::open(&folder.path().join("text"), "one", std::sync::Arc::default()).err().expect("refused");
         assert_eq!(refused.kind(), Kind::Corrupt);
         assert!(refused.public().contains("text"), "{refused}");
     }

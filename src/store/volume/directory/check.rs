@@ -8,11 +8,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Access, AtFlags, FileType, Mode, OFlags, StatxAttributes, StatxFlags};
 use rustix::io::Errno;
 
-use super::Inner;
-use super::list::each_name;
-use super::lookup::Seen;
-use super::publish::{file_name, misplaced, times};
-use super::stage::failed;
+use super::entries::each_name;
+use super::errors::{failed, misplaced};
+use super::inner::{Inner, device_of};
+use super::publish::file_name;
+use super::stat::{Seen, times};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Change, RelPath};
 
@@ -123,7 +123,7 @@ impl Inner {
         let (goal, direct) = self.above(to)?;
         may_change(&goal)?;
         if from.parent() != to.parent() {
-            if super::device_of(&folder)? != super::device_of(&goal)? {
+            if device_of(&folder)? != device_of(&goal)? {
                 return Err(misplaced(Errno::XDEV));
             }
             if seen.kind.is_dir() {

@@ -6,20 +6,21 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustix::fs::{FileType, OFlags, RawDir};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::lookup::{Root, Seen, refused};
+use super::entries::{each_name, is_hidden};
+use super::errors::refused;
+use super::lookup::Root;
+use super::stat::{Seen, Stamp};
 use super::variant::Variants;
 use crate::error::Result;
 use crate::store::volume::name;
-use crate::store::volume::path::RESERVED;
 use crate::store::{Node, RelPath};
 
 /// Most bytes of names held while one folder is read.
@@ -33,15 +34,6 @@ const KEPT_FOLDERS: usize = 64;
 
 /// Names that no page asked for this long are forgotten.
 const KEPT_FOR: Duration = Duration::from_mins(1);
-
-/// A change this shortly before reading may not have moved the folder's time: such names are not kept.
-const UNSETTLED: Duration = Duration::from_millis(50);
-
-/// The same on file systems that keep whole seconds.
-const UNSETTLED_COARSE: Duration = Duration::from_secs(3);
-
-/// Bytes of directory entries asked of the kernel at once.
-const ENTRIES: usize = 64 << 10;
 
 /// Names in one block, sorted by the text they are shown with.
 #[derive(Default)]
@@ -147,34 +139,6 @@ struct Kept {
     used: Instant,
 }
 
-/// Identifies one state of one folder.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Stamp {
-    inode: u64,
-    modified: (i64, u32),
-    changed: (i64, u32),
-}
-
-impl Stamp {
-    pub(super) fn of(folder: &OwnedFd) -> rustix::io::Result<Self> {
-        let seen = Seen::of(folder)?;
-        Ok(Self { inode: seen.inode, modified: seen.modified, changed: seen.changed })
-    }
-
-    pub(super) fn inode(&self) -> u64 {
-        self.inode
-    }
-
-    /// True when the folder's clock has moved on since its last change, so that the next change will show.
-    pub(super) fn settled(&self) -> bool {
-        let (seconds, nanos) = self.changed.max(self.modified);
-        let Ok(seconds) = u64::try_from(seconds) else { return false };
-        let wait = if nanos == 0 { UNSETTLED_COARSE } else { UNSETTLED };
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        now > Duration::new(seconds, nanos) + wait
-    }
-}
-
 impl Listings {
     /// A page of a folder.
     pub(super) fn page(&self, root: &Root, folder: &RelPath, after: Option<&str>, limit: usize) -> Result<Vec<Node>> {
@@ -210,7 +174,7 @@ impl Listings {
     fn finish(&self, page: Page<'_>, stamp: Stamp, names: Arc<Names>, keep: bool) -> Vec<Node> {
         let more = page.next < names.len();
         let mut kept = self.kept.lock();
-        kept.retain(|one| one.stamp.inode != stamp.inode && one.used.elapsed() < KEPT_FOR);
+        kept.retain(|one| one.stamp.inode() != stamp.inode() && one.used.elapsed() < KEPT_FOR);
         if more && keep && names.bytes() <= KEPT_BYTES {
             kept.push_back(Kept { stamp, names, used: Instant::now() });
         }
@@ -308,35 +272,6 @@ impl Reading<'_> {
         }
         Read { names: self.names, whole: self.whole }
     }
-}
-
-/// Does a folder hold entries that are never listed: names that are reserved for the server?
-pub(super) fn hides_entries(fd: &OwnedFd) -> rustix::io::Result<bool> {
-    let mut hides = false;
-    each_name(fd, |name, _| {
-        hides = is_hidden(name);
-        !hides
-    })?;
-    Ok(hides)
-}
-
-/// Calls `with` for each entry of an open folder, `.` and `..` left out, until it says no.
-pub(super) fn each_name(fd: impl AsFd, mut with: impl FnMut(&[u8], FileType) -> bool) -> rustix::io::Result<()> {
-    let mut buffer = vec![MaybeUninit::uninit(); ENTRIES];
-    let mut entries = RawDir::new(fd, &mut buffer);
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        match entry.file_name().to_bytes() {
-            b"." | b".." => {}
-            name if !with(name, entry.file_type()) => break,
-            _ => {}
-        }
-    }
-    Ok(())
-}
-
-fn is_hidden(name: &[u8]) -> bool {
-    name.starts_with(RESERVED.as_bytes())
 }
 
 #[cfg(test)]

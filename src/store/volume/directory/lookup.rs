@@ -10,13 +10,15 @@ use std::borrow::Cow;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::errors::{refused, special};
+use super::stat::Seen;
 use super::variant::Searches;
 use crate::error::{Error, Kind};
 use crate::store::volume::name;
-use crate::store::{Fingerprint, Micros, Node, NodeKind, RelPath};
+use crate::store::{Node, NodeKind, RelPath};
 
 /// Times a lookup is tried again when the kernel says that a racing rename confused it.
 const LOOKUP_TRIES: u32 = 16;
@@ -188,84 +190,6 @@ fn has_alias(path: &RelPath) -> bool {
     !path.as_str().is_ascii() && path.parts().any(name::is_alias)
 }
 
-/// What the kernel says of one name, as far as we care.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Seen {
-    pub(super) kind: FileType,
-    pub(super) inode: u64,
-    pub(super) size: u64,
-    pub(super) modified: (i64, u32),
-    pub(super) changed: (i64, u32),
-    born: (i64, u32),
-}
-
-impl Seen {
-    /// Of an open descriptor.
-    pub(super) fn of(fd: impl AsFd) -> rustix::io::Result<Self> {
-        Self::ask(fd, "", AtFlags::EMPTY_PATH)
-    }
-
-    /// Of a name in a folder; a link is seen as itself.
-    pub(super) fn at(folder: impl AsFd, name: impl rustix::path::Arg) -> rustix::io::Result<Self> {
-        Self::ask(folder, name, AtFlags::SYMLINK_NOFOLLOW)
-    }
-
-    fn ask(fd: impl AsFd, name: impl rustix::path::Arg, flags: AtFlags) -> rustix::io::Result<Self> {
-        let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-        Ok(Self::from(&rustix::fs::statx(fd, name, flags | AtFlags::NO_AUTOMOUNT, wanted)?))
-    }
-
-    /// As a node.
-    pub(super) fn node(&self, name: &str) -> Node {
-        let kind = match self.kind {
-            FileType::RegularFile => NodeKind::File,
-            FileType::Directory => NodeKind::Folder,
-            _ => NodeKind::Special,
-        };
-        let size = if kind == NodeKind::File { self.size } else { 0 };
-        Node { name: name.to_owned(), kind, size, modified: micros(self.modified), tag: self.tag() }
-    }
-
-    /// All of it that changes with the content.
-    pub(super) fn fingerprint(&self) -> Fingerprint {
-        let nanos = |(seconds, nanos): (i64, u32)| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        let (inode, size) = (self.inode, self.size);
-        Fingerprint::There { inode, size, modified: nanos(self.modified), changed: nanos(self.changed) }
-    }
-
-    /// Differs whenever the content was replaced, also when a freed inode is used again within one tick of the clock
-    /// for a file that carries the same given time: the birth time tells those apart.
-    fn tag(&self) -> u64 {
-        let nanos = |(seconds, nanos): (i64, u32)| {
-            seconds.cast_unsigned().wrapping_mul(1_000_000_000).wrapping_add(u64::from(nanos))
-        };
-        let size = if self.kind == FileType::RegularFile { self.size } else { 0 };
-        [self.inode, nanos(self.modified), size, nanos(self.born)].into_iter().fold(0x5354_4f41, |hash: u64, part| {
-            let mixed = (hash ^ part).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
-            mixed ^ (mixed >> 29)
-        })
-    }
-}
-
-impl From<&Statx> for Seen {
-    fn from(stat: &Statx) -> Self {
-        let born = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
-        Self {
-            kind: FileType::from_raw_mode(u32::from(stat.stx_mode)),
-            inode: stat.stx_ino,
-            size: stat.stx_size,
-            modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
-            changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
-            born: if born { (stat.stx_btime.tv_sec, stat.stx_btime.tv_nsec) } else { (0, 0) },
-        }
-    }
-}
-
-fn micros((seconds, nanos): (i64, u32)) -> Micros {
-    seconds.saturating_mul(1_000_000).saturating_add(i64::from(nanos / 1000))
-}
-
 /// The node behind a descriptor, under the name it was asked for.
 pub(super) fn node_of(fd: impl AsFd, path: &RelPath) -> Result<Node, Error> {
     Ok(Seen::of(fd).map_err(refused)?.node(path.name()))
@@ -278,22 +202,5 @@ pub(super) fn readable(fd: OwnedFd, path: &RelPath) -> Result<(Node, File), Erro
         NodeKind::File => Ok((node, File::from(fd))),
         NodeKind::Folder => Err(Error::new(Kind::WrongType, "is a folder")),
         NodeKind::Special => Err(special()),
-    }
-}
-
-/// A link, a FIFO, a socket or a device has no content here.
-pub(super) fn special() -> Error {
-    Error::new(Kind::WrongType, "is a link or a special file on the server's disk; it is never followed or opened")
-}
-
-fn hidden() -> Error {
-    Error::new(Kind::NotFound, "no such file or folder")
-}
-
-/// What a failed lookup means: behind a link, a socket or a device nothing is there.
-pub(super) fn refused(errno: Errno) -> Error {
-    match errno {
-        Errno::LOOP | Errno::XDEV | Errno::NXIO | Errno::NODEV => hidden().with(std::io::Error::from(errno)),
-        _ => std::io::Error::from(errno).into(),
     }
 }

@@ -4,6 +4,9 @@
 //! blocking threads, so that a slow disk never stops a core.
 
 mod check;
+mod entries;
+mod errors;
+mod inner;
 mod list;
 mod lookup;
 mod own;
@@ -12,46 +15,45 @@ mod remove;
 mod soak;
 mod stage;
 mod stamp;
+mod stat;
 mod sync;
 mod tell;
 mod unnamed;
 mod variant;
 mod watch;
+mod write;
 
-use std::fs::File;
-use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parking_lot::Mutex;
 use rustix::fs::{CWD, Mode, OFlags};
-use rustix::io::{Errno, ReadWriteFlags};
+use rustix::io::Errno;
 use tokio::sync::{Semaphore, mpsc};
 
-use super::{Change, Fingerprint, Node, NodeKind, Opened, RelPath, Room, Stage, StageId, Touched, Volume};
 use crate::error::{Error, Kind, Result};
+use crate::store::volume::path::RelPath;
+use crate::store::volume::read::{TMPFS, in_memory};
+use crate::store::{Change, Fingerprint, Node, Opened, Room, Stage, StageId, Touched, Volume};
 
+use errors::refused;
+use inner::{Inner, LOOK, READ, device_of, each_failed, is_cold, opened};
 use list::Listings;
 pub use lookup::Lookups;
-use lookup::{Root, Seen, node_of, readable, refused};
+use lookup::{Root, node_of};
 use own::OwnNames;
 use publish::Nearby;
-use stage::{Staging, failed};
+use stage::Staging;
 use stamp::Stamps;
+use stat::Seen;
 use unnamed::Unnamed;
 
 /// Where bytes are staged when the staging folder we were given is on another file system.
 const STAGE_INSIDE: &str = ".stoa-stage";
-
-/// For `stat`: a place in the tree, not its content.
-const LOOK: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW);
-
-/// For reading: never waits for the other end of a FIFO.
-const READ: OFlags = OFlags::RDONLY.union(OFlags::NONBLOCK).union(OFlags::NOFOLLOW);
 
 /// So much room does not vanish within a [`GLANCE`].
 const PLENTY: u64 = 1 << 30;
@@ -70,24 +72,6 @@ pub struct Directory {
     places: Arc<Semaphore>,
     /// How long a caller waits for its answer.
     patience: Duration,
-}
-
-/// What the pool's threads share.
-struct Inner {
-    root: Root,
-    staging: Arc<Staging>,
-    unnamed: Unnamed,
-    listings: Listings,
-    stamps: Stamps,
-    own: OwnNames,
-    /// Nothing here is ever waited for: the file system is memory.
-    memory: bool,
-    /// The file system is on a disk of this machine, or in its memory.
-    near: bool,
-    /// On the disk that has the data folder, and so the catalog.
-    beside: bool,
-    /// Its room when it was asked last, where that was plenty.
-    room: Mutex<Option<(Instant, Room)>>,
 }
 
 impl Directory {
@@ -185,84 +169,10 @@ fn stage_inside(root: &Path, fd: &OwnedFd) -> Result<OwnedFd> {
     rustix::fs::openat(fd, STAGE_INSIDE, flags, Mode::empty()).map_err(|error| named(&path, error.into()))
 }
 
-fn device_of(fd: &OwnedFd) -> Result<u64> {
-    rustix::fs::fstat(fd).map(|stat| stat.st_dev).map_err(failed)
-}
-
 /// The kernel's word with the directory it was said of.
 fn named(path: &Path, error: std::io::Error) -> Error {
     let text = format!("{}: {error}", path.display());
     Error::new(Error::from(error).kind(), text)
-}
-
-impl Inner {
-    fn stat(&self, path: &RelPath) -> Result<Node> {
-        node_of(self.root.open(path, LOOK).map_err(refused)?, path)
-    }
-
-    /// Asks the folder for its names, one after the other.
-    fn stat_each(&self, paths: &[RelPath]) -> Vec<Result<Node>> {
-        let mut last: Option<(RelPath, OwnedFd)> = None;
-        let one = |path: &RelPath| {
-            let Some(folder) = path.parent() else { return self.stat(path) };
-            let here = match last.take() {
-                Some(last) if last.0 == folder => last,
-                _ => {
-                    let fd = self.root.folder(&folder).map_err(refused)?;
-                    (folder, fd)
-                }
-            };
-            self.node_at(&last.insert(here).1, path)
-        };
-        paths.iter().map(one).collect()
-    }
-
-    /// The node of a path in the folder it is in.
-    fn node_at(&self, folder: &OwnedFd, path: &RelPath) -> Result<Node> {
-        let name = self.root.locate(folder, path.name()).map_err(refused)?;
-        Ok(Seen::at(folder, &*name).map_err(refused)?.node(path.name()))
-    }
-
-    fn ask_room(&self) -> Result<Room> {
-        let stat = rustix::fs::fstatvfs(self.root.fd()).map_err(failed)?;
-        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
-        Ok(Room { free: bytes(stat.f_bavail), total: bytes(stat.f_blocks) })
-    }
-
-    fn open(&self, path: &RelPath) -> Result<Opened> {
-        match self.root.open(path, READ) {
-            Ok(fd) => opened(fd, path),
-            Err(error) => Err(self.cannot_open(path, error)),
-        }
-    }
-
-    /// Why a file could not be opened: a link says `ELOOP`, a socket `ENXIO`.
-    fn cannot_open(&self, path: &RelPath, error: Errno) -> Error {
-        let there = matches!(error, Errno::LOOP | Errno::NXIO | Errno::NODEV).then(|| self.stat(path));
-        match there {
-            Some(Ok(node)) if node.kind == NodeKind::Special => lookup::special(),
-            _ => refused(error),
-        }
-    }
-
-    fn hides(&self, folder: &RelPath) -> Result<bool> {
-        let fd = self.root.open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NONBLOCK).map_err(refused)?;
-        list::hides_entries(&fd).map_err(refused)
-    }
-}
-
-/// What failed for all of them failed for each.
-fn each_failed<T>(error: &Error, count: usize) -> Vec<Result<T>> {
-    (0..count).map(|_| Err(Error::new(error.kind(), error.public().to_owned()))).collect()
-}
-
-fn opened(fd: OwnedFd, path: &RelPath) -> Result<Opened> {
-    readable(fd, path).map(|(node, file)| Opened { node, file: Arc::new(file) })
-}
-
-/// The kernel would have to go to the disk (or is too old to say): ask again on the pool.
-fn is_cold(errno: Errno) -> bool {
-    matches!(errno, Errno::AGAIN | Errno::INTR)
 }
 
 #[async_trait]
@@ -407,35 +317,6 @@ impl Volume for Directory {
     }
 }
 
-/// Reads up to `len` bytes: at once when they are in memory, on the pool when the disk is needed.
-pub(super) async fn read_at(file: Arc<File>, offset: u64, len: usize) -> Result<Bytes> {
-    let left = rustix::fs::fstat(&*file).map_err(failed)?.st_size.cast_unsigned().saturating_sub(offset);
-    let len = usize::try_from(left).unwrap_or(usize::MAX).min(len);
-    let mut buffer = BytesMut::zeroed(len);
-    let have = match read_some(&file, &mut buffer, offset, ReadWriteFlags::NOWAIT) {
-        Err(Errno::OPNOTSUPP) if in_memory(&file) => {
-            read_some(&file, &mut buffer, offset, ReadWriteFlags::empty()).map_err(failed)?
-        }
-        outcome => outcome.unwrap_or(0),
-    };
-    if have == len {
-        return Ok(buffer.freeze());
-    }
-    let work = move || {
-        let rest = buffer.get_mut(have..).unwrap_or_default();
-        let more =
-            read_some(&file, rest, offset.saturating_add(have as u64), ReadWriteFlags::empty()).map_err(failed)?;
-        buffer.truncate(have + more);
-        Ok(buffer.freeze())
-    };
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|lost| Err(Error::internal(lost)))
-}
-
-/// A file system that is memory (tmpfs) never makes a reader wait, and does not know the question.
-fn in_memory(file: impl AsFd) -> bool {
-    rustix::fs::fstatfs(file).is_ok_and(|stat| stat.f_type == TMPFS)
-}
-
 /// Nobody else can change these file systems without this kernel knowing: not so with NFS, CIFS, Ceph or FUSE.
 fn is_local(fd: impl AsFd) -> bool {
     rustix::fs::fstatfs(fd).is_ok_and(|stat| LOCAL.contains(&stat.f_type))
@@ -443,25 +324,6 @@ fn is_local(fd: impl AsFd) -> bool {
 
 /// statfs(2): btrfs, ext2 to ext4, f2fs, overlayfs, tmpfs, XFS, ZFS.
 const LOCAL: [rustix::fs::FsWord; 7] = [0x9123_683e, 0xef53, 0xf2f5_2010, 0x794c_7630, TMPFS, 0x5846_5342, 0x2fc1_2fc1];
-
-/// statfs(2)
-const TMPFS: rustix::fs::FsWord = 0x0102_1994;
-
-/// Fills the buffer until the end of the file, or until the kernel would have to wait.
-fn read_some(file: impl AsFd, buffer: &mut [u8], offset: u64, flags: ReadWriteFlags) -> rustix::io::Result<usize> {
-    let mut have = 0;
-    while let Some(rest) = buffer.get_mut(have..).filter(|rest| !rest.is_empty()) {
-        match rustix::io::preadv2(&file, &mut [IoSliceMut::new(rest)], offset.saturating_add(have as u64), flags) {
-            Ok(0) => break,
-            Ok(count) => have += count,
-            Err(Errno::INTR) => {}
-            Err(Errno::AGAIN) if have > 0 => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(have)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

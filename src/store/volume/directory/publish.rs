@@ -8,13 +8,17 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 
 use bytes::Bytes;
-use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::list::each_name;
-use super::lookup::{Seen, file_mode};
-use super::stage::{Staging, copy_range, failed, name_of, write_at};
-use super::{Inner, unnamed};
+use super::entries::each_name;
+use super::errors::{failed, misplaced};
+use super::inner::Inner;
+use super::lookup::file_mode;
+use super::stage::{Staging, name_of};
+use super::stat::{Seen, times};
+use super::unnamed;
+use super::write::{copy_range, write_at};
 use crate::error::{Error, Kind, Result};
 use crate::store::{Body, Change, Micros, Node, RelPath, StageId};
 
@@ -347,28 +351,4 @@ pub(super) fn file_name(path: &RelPath) -> Result<&str> {
         true => Err(Error::new(Kind::Invalid, "the root of a space cannot be replaced, moved or removed")),
         false => Ok(path.name()),
     }
-}
-
-pub(super) fn times(modified: Micros) -> Timestamps {
-    let last_modification = Timespec {
-        tv_sec: modified.div_euclid(1_000_000),
-        tv_nsec: modified.rem_euclid(1_000_000).saturating_mul(1_000),
-    };
-    // Both are set: libfuse 2 ignores a request that sets only one of them.
-    Timestamps { last_access: Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW }, last_modification }
-}
-
-/// Something of the wrong sort is where a folder or a file should go.
-pub(super) fn misplaced(errno: Errno) -> Error {
-    let text = match errno {
-        Errno::NOTDIR | Errno::LOOP | Errno::XDEV => "a file or a link is where a folder was meant",
-        Errno::ISDIR | Errno::NOTEMPTY | Errno::EXIST => "a folder is where a file was meant",
-        // The folder went while something was put into it, or the space's own folder is gone.
-        Errno::NOENT => {
-            let text = "the folder was removed at this moment; try again";
-            return Error::new(Kind::Unavailable, text).with(std::io::Error::from(errno));
-        }
-        _ => return failed(errno),
-    };
-    Error::new(Kind::WrongType, text).with(std::io::Error::from(errno))
 }

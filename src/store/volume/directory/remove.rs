@@ -9,11 +9,12 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
-use super::Inner;
-use super::list::each_name;
-use super::lookup::{Seen, refused};
-use super::publish::{file_name, misplaced};
-use super::stage::{Staging, failed};
+use super::entries::each_name;
+use super::errors::{failed, misplaced, refused};
+use super::inner::Inner;
+use super::publish::file_name;
+use super::stage::Staging;
+use super::stat::Seen;
 use crate::error::{Error, Kind, Result};
 use crate::store::RelPath;
 

@@ -13,7 +13,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags};
 
-use super::stage::{failed, write_at};
+use super::errors::failed;
+use super::write::write_at;
 use crate::error::{Error, Result};
 use crate::store::{Soaked, Then};
 

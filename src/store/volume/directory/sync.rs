@@ -9,8 +9,8 @@ use std::os::fd::OwnedFd;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use super::stage::failed;
-use super::{Inner, device_of};
+use super::errors::failed;
+use super::inner::{Inner, device_of};
 use crate::error::{Error, Result};
 use crate::store::{Change, RelPath};
 

@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::list::{Stamp, each_name};
-use super::lookup::Seen;
+use super::entries::each_name;
+use super::stat::{Seen, Stamp};
 use crate::store::volume::name;
 
 /// Most names in another form that one folder may show under their NFC form; further ones are shown escaped.

@@ -18,8 +18,8 @@ use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 use tokio::sync::mpsc;
 
-use super::Inner;
-use super::list::each_name;
+use super::entries::each_name;
+use super::inner::Inner;
 use super::tell::{QUEUE, Step, Teller};
 use crate::store::volume::name;
 use crate::store::{RelPath, Touched};
