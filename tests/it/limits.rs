@@ -113,8 +113,7 @@ fn a_file_is_put_together_of_so_many_parts() {
     let part = || {
         let made =
             ask("Upload-Length: 1\r\nUpload-Concat: partial\r\nContent-Type: application/offset+octet-stream\r\n", "x");
-        let place = made.lines().find_map(|line| line.strip_prefix("location: ")).expect("a part").to_owned();
-        place
+        made.lines().find_map(|line| line.strip_prefix("location: ")).expect("a part").to_owned()
     };
     let join = |parts: &[String], name: &str| {
         ask(&format!("Upload-Concat: final;{}\r\nUpload-Metadata: filename {name}\r\n", parts.join(" ")), "")

@@ -153,7 +153,10 @@ fn collections_of_others_are_filed_whole_and_exactly() {
                     filed.insert(name, fs::read(entry.path()).expect("a file"));
                 }
             }
-            let whole = filed.iter().any(|(name, bytes)| name.ends_with(".eml") && bytes.starts_with(b"Return-Path: "));
+            let whole = filed.iter().any(|(name, bytes)| {
+                std::path::Path::new(name).extension().is_some_and(|end| end == "eml")
+                    && bytes.starts_with(b"Return-Path: ")
+            });
             if filed.is_empty() {
                 wrong.push(format!("{}: nothing was filed", path.display()));
             }

@@ -78,7 +78,7 @@ async fn what_domains_say_of_their_names_is_followed() {
         let mut zone: Vec<(&str, String)> = Vec::new();
         for (name, text) in records.lines().map(|line| line.split_once(' ').expect("a name and a text")) {
             match zone.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, texts)) => *texts += &format!("\n{text}"),
+                Some((_, texts)) => texts.extend(["\n", text]),
                 None => zone.push((name, text.to_owned())),
             }
         }

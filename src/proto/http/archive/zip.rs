@@ -283,7 +283,7 @@ fn dos(modified: i64) -> [u8; 4] {
     let year = u16::try_from(at.year().saturating_sub(1980)).ok();
     let part = |number: i8| u16::try_from(number).unwrap_or_default();
     let (time, date) = match year {
-        Some(128..) => (23 << 11 | 59 << 5 | 29, 127 << 9 | 12 << 5 | 31),
+        Some(128..) => (0xbf7d, 0xff9f),
         Some(year) => (
             part(at.hour()) << 11 | part(at.minute()) << 5 | (part(at.second()) / 2),
             year << 9 | part(at.month()) << 5 | part(at.day()),
@@ -380,7 +380,7 @@ mod tests {
     #[test]
     fn sizes_fit_the_fields_that_the_head_promised() {
         // the largest file whose blocks fit 32 bits, and how many of them may be cut
-        let edge = (0..).map(|less| LARGE - less).find(|size| !file(*size).is_large()).unwrap();
+        let edge = (0..=LARGE).map(|less| LARGE - less).find(|size| !file(*size).is_large()).unwrap();
         for (size, large) in [(edge, false), (edge + 1, true), (LARGE - 1, true), (LARGE, true), (1 << 31, false)] {
             let mut entry = file(size);
             assert_eq!(entry.is_large(), large, "{size}");

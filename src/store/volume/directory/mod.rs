@@ -333,7 +333,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let open = Directory::open(&folder.path().join("tree"), &folder.path().join("stage"), true).expect("a volume");
         let volume = Arc::new(open.bounded(Duration::from_millis(50), 1));
-        let (free, waits) = std::sync::mpsc::channel::<()>();
+        let (free, waits) = std::sync::mpsc::sync_channel::<()>(1);
         let hanging = {
             let volume = volume.clone();
             tokio::spawn(async move { volume.on_pool(move |_| waits.recv().map_err(Error::internal)).await })
