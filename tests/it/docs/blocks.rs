@@ -23,7 +23,8 @@ pub fn project() -> &'static Path {
 pub fn all_pages() -> Vec<String> {
     let entries = fs::read_dir(project().join("docs")).expect("docs/");
     let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name"));
-    let mut pages: Vec<_> = names.filter(|name| name.ends_with(".md")).collect();
+    let mut pages: Vec<_> =
+        names.filter(|name| std::path::Path::new(name).extension().is_some_and(|end| end == "md")).collect();
     pages.push("README.md".into());
     pages.sort();
     pages
@@ -58,7 +59,7 @@ fn blocks(page: &str, text: &str) -> Vec<Block> {
                 let at = format!("{page}:{}", index + 1);
                 open = Some(Block { at, heading: heading.clone(), language: language.into(), text: String::new() });
             }
-            (None, None) if line.starts_with('#') => heading = line.trim_start_matches('#').trim().to_owned(),
+            (None, None) if line.starts_with('#') => line.trim_start_matches('#').trim().clone_into(&mut heading),
             (None, None) => {
                 assert!(!line.trim_start().starts_with("```"), "{page}:{}: a block is not indented", index + 1);
             }
