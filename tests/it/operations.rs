@@ -14,7 +14,7 @@ fn words(output: &Output) -> String {
 }
 
 /// Status and body of a GET without sign-in.
-fn get(to: SocketAddr, path: &str) -> (u16, String) {
+pub fn get(to: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(to).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
@@ -25,7 +25,7 @@ fn get(to: SocketAddr, path: &str) -> (u16, String) {
 }
 
 /// Stores a file as the first administrator; its status.
-fn put(daemon: &Daemon, path: &str, body: &str) -> u16 {
+pub fn put(daemon: &Daemon, path: &str, body: &str) -> u16 {
     use base64::Engine;
     let password = fs::read_to_string(daemon.data.join("admin-password")).unwrap();
     let key = base64::engine::general_purpose::STANDARD.encode(format!("admin:{}", password.trim()));
@@ -104,7 +104,7 @@ fn what_may_not_be_meant_is_a_warning_with_its_place() {
 }
 
 /// The value of a metric; 0 where it is not told.
-fn metric(daemon: &Daemon, name: &str) -> u64 {
+pub fn metric(daemon: &Daemon, name: &str) -> u64 {
     let (_, text) = get(daemon.admin, "/metrics");
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.and_then(|value| value.parse().ok()).unwrap_or_default()

@@ -193,6 +193,8 @@ async fn what_waits_for_a_failing_disk_keeps_its_order() {
         fault.leave_space(SMALL);
         let (hub, alice) = open_on(&folder, Some(fault.clone())).await;
         assert_eq!(hub.stuck_publishes(), steps.len(), "{steps:?}: the later ones wait for the first");
+        let why = hub.troubles().await.join("; ");
+        assert!(why.contains(&format!("{} changes can be neither put in place nor undone", steps.len())), "{why}");
         assert!(perform(&alice, &Step::Remove("a"), 1).await.is_err(), "and so does whoever comes now");
         fault.heal();
         let stop = CancellationToken::new();
@@ -203,6 +205,7 @@ async fn what_waits_for_a_failing_disk_keeps_its_order() {
             }
         };
         tokio::time::timeout(Duration::from_mins(1), settled).await.expect("the keeper tries again");
+        assert_eq!(hub.troubles().await, Vec::<String>::new(), "ready again");
         assert!(fs::read(&place).unwrap() == last, "{steps:?}");
         assert!(!hub.rescan("/vault").await.unwrap().corrected);
         stop.cancel();

@@ -45,6 +45,53 @@ fn a_conversation_that_failed_is_told_with_its_reason_and_without_its_secrets() 
 }
 
 #[test]
+fn failed_conversations_are_kept_by_whatever_line_protocol_they_come() {
+    let pop3 = "[[listen]]\nprotocol = \"pop3\"\naddress = \"127.0.0.1:0\"\n";
+    let ftp = pop3.replace("pop3", "ftp");
+    let http = pop3.replace("pop3", "http");
+    let daemon = Daemon::start(&format!(
+        "[http]\nbasic_in_clear = true\n[pop3]\nauth_in_clear = true\n[[user]]\nname = \"ann\"\n{pop3}{ftp}{http}"
+    ));
+    let listeners = std::fs::read_to_string(daemon.data.join("listeners")).expect("the listeners");
+    let pop3 =
+        listeners.lines().find_map(|line| line.strip_prefix("pop3 ")).expect("POP3").parse().expect("an address");
+    let told = || daemon.must(&["trace", "--conversations", "127.0.0.1"], "");
+    let cases: [(SocketAddr, &str, &str); 6] = [
+        (daemon.ftp, "USER ann\r\nPASS open-sesame\r\nQUIT\r\n", "S: 530 name or password is wrong"),
+        (daemon.ftp, "USER anonymous\r\nPASS x\r\nSTOR /nowhere/a\r\nQUIT\r\n", "STOR"),
+        (daemon.ftp, "USER anonymous\r\nPASS x\r\nCWD /nowhere-2\r\nQUIT\r\n", "CWD /nowhere-2"),
+        (pop3, "USER ann\r\nPASS open-sesame\r\nQUIT\r\n", "S: -ERR [AUTH]"),
+        (pop3, "GET / HTTP/1.1\r\n\r\n", "S: -ERR this is POP3"),
+        (daemon.ftp, "\x16\x03\x01\0\0\n", "it began with a TLS handshake"),
+    ];
+    for (address, text, expected) in cases {
+        talk(address, text);
+        until(expected, || told().contains(expected));
+    }
+    // By HTTP a refused upload is kept; who only asks whether a password is wanted did not fail.
+    let put = |path: &str, key: &str| {
+        talk(
+            daemon.http,
+            &format!(
+                "PUT {path}?token=open-sesame HTTP/1.1\r\nHost: here\r\nUser-Agent: copier/1\r\nContent-Length: 1\r\nConnection: close\r\n{key}\r\nx"
+            ),
+        )
+    };
+    assert!(put("/asks", "").starts_with("HTTP/1.1 401"));
+    assert!(put("/scans/fails", "Authorization: Basic YW5uOm9wZW4tc2VzYW1l\r\n").starts_with("HTTP/1.1 4"));
+    until("an upload by HTTP", || told().contains("C: PUT /scans/fails HTTP/1.1\n"));
+    assert!(told().contains("C: user-agent: copier/1\n") && !told().contains("/asks"), "{}", told());
+    assert!(!told().contains("YW5u"), "{}", told());
+    assert!(!told().contains("sesame"), "{}", told());
+    let kept = told().matches("== ").count();
+    talk(pop3, "CAPA\r\nQUIT\r\n");
+    talk(daemon.ftp, "USER anonymous\r\nPASS x\r\nNOOP\r\nQUIT\r\n");
+    talk(pop3, "USER ann\r\nPASS once-more\r\nQUIT\r\n");
+    until("what failed is there", || told().matches("== ").count() > kept);
+    assert_eq!(told().matches("== ").count(), kept + 1, "what went well is not: {}", told());
+}
+
+#[test]
 fn check_tries_the_open_relay_forms_on_every_listener() {
     let listen = |options: &str| format!("[[listen]]\nprotocol = \"smtp\"\naddress = \"127.0.0.1:0\"\n{options}\n");
     let place = Place::new("");

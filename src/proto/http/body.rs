@@ -419,10 +419,15 @@ impl Intake {
     /// # Errors
     /// `TooLarge` beyond `limit` bytes; those of [`Intake::next`].
     pub async fn whole(&mut self, limit: usize) -> Result<Vec<u8>> {
+        let too_large = || Error::new(Kind::TooLarge, "the form is too large");
+        // Whoever says how large it is and waits to be asked for it (Expect) is not asked.
+        if self.length().is_some_and(|length| length > limit as u64) {
+            return Err(too_large());
+        }
         let mut all = Vec::new();
         while let Some(bytes) = self.next().await? {
             if all.len() + bytes.len() > limit {
-                return Err(Error::new(Kind::TooLarge, "the form is too large"));
+                return Err(too_large());
             }
             all.extend_from_slice(&bytes);
         }

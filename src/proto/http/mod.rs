@@ -19,6 +19,7 @@ mod dav;
 mod disposition;
 mod download;
 mod extent;
+mod failed;
 mod fast_path;
 mod file_answer;
 mod form;

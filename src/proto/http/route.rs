@@ -26,7 +26,7 @@ use crate::proto::http::signin::{self, Credentials};
 use crate::proto::http::sites::{self, Website};
 use crate::proto::http::target::{self, Target};
 use crate::proto::http::visit::{self, Visit};
-use crate::proto::http::{archive, change, connect, dav, download, listing, mime, page, tus, upload};
+use crate::proto::http::{archive, change, connect, dav, download, failed, listing, mime, page, tus, upload};
 
 /// The tree, our pages beside it, and the sites.
 pub struct Tree {
@@ -77,6 +77,7 @@ impl Site for Tree {
             }
             Ok(Reply::Made(response)) => response,
             Err(refusal) => {
+                failed::keep(&refusal, &parts, &note);
                 let who = (!note.account.is_empty()).then_some(note.account.as_str());
                 let basic = signin::basic_allowed(&arrival.origin, settings.basic_in_clear);
                 let bare = site.is_some_and(|site| !site.settings.own_pages);

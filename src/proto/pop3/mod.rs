@@ -5,6 +5,7 @@ mod maildrop;
 pub mod reply;
 mod session;
 mod show;
+mod trouble;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,6 +13,7 @@ use super::command::{Command, LONGEST_ANSWER, Number};
 use super::maildrop::{Maildrop, Message};
 use super::reply::Reply;
 use super::show::{Column, Scan, Top};
+use super::trouble::shown;
 use crate::error::{Error, Kind, Result};
 use crate::hub::Download;
 use crate::net::{Link, Permit};
@@ -65,6 +66,10 @@ pub(super) struct Session {
     permit: Permit,
     state: State,
     bad_sign_ins: u32,
+    /// Who signed in last, or tried to.
+    name: String,
+    /// Why it fails so far.
+    pub(super) trouble: Option<Box<str>>,
 }
 
 impl Session {
@@ -77,6 +82,8 @@ impl Session {
             permit: std::mem::replace(&mut link.permit, Permit::uncounted()),
             state: State::Authorization(None),
             bad_sign_ins: 0,
+            name: String::new(),
+            trouble: None,
         }
     }
 
@@ -176,6 +183,7 @@ impl Session {
     /// The password is looked at first: whose mailbox is in use is told only to its owner.
     async fn sign_in(&mut self, name: &str, password: &[u8]) -> Turn<Reply> {
         let since = Instant::now();
+        name.clone_into(&mut self.name);
         let outcome = self.open(name, password).await;
         let reply = match &outcome {
             Ok(open) => Reply::ok(open.maildrop.summary()),
@@ -374,20 +382,9 @@ impl Transaction {
     }
 }
 
-impl Dialogue for Session {
-    type Command = Command;
-    type Reply = Reply;
-
-    const LINES: Lines = Lines { longest: LONGEST_ANSWER, bare_lf: true, telnet: false };
-
-    fn parse(&self, line: &[u8]) -> std::result::Result<Command, Malformed> {
-        match self.state {
-            State::Proving(_) => Ok(Command::Answer(line.to_vec().into())),
-            State::Authorization(_) | State::Transaction(_) => Command::parse(line),
-        }
-    }
-
-    async fn answer(&mut self, command: Command) -> Turn<Reply> {
+impl Session {
+    /// Does what a command says, in the state there is.
+    async fn follow(&mut self, command: Command) -> Turn<Reply> {
         match (std::mem::replace(&mut self.state, State::Authorization(None)), command) {
             (State::Authorization(name), command) => self.authorize(name, command).await,
             (State::Proving(mut exchange), Command::Answer(line)) => {
@@ -402,6 +399,39 @@ impl Dialogue for Session {
                 turn
             }
         }
+    }
+}
+
+impl Dialogue for Session {
+    type Command = Command;
+    type Reply = Reply;
+
+    const LINES: Lines = Lines { longest: LONGEST_ANSWER, bare_lf: true, telnet: false };
+
+    fn parse(&self, line: &[u8]) -> std::result::Result<Command, Malformed> {
+        match self.state {
+            State::Proving(_) => Ok(Command::Answer(line.to_vec().into())),
+            State::Authorization(_) | State::Transaction(_) => Command::parse(line),
+        }
+    }
+
+    async fn answer(&mut self, command: Command) -> Turn<Reply> {
+        let weighed = command.weighed();
+        let turn = self.follow(command).await;
+        self.weigh(weighed, &turn);
+        turn
+    }
+
+    fn shown(&self, line: &[u8]) -> usize {
+        if matches!(self.state, State::Proving(_)) { 0 } else { shown(line) }
+    }
+
+    fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
+    }
+
+    fn account(&self) -> &str {
+        &self.name
     }
 
     async fn react(&mut self, event: Event) -> Turn<Reply> {
