@@ -3,6 +3,7 @@
 //! Connections are served by the workers' own runtimes; what happens here (keepers, signals, reload, watchdog) runs on a
 //! small runtime of its own, so that neither can starve the other.
 
+mod again;
 mod copies;
 pub mod data;
 pub mod first;
@@ -25,6 +26,7 @@ use std::time::Duration;
 use crate::config::{self, Loaded, Problem, Problems};
 use crate::error::{Error, Result};
 use crate::telemetry::log;
+use again::Again;
 use signal::{Signal, Signals};
 use state::Daemon;
 pub use state::StartError;
@@ -33,8 +35,6 @@ pub use state::StartError;
 const CONTROL_THREADS: usize = 2;
 /// How long blocking work may hold up the end.
 const LEAVE: Duration = Duration::from_secs(5);
-/// How long a start that failed holds up the next one, where systemd would start it again at once.
-const LAST_LOOK: Duration = Duration::from_secs(2);
 /// Beyond the drain itself: what the keepers may take to put the last publishes on the disk.
 const MARGIN: Duration = Duration::from_secs(10);
 
@@ -46,7 +46,8 @@ pub fn run(file: Option<&Path>) -> Result<(), StartError> {
     memory::choose();
     copies::choose();
     memory::hide();
-    let loaded = patiently(file)?;
+    let again = Again::at(std::env::var_os("RUNTIME_DIRECTORY").filter(|_| is_activated()));
+    let loaded = patiently(file, &again).inspect_err(|_| again.failed())?;
     let _log = log::init(&loaded.config.log)?;
     let has_files = !loaded.config.log.folder.is_empty();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -55,7 +56,7 @@ pub fn run(file: Option<&Path>) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(Error::internal)?;
-    let ended = runtime.block_on(control(file, loaded));
+    let ended = runtime.block_on(control(file, loaded, &again));
     runtime.shutdown_timeout(LEAVE);
     if let (Err(error), true) = (&ended, has_files) {
         for line in error.lines() {
@@ -64,14 +65,15 @@ pub fn run(file: Option<&Path>) -> Result<(), StartError> {
     }
     if ended.is_err() {
         pause();
+        again.failed();
     }
     ended
 }
 
 /// Reads the configuration. While clients wait at sockets that systemd keeps, it would start a daemon that ends at once again and again:
-/// so a wrong configuration is read again for a moment, and the daemon goes on as soon as it is mended.
-fn patiently(file: Option<&Path>) -> Result<Loaded, Problems> {
-    let until = std::time::Instant::now() + LAST_LOOK;
+/// so a wrong configuration is read again for a while ([`Again`]), and the daemon goes on as soon as it is mended.
+fn patiently(file: Option<&Path>, again: &Again) -> Result<Loaded, Problems> {
+    let mut until = None;
     loop {
         let problems = match config::load(file) {
             Ok(loaded) => match preflight::look(&loaded).problems {
@@ -80,19 +82,20 @@ fn patiently(file: Option<&Path>) -> Result<Loaded, Problems> {
             },
             Err(problems) => problems,
         };
+        let until = *until.get_or_insert_with(|| std::time::Instant::now() + again.patience());
         if !is_activated() || std::time::Instant::now() >= until {
             return Err(problems);
         }
         let first = problems.0.first().map(Problem::line).unwrap_or_default();
         notify::status(&format!("the configuration is wrong: {first}"));
-        std::thread::sleep(LAST_LOOK / 10);
+        std::thread::sleep(again::FIRST / 10);
     }
 }
 
 /// A start that failed for another reason is not tried again at once either.
 fn pause() {
     if is_activated() {
-        std::thread::sleep(LAST_LOOK);
+        std::thread::sleep(again::FIRST);
     }
 }
 
@@ -101,7 +104,7 @@ fn is_activated() -> bool {
     std::env::var_os("LISTEN_FDS").is_some() && std::env::var_os("NOTIFY_SOCKET").is_some()
 }
 
-async fn control(file: Option<&Path>, loaded: Loaded) -> Result<(), StartError> {
+async fn control(file: Option<&Path>, loaded: Loaded, again: &Again) -> Result<(), StartError> {
     let mut signals = Signals::listen().map_err(Error::internal)?;
     let starting = start::start(file, loaded);
     let mut daemon = tokio::select! {
@@ -110,6 +113,7 @@ async fn control(file: Option<&Path>, loaded: Loaded) -> Result<(), StartError> 
         () = signals.end() => return Ok(()),
     };
     notify::ready(&daemon.status());
+    again.started();
     let ended = daemon.serve(&mut signals).await;
     daemon.drain(&mut signals).await;
     Ok(ended?)
