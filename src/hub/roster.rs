@@ -310,9 +310,11 @@ pub(crate) fn check_hash(hash: &str) -> Result<(), String> {
 /// BLAKE3 of the first line of a password file.
 fn digest_of(file: &str) -> Result<[u8; 32], String> {
     let mut bytes = Vec::new();
-    std::fs::File::open(file)
-        .and_then(|opened| opened.take(PASSWORD_FILE).read_to_end(&mut bytes))
-        .map_err(|error| format!("cannot be read: {error}; make it readable for the server's account"))?;
+    std::fs::File::open(file).and_then(|opened| opened.take(PASSWORD_FILE).read_to_end(&mut bytes)).map_err(
+        |error| {
+            format!("cannot be read: {error}; put the password into its first line, readable for the server's account")
+        },
+    )?;
     let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
     let line = line.strip_suffix(b"\r").unwrap_or(line);
     match line.is_empty() {

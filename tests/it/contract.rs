@@ -835,9 +835,9 @@ async fn deliveries_are_followed_and_forgotten(site: Site) {
     open.must(all.clone().map(put)).await;
     assert_eq!(open.catalog.deliveries("0a", 9).await.expect("read"), &all[..2]);
     let none = ["by way of x;".to_owned(), "by way of y;".to_owned()];
-    assert_eq!(open.catalog.deliveries_with("bob+0@example.org", &none, 9).await.expect("read").len(), 2);
+    assert_eq!(open.catalog.deliveries_with("bob+0@example.org", "bob+0", &none, 9).await.expect("read").len(), 2);
     assert_eq!(
-        open.catalog.deliveries_with("me@else.where", &none, 2).await.expect("read")[0],
+        open.catalog.deliveries_with("me@else.where", "me@else.where", &none, 2).await.expect("read")[0],
         all[2],
         "the newest first"
     );

@@ -61,6 +61,35 @@ fn every_page_is_run() {
     }
 }
 
+/// A heading as the end of a link names it: `#the-seal`.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    for page in blocks::all_pages() {
+        let text = blocks::read(&page);
+        let folder = blocks::project().join(if page == "README.md" { "" } else { "docs" });
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for link in links.filter(|link| !link.starts_with("http")) {
+            let (file, place) = link.split_once('#').unwrap_or((link, ""));
+            let target =
+                if file.is_empty() { text.clone() } else { fs::read_to_string(folder.join(file)).unwrap_or_default() };
+            let there = if place.is_empty() {
+                folder.join(file).exists()
+            } else {
+                target
+                    .lines()
+                    .filter(|line| line.starts_with('#'))
+                    .any(|line| anchor(line.trim_start_matches('#').trim()) == place)
+            };
+            assert!(there, "{page}: nothing is at {link}");
+        }
+    }
+}
+
 /// The words between single backticks, outside of blocks.
 fn quoted(page: &str) -> Vec<&str> {
     let text = page.split("\n```").step_by(2).flat_map(str::lines);

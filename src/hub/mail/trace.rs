@@ -28,9 +28,10 @@ impl Hub {
                 return Ok(rows);
             }
         }
-        let (local, _) = of.rsplit_once('@').unwrap_or((&of, ""));
+        let (local, domain) = of.rsplit_once('@').unwrap_or((&of, ""));
         let ways = [by_way_of(std::slice::from_ref(&of)), by_way_of(&[local.to_owned()])];
-        self.catalog().deliveries_with(&of, &ways, SHOWN).await
+        let ours = domain.is_empty() || self.view().settings.domains.iter().any(|one| one.to_lowercase() == domain);
+        self.catalog().deliveries_with(&of, if ours { local } else { &of }, &ways, SHOWN).await
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::Door;
+use crate::error::out_of_descriptors;
 use crate::origin::Origin;
 use crate::telemetry::Seldom;
 
@@ -87,13 +88,16 @@ fn nobody(door: &Door, origin: &Origin, address: Option<Ipv4Addr>, port: u16) {
 
 /// Every port is taken.
 pub(super) fn no_port(door: &Door, origin: &Origin, error: &std::io::Error) {
-    if let Some(times) = PORTS.now() {
-        tracing::warn!(
-            peer = %origin.peer, times,
-            "ftp: no port for a data connection ({error}); widen [ftp] passive_ports = \"{}\", or hand in more sockets",
-            door.settings.passive_ports
-        );
+    let Some(times) = PORTS.now() else { return };
+    if let Some(words) = out_of_descriptors(error) {
+        tracing::warn!(peer = %origin.peer, times, "ftp: no data connection: {words}");
+        return;
     }
+    tracing::warn!(
+        peer = %origin.peer, times,
+        "ftp: no port for a data connection ({error}); widen [ftp] passive_ports = \"{}\", or hand in more sockets",
+        door.settings.passive_ports
+    );
 }
 
 /// PASV has no address to tell.

@@ -192,7 +192,7 @@ const MESSAGES: &str = "SELECT space, folder, uid, name, flags, size, arrived, m
 const DELIVERIES: &str = "SELECT message, place, at, sender, recipient, target, bytes, state, changed, detail, mark \
      FROM deliveries WHERE message = ?1 ORDER BY place LIMIT ?2";
 const DELIVERIES_WITH: &str = "SELECT message, place, at, sender, recipient, target, bytes, state, changed, detail, mark \
-     FROM deliveries WHERE lower(recipient) = ?1 OR lower(sender) = ?1 OR target = '/mail/' || ?1 \
+     FROM deliveries WHERE lower(recipient) = ?1 OR lower(sender) = ?1 OR target = '/mail/' || CAST(?5 AS TEXT) \
      OR substr(lower(recipient), 1, length(?1) + 1) = ?1 || '@' OR substr(lower(sender), 1, length(?1) + 1) = ?1 || '@' \
      OR detail LIKE '%' || CAST(?3 AS TEXT) || '%' OR detail LIKE '%' || CAST(?4 AS TEXT) || '%' ORDER BY message DESC, place DESC LIMIT ?2";
 const MARKS: &str = "SELECT message, place, at, mark FROM deliveries WHERE message > ?1 \
@@ -341,16 +341,23 @@ impl Catalog {
         rows.into_iter().map(delivery).collect()
     }
 
-    /// Deliveries from or to an address or name in lower case, or with one of these texts in their detail, newest first. Reads all there
+    /// Deliveries from or to an address or name in lower case, into a mailbox, or with one of these texts in their detail, newest first. Reads all there
     /// are: for people.
     pub async fn deliveries_with(
         &self,
         address: &str,
+        mailbox: &str,
         details: &[String; 2],
         limit: usize,
     ) -> Result<Vec<DeliveryRow>> {
         let [first, second] = details;
-        let params = vec![Value::text(address), count(limit), Value::text(first), Value::text(second)];
+        let params = vec![
+            Value::text(address),
+            count(limit),
+            Value::text(first),
+            Value::text(second),
+            Value::text(mailbox),
+        ];
         let rows = self.ask(DELIVERIES_WITH, params).await?;
         rows.into_iter().map(delivery).collect()
     }
