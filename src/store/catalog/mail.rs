@@ -351,13 +351,8 @@ impl Catalog {
         limit: usize,
     ) -> Result<Vec<DeliveryRow>> {
         let [first, second] = details;
-        let params = vec![
-            Value::text(address),
-            count(limit),
-            Value::text(first),
-            Value::text(second),
-            Value::text(mailbox),
-        ];
+        let params =
+            vec![Value::text(address), count(limit), Value::text(first), Value::text(second), Value::text(mailbox)];
         let rows = self.ask(DELIVERIES_WITH, params).await?;
         rows.into_iter().map(delivery).collect()
     }

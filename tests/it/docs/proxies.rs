@@ -295,7 +295,9 @@ fn browsers(proxy: &Proxy) {
     assert!(cookie.contains("Host-stoa=") && cookie.contains("Secure"), "{cookie}");
     let cookie = format!("Cookie: {}", cookie.split(';').next().unwrap());
     let file = ["-F", "file=by a form;filename=form.txt;type=text/plain"];
-    proxy.ask("/scans/", &[&["--http1.1", "-H", &cookie, "-H", "Origin: https://evil.example"], &file[..]].concat()).is(403);
+    proxy
+        .ask("/scans/", &[&["--http1.1", "-H", &cookie, "-H", "Origin: https://evil.example"], &file[..]].concat())
+        .is(403);
     let posted = proxy.ask("/scans/", &[&["-H", &cookie, "-H", &here], &file[..]].concat());
     assert!([201, 303].contains(&posted.status), "{}{}", posted.head, posted.body);
     assert_eq!(fs::read_to_string(proxy.stored("form.txt")).unwrap(), "by a form");
