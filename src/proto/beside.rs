@@ -8,8 +8,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::carry::{self, Pace};
-use super::converse::LINGER;
 use super::dialogue::{Framing, Intake, NoLane, Source};
+use super::waits::LINGER;
 use crate::error::{Error, Kind, Result};
 use crate::net::stream::End;
 use crate::net::{Stream, side};

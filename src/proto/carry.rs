@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::dialogue::{Framing, Intake, Source};
+use super::dialogue::{Event, Framing, Intake, Source};
 use super::ending::{End, Tally};
 use super::framing::{Frame, Unframe};
 use crate::error::{Error, Kind, Result};
@@ -439,4 +439,12 @@ async fn write_framed(
     pace.write(stream, framed).await.map_err(broken)?;
     framed.clear();
     Ok(())
+}
+
+/// What the dialogue hears of a body that was sent.
+pub(super) fn given(sent: Result<u64>, pace: &Pace) -> Event {
+    match sent {
+        Ok(bytes) => Event::Sent(bytes, Ok(())),
+        Err(error) => Event::Sent(pace.moved_in_all(), Err(error)),
+    }
 }

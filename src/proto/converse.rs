@@ -16,10 +16,10 @@ use zeroize::Zeroize;
 
 use super::beside::{Ending, give_at_once, give_beside, take_beside};
 use super::bounded::{Overdue, bounded, once};
-use super::carry::{self, Pace, Taken};
+use super::carry::{self, Pace, Taken, given};
 use super::dialogue::{Dialogue, Encode, Event, Framing, Intake, Lane, Left, Malformed, Meanwhile, Source, Turn, Why};
 use super::line::{Found, LineBuffer};
-use super::waits::{Alone, end_of, read_some, sign_in_ended};
+use super::waits::{Alone, LINGER, NEVER, after, end_of, read_some, sign_in_ended};
 use crate::error::{Error, Kind, Result};
 use crate::net::Link;
 use crate::net::stream::End;
@@ -29,8 +29,6 @@ use crate::telemetry::Record;
 const TOGETHER: usize = 16 << 10;
 /// Commands kept while bytes flow on a side lane; more wait in the kernel.
 const WAITING: usize = 8;
-/// How long a closing connection is read (and forgotten), so that the last reply is not lost to a reset.
-pub(super) const LINGER: Duration = Duration::from_secs(1);
 /// A body above this may have been cut by the end of its client.
 const LARGE_BODY: u64 = 64 << 10;
 /// How long after a large body the end of the command connection is waited for.
@@ -38,8 +36,6 @@ const HANGUP: Duration = Duration::from_millis(10);
 const TLS_FIRST: &str = "it began with a TLS handshake where TLS comes later: set it to STARTTLS (explicit TLS), or give it the port with TLS from the first byte";
 /// How long the refusal of a reply by a peer that has closed its connection is waited for.
 const ECHO: Duration = Duration::from_millis(200);
-/// How far a deadline of "never" lies ahead.
-const NEVER: Duration = Duration::from_hours(24 * 365);
 
 /// Drives one conversation to its end.
 ///
@@ -593,16 +589,4 @@ impl<D: Dialogue> Drive<D> {
             }
         }
     }
-}
-
-/// What became of a body that was sent.
-fn given(sent: Result<u64>, pace: &Pace) -> Event {
-    match sent {
-        Ok(bytes) => Event::Sent(bytes, Ok(())),
-        Err(error) => Event::Sent(pace.moved_in_all(), Err(error)),
-    }
-}
-
-fn after(start: Instant, span: Duration) -> Instant {
-    start + if span.is_zero() { NEVER } else { span }
 }

@@ -1,13 +1,21 @@
 //! What a conversation waits for beside its own work: bytes of its peer, and the end of its sign-in.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::line::{IAC, LineBuffer};
 use crate::error::{Error, Kind};
 use crate::net::Stream;
+
+/// How long a closing connection is read (and forgotten), so that the last reply is not lost to a reset.
+pub(super) const LINGER: Duration = Duration::from_secs(1);
+
+/// How far a deadline of "never" lies ahead.
+pub(super) const NEVER: Duration = Duration::from_hours(24 * 365);
 
 /// What becomes of work beside the conversation when the peer has left.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,4 +55,9 @@ pub(super) async fn read_some(stream: &mut Stream, lines: &mut LineBuffer, telne
     }
     lines.noted();
     Ok(read)
+}
+
+/// The deadline that lies `span` behind `start`; a span of zero is none.
+pub(super) fn after(start: Instant, span: Duration) -> Instant {
+    start + if span.is_zero() { NEVER } else { span }
 }

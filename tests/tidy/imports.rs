@@ -40,11 +40,15 @@ pub fn read(sources: &[Source]) -> Imports {
 
 /// The sets of files that import each other in a circle.
 pub fn circles(imports: &Imports) -> Vec<BTreeSet<String>> {
-    let reach: BTreeMap<&String, BTreeSet<&String>> = imports.keys().map(|file| (file, reached(imports, file))).collect();
+    let reach: BTreeMap<&String, BTreeSet<&String>> =
+        imports.keys().map(|file| (file, reached(imports, file))).collect();
     let mut found: Vec<BTreeSet<String>> = Vec::new();
     for (file, far) in &reach {
-        let circle: BTreeSet<String> =
-            far.iter().filter(|other| reach.get(*other).is_some_and(|back| back.contains(file))).map(|one| (*one).clone()).collect();
+        let circle: BTreeSet<String> = far
+            .iter()
+            .filter(|other| reach.get(*other).is_some_and(|back| back.contains(file)))
+            .map(|one| (*one).clone())
+            .collect();
         if circle.len() > 1 && !found.contains(&circle) {
             found.push(circle);
         }

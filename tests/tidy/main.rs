@@ -119,7 +119,7 @@ fn rooms_named(line: &str) -> Vec<&str> {
 }
 
 /// Parts of the tree in which files still import each other in a circle, with how many do. The rest has none, and these only shrink.
-const CIRCLES: &[(&str, usize)] = &[("src/hub/", 45), ("src/proto/", 56)];
+const CIRCLES: &[(&str, usize)] = &[("src/hub/", 45), ("src/proto/", 55)];
 
 #[test]
 fn files_do_not_import_each_other_in_circles() {
@@ -134,7 +134,9 @@ fn files_do_not_import_each_other_in_circles() {
     }
     for ((part, most), (_, count)) in CIRCLES.iter().zip(&left) {
         if count != most {
-            problems.push(format!("{count} files of {part} are in circles, not {most}: more may not be; write down what is left"));
+            problems.push(format!(
+                "{count} files of {part} are in circles, not {most}: more may not be; write down what is left"
+            ));
         }
     }
     fail_on(&problems);
