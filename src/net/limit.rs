@@ -55,6 +55,8 @@ pub struct Limits {
     pub linger_size: ByteSize,
     /// Requests under way at once on one connection of HTTP/2.
     pub streams: u32,
+    /// Wrong passwords before a line protocol closes the connection.
+    pub sign_ins: u32,
     /// Wrong or malformed commands before a line protocol closes the connection.
     pub errors: u32,
     /// Networks whose PROXY protocol v1/v2 header is believed.
@@ -81,6 +83,7 @@ impl Default for Limits {
             linger_quiet: Span(Duration::from_secs(5)),
             linger_size: ByteSize(256 << 20),
             streams: 100,
+            sign_ins: 5,
             errors: 20,
             proxy_from: Vec::new(),
         }

@@ -123,3 +123,57 @@ fn a_file_is_put_together_of_so_many_parts() {
     assert!(refused.starts_with("HTTP/1.1 400") && refused.contains("1 to 2 parts"), "{refused}");
     assert!(join(&parts[..2], "Yg==").starts_with("HTTP/1.1 201"));
 }
+
+#[test]
+fn wrong_passwords_files_of_a_form_and_messages_of_a_mailbox_have_their_limits() {
+    let doors = ["ftp", "smtp", "pop3", "http"]
+        .map(|door| format!("[[listen]]\nprotocol = \"{door}\"\naddress = \"127.0.0.1:0\"\n"));
+    let folder = tempfile::tempdir().expect("a folder");
+    let password = folder.path().join("password");
+    std::fs::write(&password, "wonder-land\n").expect("a password");
+    let user = format!("name = \"bob\"\npassword_file = {password:?}");
+    let keys = "[limits]\nsign_ins = 2\n[smtp]\nauth_in_clear = true\n[pop3]\nauth_in_clear = true\n[http]\nform_files = 2\n[mail]\nmailbox_messages = 2\n";
+    let daemon = Daemon::start(&format!("{}{keys}{}", SPACE.replace("name = \"bob\"", &user), doors.concat()));
+    let listeners = std::fs::read_to_string(daemon.data.join("listeners")).expect("the listeners");
+    let pop3: SocketAddr =
+        listeners.lines().find_map(|line| line.strip_prefix("pop3 ")).expect("POP3").parse().expect("an address");
+
+    let said = |to: SocketAddr, text: &str| {
+        let mut stream = connect(to);
+        stream.write_all(text.as_bytes()).expect("sent");
+        let mut said = String::new();
+        let _ = stream.read_to_string(&mut said);
+        said
+    };
+    for (to, once, refused) in [
+        (daemon.ftp, "USER bob\r\nPASS x\r\n", "530"),
+        (daemon.smtp, "AUTH PLAIN AGJvYgB4\r\n", "535"),
+        (pop3, "USER bob\r\nPASS x\r\n", "-ERR [AUTH]"),
+    ] {
+        let all = said(to, &format!("{}{}", if to == daemon.smtp { "EHLO here\r\n" } else { "" }, once.repeat(4)));
+        let refusals = all.lines().filter(|line| line.starts_with(refused)).count();
+        assert!((1..=2).contains(&refusals), "the second one ends it: {all}");
+    }
+
+    let part =
+        |name: &str| format!("--b\r\nContent-Disposition: form-data; name=\"f\"; filename=\"{name}\"\r\n\r\nx\r\n");
+    for (names, status) in [(&["1", "2"][..], "201"), (&["3", "4", "5"], "413")] {
+        let body = names.iter().map(|name| part(name)).collect::<Vec<_>>().concat() + "--b--\r\n";
+        let head = format!(
+            "POST /in/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let answer = said(daemon.http, &(head + &body));
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{answer}");
+    }
+
+    let mut mail = Mail::open(&daemon);
+    for number in 0..3 {
+        mail.say("MAIL FROM:<a@else.where>");
+        mail.say("RCPT TO:<bob@example.org>");
+        mail.say("DATA");
+        assert!(mail.say(&format!("Subject: {number}\r\n\r\nx\r\n.")).starts_with("250"));
+    }
+    let all = said(pop3, "USER bob\r\nPASS wonder-land\r\nSTAT\r\nQUIT\r\n");
+    assert!(all.contains("\r\n+OK 2 "), "{all}");
+}

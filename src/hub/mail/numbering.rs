@@ -14,8 +14,6 @@ use crate::store::{Batch, Edit, MailEdit, MailFolderRow, MessageRow, Micros, Nod
 
 /// Names read of a folder, and rows of messages, at once.
 const PAGE: usize = 8192;
-/// Messages of one folder at most; what is beyond stays on the disk and is not shown.
-const MOST_MESSAGES: usize = 1_000_000;
 /// Rows written by one commit.
 const ROWS_AT_ONCE: usize = 1000;
 /// Times a look is taken again when somebody else numbers the folder at the same moment.
@@ -92,10 +90,11 @@ async fn once(hub: &Hub, space: &Space, folder: &str) -> Result<Numbered> {
     // The rows first: what somebody numbers in between is then a conflict, not a second number.
     let known = hub.catalog().mail_folder(&space.key, folder).await?;
     let rows = rows(hub, space, folder).await?;
-    let mut files = files(space, folder).await?;
+    let most = hub.view().settings.mail.mailbox_messages;
+    let mut files = files(space, folder, most).await?;
     if rows.iter().any(|row| !files.contains_key(&row.name)) {
         // A file that is given another name just now may be passed over by one reading of the folder.
-        for (base, found) in self::files(space, folder).await? {
+        for (base, found) in self::files(space, folder, most).await? {
             files.entry(base).or_insert(found);
         }
     }
@@ -212,7 +211,7 @@ async fn rows(hub: &Hub, space: &Space, folder: &str) -> Result<Vec<MessageRow>>
 
 /// The files of a folder by the part of their names that stays. `new` comes first: a message on its way to `cur` is seen
 /// in one of them at least, and counts where it arrives.
-async fn files(space: &Space, folder: &str) -> Result<HashMap<String, Found>> {
+async fn files(space: &Space, folder: &str, most: usize) -> Result<HashMap<String, Found>> {
     let folder = maildir::folder_path(folder)?;
     let mut files = HashMap::new();
     for part in [NEW, CUR] {
@@ -227,7 +226,7 @@ async fn files(space: &Space, folder: &str) -> Result<HashMap<String, Found>> {
             after = page.last().map(|node| node.name.clone());
             for node in page {
                 let message = node.kind == NodeKind::File && !node.name.starts_with('.');
-                if !message || files.len() >= MOST_MESSAGES {
+                if !message || files.len() >= most {
                     continue;
                 }
                 let (base, flags) = maildir::split(&node.name);

@@ -14,6 +14,8 @@ pub struct MailSettings {
     pub delimiter: String,
     /// Most mailboxes and folders that one address may lead to.
     pub targets: usize,
+    /// Most messages shown of one mailbox; what is beyond stays on the disk.
+    pub mailbox_messages: usize,
     /// A message sent again within this time, because its client never read the `250`, is stored once; 0: always stored.
     pub redelivery: Span,
     /// Most messages remembered for that.
@@ -81,6 +83,7 @@ impl Default for MailSettings {
             mime_head: ByteSize(1 << 20),
             mime_decoded: ByteSize(0),
             text_words: 10,
+            mailbox_messages: 1_000_000,
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct Session {
     pub(super) who: Who,
     /// Wrong passwords so far.
     pub(super) wrong: u32,
+    /// So many of them, and the connection is closed.
+    pub(super) most_sign_ins: u32,
     /// Full path of the tree: inside the caller's top, or where a device came to by a full path.
     pub(super) cwd: TreePath,
     pub(super) ascii: bool,
@@ -107,6 +109,7 @@ impl Session {
             permit: std::mem::replace(&mut link.permit, Permit::uncounted()),
             who: Who::Nobody,
             wrong: 0,
+            most_sign_ins: link.limits.sign_ins,
             cwd: TreePath::root(),
             ascii: true,
             // Clients of implicit TLS forget PROT P.

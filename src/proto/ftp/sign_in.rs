@@ -10,8 +10,6 @@ use crate::hub::TreePath;
 
 /// Told to who would sign in, or move data, in the clear.
 const NEEDS_TLS: &str = "sign-in needs TLS here: send AUTH TLS first, or use FTPS in your client";
-/// Wrong passwords before the connection is closed.
-const WRONG_PASSWORDS: u32 = 5;
 
 impl Session {
     pub(super) fn auth(&mut self, mechanism: Mechanism) -> Turn {
@@ -83,7 +81,7 @@ impl Session {
         let turn = self.noted("login", &TreePath::root(), 0, begun, reply.clone());
         if matches!(self.who, Who::Named(_)) {
             self.who = Who::Nobody;
-            if reply.code() == 421 || self.wrong >= WRONG_PASSWORDS {
+            if reply.code() == 421 || self.wrong >= self.most_sign_ins {
                 return Turn::Close(Some(reply));
             }
         }

@@ -19,8 +19,6 @@ use crate::proto::http::reply::{self, Answer, Refusal};
 use crate::proto::http::target;
 use crate::proto::http::visit::{Visit, who};
 
-/// Most files in one form.
-const FILES: usize = 1_000;
 /// Bytes of small files that a form may keep in memory until it is complete; the rest waits on the disk.
 const IN_MEMORY: u64 = 256 << 10;
 /// Files and folders that are counted before they are deleted.
@@ -292,8 +290,11 @@ async fn begin(
     place: usize,
     once: Option<&Once>,
 ) -> Result<Arriving, Refusal> {
-    if place == FILES {
-        return Err(Error::new(Kind::TooLarge, "too many files in one form").into());
+    let most = visit.rules.settings.form_files;
+    if place >= most {
+        return Err(
+            Error::new(Kind::TooLarge, format!("a form brings at most {most} files ([http] form_files)")).into()
+        );
     }
     let key = once.map(|once| once.file(u32::try_from(place).unwrap_or(u32::MAX), name));
     if let Some(key) = &key

@@ -67,6 +67,8 @@ pub struct Settings {
     pub xml_body: ByteSize,
     /// Most files and folders that one COPY of a folder copies.
     pub copy_entries: usize,
+    /// Most files in one form.
+    pub form_files: usize,
     /// Content types by extension, before our own table.
     pub types: BTreeMap<String, String>,
     /// `[[site]]`, put in by whoever reads the files.
@@ -100,6 +102,7 @@ impl Default for Settings {
             webdav_sign_in: false,
             xml_body: ByteSize(256 << 10),
             copy_entries: 100_000,
+            form_files: 1_000,
             types: BTreeMap::new(),
             site: Vec::new(),
         }

@@ -22,8 +22,6 @@ use crate::proto::dialogue::{Bare, Dialogue, Event, Feed, Framing, Lane, Lines, 
 use crate::proto::sasl::{Exchange, Fault, Mechanism, Step};
 use crate::telemetry::Access;
 
-/// Failed sign-ins before the connection is closed.
-const MOST_BAD_SIGN_INS: u32 = 5;
 /// A body that ends with one dot; the other two are about bodies that come in.
 const DOTS: Framing = Framing::Dots { swallow: 0, bare: Bare::Keep };
 
@@ -66,6 +64,7 @@ pub(super) struct Session {
     permit: Permit,
     state: State,
     bad_sign_ins: u32,
+    most_sign_ins: u32,
     /// Who signed in last, or tried to.
     name: String,
     /// Why it fails so far.
@@ -82,6 +81,7 @@ impl Session {
             permit: std::mem::replace(&mut link.permit, Permit::uncounted()),
             state: State::Authorization(None),
             bad_sign_ins: 0,
+            most_sign_ins: link.limits.sign_ins,
             name: String::new(),
             trouble: None,
         }
@@ -195,7 +195,7 @@ impl Session {
             Err(error) => {
                 log_fault(&error);
                 self.bad_sign_ins += 1;
-                if self.bad_sign_ins >= MOST_BAD_SIGN_INS {
+                if self.bad_sign_ins >= self.most_sign_ins {
                     return Turn::Close(Some(reply));
                 }
             }

@@ -63,6 +63,8 @@ pub(super) struct Session {
     pub(super) state: State,
     pub(super) bad_recipients: u32,
     pub(super) bad_sign_ins: u32,
+    /// So many of them, and the connection is closed.
+    pub(super) most_sign_ins: u32,
     /// A message was taken, and the client has not shown that it read so.
     pub(super) unheard: Option<Unheard>,
     /// What it said next was said before the reply went out.
@@ -87,6 +89,7 @@ impl Session {
             state: State::Fresh,
             bad_recipients: 0,
             bad_sign_ins: 0,
+            most_sign_ins: link.limits.sign_ins,
             unheard: None,
             early: false,
             trouble: None,

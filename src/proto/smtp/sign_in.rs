@@ -8,9 +8,6 @@ use super::session::{Session, State, log_fault};
 use crate::proto::dialogue::Turn;
 use crate::proto::sasl::{Exchange, Fault, Mechanism, Step};
 
-/// Failed sign-ins before the connection is closed.
-const MOST_BAD_SIGN_INS: u32 = 5;
-
 impl Session {
     /// Passwords are asked for only where nobody can read them, unless the operator said otherwise.
     pub(super) fn offers_auth(&self) -> bool {
@@ -79,7 +76,7 @@ impl Session {
                 self.trouble = Some(format!("its sign-in as `{name}` was refused: {}", error.public()).into());
                 log_fault(&error);
                 self.bad_sign_ins += 1;
-                if self.bad_sign_ins >= MOST_BAD_SIGN_INS {
+                if self.bad_sign_ins >= self.most_sign_ins {
                     return Turn::Close(Some(Reply::new(421, "4.7.0", "too many failed sign-ins")));
                 }
             }
