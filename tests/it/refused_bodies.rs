@@ -190,7 +190,9 @@ fn no_request_of_a_kept_connection_stays_without_an_answer() {
             })
         })
         .collect();
-    clients.into_iter().for_each(|client| client.join().expect("every request is answered"));
+    for client in clients {
+        client.join().expect("every request is answered");
+    }
 }
 
 #[test]

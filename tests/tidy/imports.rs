@@ -117,11 +117,14 @@ impl Tree {
 
     /// The file that defines what a path names.
     fn file(&self, path: &[String]) -> Option<String> {
-        let length = (0..=path.len()).rev().find(|length| self.files.contains_key(&path[..*length]))?;
+        let length = (0..=path.len()).rev().find(|length| self.files.contains_key(path.split_at(*length).0))?;
         let (module, rest) = path.split_at(length);
-        let exported = rest.first().and_then(|name| self.exports.get(&(module.to_vec(), name.clone())));
-        match exported.filter(|target| target[..] != path[..path.len().min(length + 1)]) {
-            Some(target) => self.file(&[target.clone(), rest[1..].to_vec()].concat()),
+        let exported = rest.split_first().and_then(|(name, behind)| {
+            let target = self.exports.get(&(module.to_vec(), name.clone()))?;
+            (target.split_last() != Some((name, module))).then(|| [target, behind].concat())
+        });
+        match exported {
+            Some(target) => self.file(&target),
             None => self.files.get(module).cloned(),
         }
     }
