@@ -11,7 +11,7 @@ use crate::hub::path::TreePath;
 use crate::hub::put::Content;
 use crate::hub::transfer::{Base, PIECE};
 use crate::hub::view::Space;
-use crate::store::{Opened, RelPath, Stage, StageId};
+use crate::store::{Micros, Opened, RelPath, Stage, StageId};
 use crate::units::ByteSize;
 
 /// The bytes so far: in memory while they are few, then in a stage.
@@ -129,8 +129,8 @@ impl Incoming {
         if buffered.is_empty() { Ok(()) } else { stage.append(buffered).await }
     }
 
-    /// Ready for the commit: inline, or sealed on the disk.
-    pub(crate) async fn content(&mut self, space: &Space, backlog_full: bool) -> Result<Content> {
+    /// Ready for the commit: inline, or sealed on the disk with the modification time that its file will have.
+    pub(crate) async fn content(&mut self, space: &Space, backlog_full: bool, modified: Micros) -> Result<Content> {
         let wait_on_disk = backlog_full && !self.buffer.is_empty();
         if self.stage.is_none() && self.handed.is_none() && (self.base.is_some() || wait_on_disk) {
             self.spill(space).await?;
@@ -140,7 +140,7 @@ impl Incoming {
             return Ok(Content::Inline(handed.clone()));
         };
         if space.durable {
-            stage.seal().await?;
+            stage.seal(Some(modified)).await?;
         }
         Ok(Content::Staged(id.clone()))
     }

@@ -172,7 +172,7 @@ impl Work {
         let Some(path) = self.resumable_at().cloned() else { return Ok(()) };
         let Some((id, stage)) = &mut self.body.stage else { return Ok(()) };
         if self.space.durable {
-            stage.seal().await?;
+            stage.seal(None).await?;
         }
         let (hub, name) = (self.caller.hub(), self.caller.name());
         self.body.recorded |= hub.note_partial(name, &path, &self.space, id, len).await;
@@ -189,7 +189,7 @@ impl Work {
                 let len = stage.len();
                 let cut = stage.truncate(len).await;
                 let safe = match self.space.durable {
-                    true => stage.seal().await,
+                    true => stage.seal(None).await,
                     false => Ok(()),
                 };
                 if cut.and(safe).is_err() {

@@ -8,7 +8,7 @@ use crate::hub::adopt::{LOST, is_same};
 use crate::hub::commit::{Promised, hold, keys_of, publish};
 use crate::hub::pending::runs_into;
 use crate::hub::{Hub, now};
-use crate::store::{Batch, Change, Edit, FileRow, HistoryLine, IntentRow, Node, RelPath, StageId};
+use crate::store::{Batch, Change, Edit, FileRow, HistoryLine, IntentRow, Node, NodeKind, RelPath, StageId};
 
 /// Intents read at once.
 const PAGE: usize = 500;
@@ -133,6 +133,9 @@ impl Hub {
         {
             return Ok(Replayed::InPlace);
         }
+        if self.is_moved(planned).await? {
+            return Ok(Replayed::InPlace);
+        }
         let error = match self.publish_again(planned).await {
             Ok(node) if planned.change.stage().is_some() => {
                 let is_recorded = recorded.zip(node).is_some_and(|(row, node)| is_same(&row, &node));
@@ -149,6 +152,24 @@ impl Hub {
         }
         tracing::error!(change = ?planned.change, error = error.detail(), "a committed change cannot be put in place yet");
         Ok(Replayed::Waits)
+    }
+
+    /// Is the file of this rename under its new name already? Then nothing may be moved there again: after a power cut an older file can be
+    /// back under the old name (btrfs). Such a file has no record, and is removed.
+    async fn is_moved(&self, planned: &Planned) -> Result<bool> {
+        let (space, Change::Rename { from, to }) = (&planned.space, &planned.change) else { return Ok(false) };
+        if !self.is_in_place(space, to).await? {
+            return Ok(false);
+        }
+        let Ok(old) = space.volume.stat(from).await else { return Ok(true) };
+        // One file with both names, or a disk that does not tell capitals from small letters: the rename itself decides.
+        if space.volume.stat(to).await.is_ok_and(|new| new.tag == old.tag) {
+            return Ok(false);
+        }
+        if old.kind == NodeKind::File && self.catalog().file(&space.key, from.as_str()).await?.is_none() {
+            space.volume.publish(&Change::Remove { path: from.clone() }, None).await?;
+        }
+        Ok(true)
     }
 
     /// Tells of each file whose bytes were gone and whose place holds something else than what its record says. A later intent may have

@@ -441,7 +441,9 @@ impl Work {
         if self.body.stage.is_none() && (backlog_full || self.body.would_stage(0)) {
             self.reserve(self.body.len()).await?;
         }
-        let content = self.body.content(&self.space, backlog_full).await?;
+        let Goal::File { options, .. } = &self.goal else { return Err(over()) };
+        let modified = options.modified.unwrap_or_else(now);
+        let content = self.body.content(&self.space, backlog_full, modified).await?;
         let sha256 = self.digest().await?;
         // From here on the commit counts them.
         self.hold.shrink(0);
@@ -451,7 +453,7 @@ impl Work {
             content,
             size,
             sha256,
-            modified: options.modified.unwrap_or_else(now),
+            modified,
             only_if: options.only_if.or(base.tag),
             rule: match options.mode {
                 _ if options.unique => Some(Overwrite::KeepBoth),

@@ -156,6 +156,30 @@ async fn a_name_used_again_after_a_rename_keeps_both_files() {
     survives(&[Step::Put("b", SMALL), Step::Put("a", LARGE), Step::Rename("a", "b"), Step::Put("a", SMALL)]).await;
 }
 
+/// A power cut on btrfs may bring back what was under the old name before, although the rename itself survived.
+#[tokio::test]
+async fn an_older_file_that_is_back_under_the_old_name_does_not_replace_the_renamed_one() {
+    let renamed = [Step::Put("a", LARGE), Step::Rename("a", "b")];
+    let replaced = [Step::Put("b", SMALL), Step::Put("a", LARGE), Step::Rename("a", "b")];
+    for (steps, older) in [(&renamed[..], SMALL), (&renamed[..], LARGE), (&replaced[..], SMALL)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (hub, alice) = open(&folder).await;
+        for (mark, step) in (1..).zip(steps) {
+            perform(&alice, step, mark).await.unwrap();
+        }
+        let (mut before, mut after) = (BTreeMap::new(), BTreeMap::new());
+        let tree = folder.path().join("tree/vault");
+        picture(&tree, "", &mut before);
+        drop((hub, alice));
+        fs::write(tree.join("a"), vec![77; older]).unwrap();
+        let (hub, _alice) = open(&folder).await;
+        picture(&tree, "", &mut after);
+        assert_eq!(after, before, "{steps:?}");
+        let found = hub.rescan("/vault").await.unwrap();
+        assert_eq!(found.created + found.overwritten + found.deleted, 0, "{found:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_folder_filled_again_after_its_removal_survives() {
     survives(&[Step::Put("d/x", SMALL), Step::RemoveFolder("d"), Step::Put("d/x", LARGE), Step::Put("d/y", SMALL)])

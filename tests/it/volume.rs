@@ -51,7 +51,7 @@ impl Place {
         let id = StageId(id.into());
         let mut stage = self.volume.stage(&id).await.unwrap();
         stage.append(Bytes::from_static(body.as_bytes())).await.unwrap();
-        stage.seal().await.unwrap();
+        stage.seal(None).await.unwrap();
         id
     }
 
@@ -159,7 +159,7 @@ async fn staged_bytes_are_invisible_until_published_and_appendable_after_a_resta
     stage.append(Bytes::from_static(b"world")).await.unwrap();
     assert_eq!(stage.read_at(0, 100).await.unwrap(), "hello world");
     assert_eq!(stage.truncate(99).await.unwrap_err().kind(), Kind::Invalid);
-    stage.seal().await.unwrap();
+    stage.seal(None).await.unwrap();
     assert_eq!(place.volume.stages().await.unwrap(), std::slice::from_ref(&id));
     assert!(place.volume.list(&RelPath::root(), None, 10).await.unwrap().is_empty());
 
@@ -204,7 +204,7 @@ async fn an_append_that_nobody_waited_for_does_not_spoil_the_next() {
         stage.append(Bytes::from_static(b"kept")).await.unwrap();
         assert_eq!(stage.read_at(len, 4).await.unwrap(), "kept");
     }
-    stage.seal().await.unwrap();
+    stage.seal(None).await.unwrap();
     assert_eq!(stage.file().metadata().unwrap().len(), stage.len());
 }
 
@@ -650,7 +650,7 @@ async fn a_full_disk_is_said_in_words_and_leaves_nothing_partial() {
     assert_eq!(error.kind(), Kind::Full);
     assert!(volume.list(&RelPath::root(), None, 9).await.unwrap().is_empty());
     assert_eq!(fs::read_dir(small.join("stage")).unwrap().count(), 1);
-    stage.seal().await.unwrap();
+    stage.seal(None).await.unwrap();
     volume.publish(&staged("s", &StageId("s".into())), None).await.unwrap().unwrap();
 }
 

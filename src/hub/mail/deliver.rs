@@ -76,7 +76,7 @@ pub(super) struct Delivery<'a> {
     pub(super) home: &'a Arc<Space>,
     pub(super) body: &'a mut Incoming,
     pub(super) size: u64,
-    arrived: Micros,
+    pub(super) arrived: Micros,
     puts: Vec<Put>,
     /// Mailboxes it goes to.
     maildirs: Vec<TreePath>,
@@ -338,7 +338,7 @@ impl<'a> Delivery<'a> {
             whole.clone()
         } else {
             let full = self.link || self.caller.hub().inline_backlog_is_full(&self.home.key);
-            let content = self.body.content(self.home, full).await?;
+            let content = self.body.content(self.home, full, self.arrived).await?;
             self.own_stage = self.body.stage_id().cloned();
             self.whole.insert(content).clone()
         };
@@ -386,7 +386,7 @@ impl<'a> Delivery<'a> {
             }
             outcome?;
         }
-        copy.content(space, true).await
+        copy.content(space, true, self.arrived).await
     }
 
     fn maildir_name(&self) -> String {

@@ -153,11 +153,11 @@ impl Import {
             self.discard(letter.body.stage_id()).await;
             return Ok(false);
         }
-        let content = letter.body.content(&self.space, false).await?;
+        let arrived = about.arrived.unwrap_or_else(now);
+        let content = letter.body.content(&self.space, false, arrived).await?;
         if matches!(content, Content::Inline(_)) {
             self.inline += size;
         }
-        let arrived = about.arrived.unwrap_or_else(now);
         let base = maildir::name(&hex(&digest), &self.host, (size, letter.body.octets()), arrived);
         let (part, name) = match about.noticed || !about.flags.is_empty() {
             true => (CUR, maildir::with_flags(&base, &about.flags)),

@@ -90,7 +90,7 @@ impl Delivery<'_> {
         if full && !was_staged {
             room.take(size).await?;
         }
-        let content = incoming.content(room.space(), full).await?;
+        let content = incoming.content(room.space(), full, self.arrived).await?;
         if let (false, Content::Staged(id)) = (was_staged, &content) {
             self.stages.push((room.space().clone(), id.clone()));
         }

@@ -15,7 +15,7 @@ use crate::hub::staging::Hold;
 use crate::hub::transfer::Receipt;
 use crate::hub::view::Space;
 use crate::hub::{Caller, now};
-use crate::store::{Batch, Edit, RelPath, Stage, StageId, UploadEdit, UploadKind, UploadRow};
+use crate::store::{Batch, Edit, Micros, RelPath, Stage, StageId, UploadEdit, UploadKind, UploadRow};
 
 /// Bytes after which what came is made safe although more is coming.
 const KEEP_EVERY: u64 = 32 << 20;
@@ -109,7 +109,7 @@ impl UploadWriter {
         }
         work.ceiling.check(length)?;
         work.caller.hub().inner.uploads.change(&work.running, |row| row.length = Some(length));
-        work.keep().await
+        work.keep(None).await
     }
 
     /// From now on nothing stays unless [`UploadWriter::keep`] is called: it is to be checked first.
@@ -144,7 +144,7 @@ impl UploadWriter {
         work.stage.append(chunk).await?;
         work.unkept += size;
         match work.unkept >= KEEP_EVERY && !work.on_trial {
-            true => work.keep().await,
+            true => work.keep(None).await,
             false => Ok(()),
         }
     }
@@ -156,7 +156,7 @@ impl UploadWriter {
     pub async fn keep(&mut self) -> Result<u64> {
         let work = self.work()?;
         work.on_trial = false;
-        work.keep().await?;
+        work.keep(None).await?;
         Ok(work.stage.len())
     }
 
@@ -186,13 +186,14 @@ impl UploadWriter {
 
     async fn finish_with(&mut self, parts: Vec<String>) -> Result<Receipt> {
         let work = self.work()?;
+        let about = About::read(&work.running.row().about);
+        let modified = about.modified.unwrap_or_else(now);
         if work.unkept > 0 {
-            work.keep().await?;
+            work.keep(Some(modified)).await?;
         } else if work.space.durable {
-            work.stage.seal().await?;
+            work.stage.seal(Some(modified)).await?;
         }
         let row = work.running.row();
-        let about = About::read(&row.about);
         let sha256 = match &about.sha256 {
             Some(announced) => Some(work.checked(announced).await?),
             None => None,
@@ -210,7 +211,7 @@ impl UploadWriter {
             content: Content::Staged(StageId(row.id.clone())),
             size: work.stage.len(),
             sha256,
-            modified: about.modified.unwrap_or_else(now),
+            modified,
             only_if: None,
             rule: None,
             appends: false,
@@ -271,9 +272,9 @@ impl Work {
         self.caller.disk_has_room_for(&self.space, more).await
     }
 
-    async fn keep(&mut self) -> Result<()> {
+    async fn keep(&mut self, modified: Option<Micros>) -> Result<()> {
         if self.space.durable {
-            self.stage.seal().await?;
+            self.stage.seal(modified).await?;
         }
         let (received, expires) = (self.stage.len(), self.caller.hub().upload_expires());
         let row = UploadRow { received, expires, ..self.running.row() };
@@ -310,7 +311,7 @@ impl Work {
         }
         let outcome = match self.on_trial {
             true => self.stage.truncate(self.from).await,
-            false => self.keep().await,
+            false => self.keep(None).await,
         };
         if let Err(error) = outcome {
             tracing::warn!(

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{Error, Kind, Result};
-use crate::store::{Change, Fingerprint, Node, Opened, RelPath, Room, Soaked, Stage, StageId, Touched, Volume};
+use crate::store::{Change, Fingerprint, Micros, Node, Opened, RelPath, Room, Soaked, Stage, StageId, Touched, Volume};
 
 /// Which calls count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,9 +319,9 @@ impl Stage for FaultyStage {
         self.inner.truncate(len).await
     }
 
-    async fn seal(&mut self) -> Result<()> {
+    async fn seal(&mut self, modified: Option<Micros>) -> Result<()> {
         let way = self.fault.before(VolumePoint::Seal)?;
-        let outcome = self.inner.seal().await;
+        let outcome = self.inner.seal(modified).await;
         self.fault.after(way, outcome)
     }
 

@@ -13,6 +13,7 @@ use super::node::{Fingerprint, Node};
 use super::opened::Opened;
 use super::path::RelPath;
 use crate::error::Result;
+use crate::store::Micros;
 
 /// Free and total bytes of the file system below a volume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,8 +148,9 @@ pub trait Stage: Send + Sync {
     /// Cuts it back to `len` bytes.
     async fn truncate(&mut self, len: u64) -> Result<()>;
 
-    /// Makes the bytes survive a power cut (`fdatasync`). After an error the stage must be discarded.
-    async fn seal(&mut self) -> Result<()>;
+    /// Makes the bytes survive a power cut (`fdatasync`), with this modification time if it is known: a replay tells by it that the file is
+    /// in place. After an error the stage must be discarded.
+    async fn seal(&mut self, modified: Option<Micros>) -> Result<()>;
 
     /// Reads back, for a digest or for parsing.
     async fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;

@@ -15,11 +15,11 @@ use super::entries::each_name;
 use super::errors::failed;
 use super::lookup::file_mode;
 use super::soak;
-use super::stat::Seen;
+use super::stat::{Seen, times};
 use super::write::{copy_range, write_at};
 use crate::error::{Error, Kind, Result};
 use crate::store::volume::read::read_at;
-use crate::store::{Soaked, Stage, StageId};
+use crate::store::{Micros, Soaked, Stage, StageId};
 
 /// Chunks from this size on are written on the pool; smaller ones are copied into the page cache at once.
 const POOL_WRITE: usize = 64 << 10;
@@ -237,13 +237,16 @@ impl Stage for Staged {
         Ok(())
     }
 
-    async fn seal(&mut self) -> Result<()> {
+    async fn seal(&mut self, modified: Option<Micros>) -> Result<()> {
         self.ready().await?;
         let (file, len, folder) = (self.file.clone(), self.len, self.folder.clone());
         let outcome = self
             .on_pool(move || {
                 if file.metadata()?.len() != len {
                     rustix::fs::ftruncate(&file, len).map_err(failed)?;
+                }
+                if let Some(at) = modified {
+                    rustix::fs::futimens(&file, &times(at)).map_err(failed)?;
                 }
                 rustix::fs::fdatasync(&file).map_err(failed)?;
                 folder.map_or(Ok(()), |folder| rustix::fs::fsync(&*folder).map_err(failed))
