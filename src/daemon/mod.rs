@@ -12,6 +12,7 @@ mod notify;
 pub mod preflight;
 pub mod probe;
 pub mod reload;
+mod reserve;
 mod signal;
 mod start;
 mod state;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::reserve::Reserve;
 use super::state::{Daemon, StartError};
 use super::volumes::Directories;
 use super::{data, first, notify, preflight, watchdog};
@@ -33,6 +34,7 @@ pub(super) async fn start(file: Option<&Path>, loaded: Loaded) -> std::result::R
     data::prepare(&config.data)?;
     let lock = data::lock(&config.data, file)?;
     data::clear_listeners(&config.data);
+    let reserve = Reserve::at_start(&config.data, config.storage.reserve.0);
     notify::patience(RECOVERY);
     notify::status("opening the store");
     let node = data::open_node(&config.data, config.catalog.engine)?;
@@ -67,7 +69,8 @@ pub(super) async fn start(file: Option<&Path>, loaded: Loaded) -> std::result::R
     }
     let workers = Workers::start(config.workers, lanes, CancellationToken::new())?;
     let keeping = CancellationToken::new();
-    let keepers = hub.keep(&keeping).into_iter().collect();
+    let mut keepers = hub.keep(&keeping);
+    keepers.push(reserve.keep(keeping.clone()));
     if let Some(period) = notify::watchdog() {
         tokio::spawn(watchdog::run(catalog, period, keeping.clone()));
     }
@@ -76,7 +79,20 @@ pub(super) async fn start(file: Option<&Path>, loaded: Loaded) -> std::result::R
     let file = file.map(Path::to_owned);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), %node, data = %config.data.display(), "ready");
     let config = loaded.config;
-    Ok(Daemon { file, config, hub, tls, gate, services, workers, waiting, keepers, keeping, ready, _lock: lock })
+    Ok(Daemon {
+        file,
+        config,
+        hub,
+        tls,
+        gate,
+        services,
+        workers,
+        waiting,
+        keepers: keepers.into_iter().collect(),
+        keeping,
+        ready,
+        _lock: lock,
+    })
 }
 
 /// Says what may not be meant.

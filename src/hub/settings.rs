@@ -220,6 +220,8 @@ pub struct StorageSettings {
     pub file_size: ByteSize,
     /// Uploads are refused when the disk has less room than this.
     pub keep_free: ByteSize,
+    /// Room on the disk of the data folder that is set aside for a start on a full disk; 0: none.
+    pub reserve: ByteSize,
     /// How long a broken upload can be resumed.
     pub resume: Span,
     /// Uploads in pieces under way at most.
@@ -255,6 +257,7 @@ impl Default for StorageSettings {
             inline_backlog: ByteSize(64 << 20),
             file_size: ByteSize(0),
             keep_free: ByteSize(64 << 20),
+            reserve: ByteSize(16 << 20),
             resume: Span(Duration::from_hours(24)),
             uploads: 4096,
             uploads_per_account: 512,

@@ -148,15 +148,17 @@ impl Place {
     pub fn start(self) -> Daemon {
         let listeners = self.data().join("listeners");
         let _ = fs::remove_file(&listeners);
-        let mut child = self.spawn();
+        // Ended with the test when it never listens.
+        let mut starting = Starting(Some(self.spawn()));
         let mut text = String::new();
         until("the daemon listens", || {
-            if let Some(status) = child.try_wait().expect("a child") {
+            if let Some(status) = starting.0.as_mut().and_then(|child| child.try_wait().expect("a child")) {
                 panic!("the daemon ended: {status}\n{}", self.log());
             }
             text = fs::read_to_string(&listeners).unwrap_or_default();
             !text.is_empty()
         });
+        let child = starting.0.take().expect("a child");
         // A door the test did not open has port 0.
         let at = |door: &str| {
             let line = text.lines().find_map(|line| line.strip_prefix(door)?.strip_prefix(' '));
@@ -164,6 +166,18 @@ impl Place {
         };
         let (http, ftp, smtp, admin) = (at("http"), at("ftp"), at("smtp"), at("admin"));
         Daemon { child, http, ftp, smtp, admin, data: self.data(), place: Some(self) }
+    }
+}
+
+/// A daemon that does not listen yet.
+struct Starting(Option<Child>);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

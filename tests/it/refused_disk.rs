@@ -239,7 +239,7 @@ fn fills(all: bool, size: &str) {
     let Some(_mounted) = Mounted::tmpfs(&folder.path().join("disk"), size) else { return };
     let disk = folder.path().join("disk");
     let source = if all { String::new() } else { format!("source = {:?}", disk.display().to_string()) };
-    let place = Place::new(&config(&format!("{source}\n[storage]\nkeep_free = \"0 B\"\n")));
+    let place = Place::new(&config(&format!("{source}\n[storage]\nkeep_free = \"0 B\"\nreserve = \"4 MiB\"\n")));
     if all {
         std::os::unix::fs::symlink(&disk, place.data()).unwrap();
     }
@@ -275,6 +275,11 @@ fn fills(all: bool, size: &str) {
 #[test]
 fn a_full_disk_of_a_space_takes_whole_files_or_none() {
     fills(false, "3m");
+}
+
+#[test]
+fn a_data_disk_full_to_its_last_byte_takes_whole_files_or_none_and_the_daemon_starts_on_it() {
+    fills(true, "24m");
 }
 
 #[test]
