@@ -11,9 +11,26 @@ import subprocess
 import time
 
 FILE_SYSTEMS = ("ext4", "xfs", "btrfs")
-PACKAGES = ["nbdkit", "nbdfuse", "fuse3", "e2fsprogs", "xfsprogs", "btrfs-progs", "util-linux"]
+PACKAGES = ["nbdkit", "libnbd-bin", "fuse3", "e2fsprogs", "xfsprogs", "btrfs-progs", "util-linux"]
 SIZE = 1 << 30
-PATIENCE = 20
+PATIENCE = 60
+
+
+def unfit():
+    """Why this machine cannot have such a disk; an empty text if it can."""
+    if os.geteuid():
+        return "loop devices and mounts need root"
+    for device, what in (("/dev/loop-control", "loop devices"), ("/dev/fuse", "FUSE")):
+        try:
+            os.close(os.open(device, os.O_RDWR))
+        except OSError as error:
+            return f"this machine has no {what}: {error}"
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        return "this process may not mount file systems"
+    with open("/proc/filesystems") as known:
+        there = known.read().split()
+    missing = [one for one in FILE_SYSTEMS if one not in there and subprocess.run(["modprobe", "-q", one], capture_output=True).returncode]
+    return f"this kernel cannot mount {', '.join(missing)}" if missing else ""
 
 
 def run(*command):
@@ -57,30 +74,61 @@ class Disk:
             ["nbdkit", "-f", "-U", self.socket, "--filter=cache", "file", self.image, "cache=writeback"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until("nbdkit listens", lambda: os.path.exists(self.socket))
-        self.nbdfuse = subprocess.Popen(["nbdfuse", self.device_file, "--unix", self.socket],
-                                        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until("nbdfuse shows the disk", lambda: os.path.getsize(self.device_file) == SIZE)
+        until("nbdfuse shows the disk", self.is_shown)
         self.loop = run("losetup", "-f", "--show", self.device_file)
         run("mount", *self.options, self.loop, self.mount)
 
+    def is_shown(self):
+        """Is the disk there as a file? nbdfuse that ended is started again: the kernel may still hold the mount of the dead one."""
+        if self.nbdfuse is None or self.nbdfuse.poll() is not None:
+            self.nbdfuse = subprocess.Popen(["nbdfuse", self.device_file, "--unix", self.socket],
+                                            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            return os.path.getsize(self.device_file) == SIZE
+        except OSError:
+            return False
+
     def cut(self):
         """Power off: what was not flushed is gone."""
-        self.nbdkit.send_signal(signal.SIGKILL)
+        if self.nbdkit:
+            self.nbdkit.send_signal(signal.SIGKILL)
 
     def detach(self):
-        """Clears away what a cut leaves behind; whoever used the disk has ended."""
-        if os.path.ismount(self.mount):
-            until("the file system lets go", lambda: subprocess.run(["umount", self.mount], stderr=subprocess.DEVNULL).returncode == 0)
-        if self.loop:
-            run("losetup", "-d", self.loop)
-            self.loop = None
-        if self.nbdfuse:
+        """Clears away what a cut leaves behind; whoever used the disk has ended. Each step is done even when one before it failed."""
+        failed = None
+        for step in (self.unmount, self.free_loop, self.end_nbdfuse, self.end_nbdkit):
+            try:
+                step()
+            except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+                failed = failed or error
+        if failed:
+            raise failed
+
+    def unmount(self):
+        def is_done():
+            return subprocess.run(["umount", self.mount], stderr=subprocess.DEVNULL).returncode == 0
+        if not os.path.ismount(self.mount):
+            return
+        try:
+            until("the file system lets go", is_done)
+        except RuntimeError:
+            subprocess.run(["umount", "-l", self.mount], stderr=subprocess.DEVNULL)
+            raise
+
+    def free_loop(self):
+        loop, self.loop = self.loop, None
+        if loop:
+            run("losetup", "-d", loop)
+
+    def end_nbdfuse(self):
+        nbdfuse, self.nbdfuse = self.nbdfuse, None
+        if nbdfuse:
             subprocess.run(["fusermount3", "-uz", self.device_file], stderr=subprocess.DEVNULL)
-            self.nbdfuse.kill()
-            self.nbdfuse.wait(PATIENCE)
-            self.nbdfuse = None
-        if self.nbdkit:
-            if self.nbdkit.poll() is None:
-                self.nbdkit.terminate()
-            self.nbdkit.wait(PATIENCE)
-            self.nbdkit = None
+            nbdfuse.kill()
+            nbdfuse.wait(PATIENCE)
+
+    def end_nbdkit(self):
+        nbdkit, self.nbdkit = self.nbdkit, None
+        if nbdkit:
+            nbdkit.kill()
+            nbdkit.wait(PATIENCE)

@@ -256,6 +256,8 @@ class PopClient:
     def __init__(self, address, account, mail):
         self.address, self.account, self.mail = address, account, mail
         self.gone, self.in_doubt, self.acknowledged, self.refused = set(), set(), 0, []
+        # Messages deleted by one session.
+        self.most = 5
 
     def run(self, stop):
         while not stop.wait(0.3):
@@ -264,7 +266,7 @@ class PopClient:
                 link.user(self.account[0])
                 link.pass_(self.account[1])
                 count, _ = link.stat()
-                for which in range(1, min(count, 5) + 1):
+                for which in range(1, min(count, self.most) + 1):
                     self.in_doubt.add(mail_number(b"\n".join(link.retr(which)[1])))
                     link.dele(which)
                 link.quit()

@@ -4,8 +4,9 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 
-from powercut_disk import until
+from powercut_disk import run, until
 from powercut_load import FileClient, Ftp, Http, MailClient
 from powercut_servers import ACCOUNT, FILE_CLIENTS, Server, answers, free_port, kill_below
 
@@ -196,4 +197,67 @@ maillog_file_prefixes = {self.work}
         until("the queue is empty", is_empty)
 
 
-PEERS = {peer.name: peer for peer in (Vsftpd, PureFtpd, Nginx, Postfix)}
+class OpenSmtpd(Peer):
+    """It has its folders and accounts compiled in: these are mounted over the machine's own, in the mount namespace of this script."""
+
+    name = "opensmtpd"
+    accounts = ("opensmtpd", "opensmtpq")
+
+    def __init__(self, work):
+        super().__init__(work)
+        unpack("opensmtpd", "libevent-2.1-7", "libdb5.3")
+        os.makedirs(f"{work}/lib/opensmtpd/empty")
+        for kind in ("passwd", "group"):
+            with open(f"/etc/{kind}") as file:
+                text = file.read()
+            for number, name in enumerate(self.accounts, 64900):
+                rest = f"{number}::/var/lib/opensmtpd/empty:/usr/sbin/nologin" if kind == "passwd" else ""
+                text += f"{name}:x:{number}:{rest}\n"
+            run("mount", "--bind", self.write(kind, text), f"/etc/{kind}")
+        # It insists on belonging to the group of its queue.
+        self.control = shutil.copy(f"{UNPACKED}/usr/sbin/smtpctl", work)
+        os.chown(self.control, 0, 64901)
+        os.chmod(self.control, 0o2555)
+        run("mount", "--bind", f"{work}/lib", "/var/lib")
+        run("mount", "--bind", f"{UNPACKED}/usr/libexec", "/usr/libexec")
+
+    def lay(self):
+        for folder in ("mail", "spool/smtpd"):
+            os.makedirs(f"{self.mount}/{folder}", exist_ok=True)
+        os.chmod(f"{self.mount}/spool/smtpd", 0o711)
+        shutil.chown(f"{self.mount}/mail", NOBODY, NOBODY)
+        run("mount", "--bind", f"{self.mount}/spool", "/var/spool")
+
+    def command(self):
+        return [f"{UNPACKED}/usr/sbin/smtpd", "-d", "-f", self.write("smtpd.conf", f"""table users {{ {ACCOUNT[0]} = "{NOBODY}:{NOBODY}:/" }}
+listen on 127.0.0.1 port {self.port} hostname power.example.org
+action "in" maildir "{self.mount}/mail/{ACCOUNT[0]}" userbase <users>
+match from any for domain "example.org" action "in"
+""")]
+
+    def reap(self):
+        super().reap()
+        kill_below("/var/spool")
+        subprocess.run(["umount", "-l", "/var/spool"], stderr=subprocess.DEVNULL)
+
+    def clients(self, numbers, seed):
+        address = ("127.0.0.1", self.port)
+        return [], [MailClient(address, f"{ACCOUNT[0]}@example.org", numbers, seed + one) for one in range(6)], []
+
+    def mailboxes(self):
+        return [f"{self.mount}/mail/{ACCOUNT[0]}"]
+
+    def settle(self):
+        """What it acknowledged waits in its queue until it is delivered."""
+        # On the disk: its own list is empty as well before it has read its queue. What a cut has spoilt stays there.
+        end = time.monotonic() + 15
+        while self.queued() and time.monotonic() < end:
+            subprocess.run([self.control, "schedule", "all"], capture_output=True, env=LIBRARIES)
+            time.sleep(0.5)
+
+    def queued(self):
+        queue = f"{self.mount}/spool/smtpd/queue"
+        return [f"{folder}/message" for folder, _, files in os.walk(queue) if "message" in files]
+
+
+PEERS = {peer.name: peer for peer in (Vsftpd, PureFtpd, Nginx, Postfix, OpenSmtpd)}

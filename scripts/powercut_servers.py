@@ -76,6 +76,10 @@ class Server:
     def settle(self):
         """Waits for work that the server acknowledged and does after its start."""
 
+    def queued(self):
+        """Files of messages that wait for their delivery still."""
+        return []
+
     def check(self):
         """Faults that only the server itself can name."""
         return []
@@ -87,6 +91,8 @@ class Stoa(Server):
     def __init__(self, work, binary, engine="sqlite", durable=True):
         super().__init__(work)
         self.binary, self.engine, self.durable, self.postgres = binary, engine, durable, None
+        # Bytes of the log that were looked at.
+        self.read = 0
         self.name = f"stoa {engine}" + ("" if durable else " durable=false")
         self.packages = ["postgresql"] if engine == "postgres" else []
 
@@ -156,8 +162,13 @@ grants = [ {{ to = "user:{ACCOUNT[0]}", allow = "edit" }} ]
         return [f"{self.mount}/data/tree/mail/{ACCOUNT[0]}"]
 
     def check(self):
+        with open(f"{self.work}/log", errors="replace") as log:
+            log.seek(self.read)
+            said = log.read()
+            self.read = log.tell()
+        missed = [line for line in said.splitlines() if "content is lost" in line]
         done = subprocess.run([self.binary, "--config", f"{self.work}/stoa.toml", "history", "--verify"], capture_output=True, text=True)
-        return [] if done.returncode == 0 else [f"the history does not verify: {done.stdout}{done.stderr}"]
+        return missed if done.returncode == 0 else [*missed, f"the history does not verify: {done.stdout}{done.stderr}"]
 
 
 class Postgres:
