@@ -233,6 +233,8 @@ class MailClient:
         self.address, self.recipient, self.numbers = address, recipient, numbers
         self.random = random.Random(seed)
         self.sent, self.in_doubt, self.acknowledged, self.refused = set(), set(), 0, []
+        # Seconds between two messages.
+        self.pause = 0
 
     def run(self, stop):
         try:
@@ -246,6 +248,7 @@ class MailClient:
                 self.in_doubt.discard(number)
                 self.sent.add(number)
                 self.acknowledged += 1
+                stop.wait(self.pause)
         except (smtplib.SMTPException, OSError):
             pass
 
