@@ -268,7 +268,8 @@ enum State {
 
 /// A request's body, taken in under the limits.
 pub struct Intake {
-    body: Incoming,
+    /// There until the end: a rest that nobody reads is taken out of it then.
+    body: Option<Incoming>,
     connection: Arc<Connection>,
     /// Bytes taken so far, and the length that was announced.
     tally: Tally,
@@ -294,7 +295,7 @@ impl Intake {
         let tally = Tally::new(body.size_hint().exact());
         let (connection, second) = (connection.clone(), version == Version::HTTP_2);
         Self {
-            body,
+            body: Some(body),
             connection,
             tally,
             waited: Duration::ZERO,
@@ -339,7 +340,12 @@ impl Intake {
 
     /// The length the peer announced.
     pub fn length(&self) -> Option<u64> {
-        self.body.size_hint().exact()
+        self.body.as_ref()?.size_hint().exact()
+    }
+
+    /// Its last byte has come.
+    fn is_ended(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
     }
 
     /// Bytes taken so far.
@@ -365,7 +371,7 @@ impl Intake {
                     return Err(Error::new(Kind::Unauthenticated, "this sign-in has ended; sign in again"));
                 }
                 () = drained => return Err(Error::new(Kind::Cancelled, "this server is going down: go on with the upload in a moment")),
-                frame = tokio::time::timeout(stall, self.body.frame()) => frame,
+                frame = tokio::time::timeout(stall, frame_of(self.body.as_mut())) => frame,
             };
             let frame = frame.map_err(|_| Error::new(Kind::Cancelled, "the upload stood still for too long"))?;
             self.waited += began.elapsed();
@@ -390,7 +396,7 @@ impl Intake {
     /// hyper gives no more bytes. It ends a body of HTTP/1 by its length or its last chunk only; one of HTTP/2 also after
     /// `RST_STREAM(NO_ERROR)`, which is no end of a request: what counts is `END_STREAM`.
     fn finish(&mut self) -> Result<()> {
-        let end = if self.second && !self.body.is_end_stream() { End::Cut } else { End::Signalled };
+        let end = if self.second && !self.is_ended() { End::Cut } else { End::Signalled };
         self.state = State::Broken;
         self.tally.end(end)?;
         self.state = State::Complete;
@@ -446,10 +452,40 @@ fn broken(error: hyper::Error) -> Error {
     }
 }
 
+/// The next frame of a body.
+async fn frame_of(body: Option<&mut Incoming>) -> Option<std::result::Result<Frame<Bytes>, hyper::Error>> {
+    body?.frame().await
+}
+
 impl Drop for Intake {
     fn drop(&mut self) {
-        if self.state == State::Open && !self.body.is_end_stream() {
-            self.connection.pulse.leave_unread();
+        if self.state != State::Open || self.is_ended() {
+            return;
         }
+        self.connection.pulse.leave_unread();
+        // Whose sign-in has ended is cut off at once.
+        let is_cut = self.sign_in.as_ref().is_some_and(CancellationToken::is_cancelled);
+        let (Some(rest), true) = (self.body.take(), self.second && !is_cut) else { return };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(discard(rest, self.connection.clone()));
+        }
+    }
+}
+
+/// Reads what still comes of a body that nobody wants, within the bounds of `linger`. A body that is dropped resets its stream, and
+/// clients that still send (curl before 8) then lose the response that they got already.
+async fn discard(mut rest: Incoming, connection: Arc<Connection>) {
+    let limits = &connection.limits;
+    let read = async {
+        let mut left = limits.linger_size.0;
+        while left > 0 {
+            let frame = tokio::time::timeout(limits.linger_quiet.0, rest.frame()).await;
+            let Ok(Some(Ok(frame))) = frame else { break };
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len) as u64);
+        }
+    };
+    tokio::select! {
+        () = connection.stop.cancelled() => {}
+        _ = tokio::time::timeout(limits.linger.0, read) => {}
     }
 }
