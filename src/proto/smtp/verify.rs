@@ -99,6 +99,60 @@ pub(super) struct Claim {
 struct Digest {
     canonical: Canonicalization,
     hasher: BodyHasher<<Sha256 as HashImpl>::Context>,
+    /// Blanks were held back that may be the end of a line.
+    blank: bool,
+}
+
+impl Digest {
+    fn new(canonical: Canonicalization) -> Self {
+        Self { canonical, hasher: BodyHasher::new(Sha256::hasher(), canonical, 0), blank: false }
+    }
+
+    fn write(&mut self, chunk: &[u8]) {
+        match self.canonical {
+            Canonicalization::Simple => self.hasher.write(chunk),
+            Canonicalization::Relaxed => self.write_relaxed(chunk),
+        }
+    }
+
+    /// Without the blanks at the end of lines. The hasher ignores those itself, but takes a last line of nothing but blanks for
+    /// content, where RFC 6376 §3.4.4 makes it an empty line and drops it.
+    fn write_relaxed(&mut self, mut rest: &[u8]) {
+        if self.blank {
+            let blanks = rest.iter().take_while(|byte| is_blank(**byte)).count();
+            rest = rest.get(blanks..).unwrap_or_default();
+            let Some(next) = rest.first() else { return };
+            self.blank = false;
+            if !matches!(next, b'\r' | b'\n') {
+                self.hasher.write(b" ");
+            }
+        }
+        while let Some(end) = memchr::memchr2(b'\r', b'\n', rest) {
+            let (line, behind) = rest.split_at(end);
+            self.hasher.write(without_blanks(line));
+            let breaks = behind.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let (breaks, behind) = behind.split_at(breaks);
+            self.hasher.write(breaks);
+            rest = behind;
+        }
+        let line = without_blanks(rest);
+        self.hasher.write(line);
+        self.blank = line.len() < rest.len();
+    }
+
+    fn finish(self) -> Vec<u8> {
+        self.hasher.finish().0.complete().as_ref().to_vec()
+    }
+}
+
+/// A line without the blanks at its end.
+fn without_blanks(line: &[u8]) -> &[u8] {
+    let end = line.iter().rposition(|byte| !is_blank(*byte)).map_or(0, |last| last + 1);
+    line.get(..end).unwrap_or_default()
+}
+
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t')
 }
 
 /// Watches one message pass.
@@ -125,7 +179,7 @@ impl Prover {
     pub(super) fn feed(&mut self, chunk: &[u8]) {
         if let Some(digests) = &mut self.body {
             for digest in digests {
-                digest.hasher.write(chunk);
+                digest.write(chunk);
             }
             return;
         }
@@ -134,7 +188,7 @@ impl Prover {
             let rest = self.head.split_off(end);
             let mut digests = asked_for(&self.head);
             for digest in &mut digests {
-                digest.hasher.write(&rest);
+                digest.write(&rest);
             }
             self.body = Some(digests);
         } else if self.head.len() > LARGEST_HEAD {
@@ -216,21 +270,20 @@ fn asked_for(head: &[u8]) -> Vec<Digest> {
             asked.push(*canonical);
         }
     }
-    let digest = |canonical| Digest { canonical, hasher: BodyHasher::new(Sha256::hasher(), canonical, 0) };
-    asked.into_iter().map(digest).collect()
+    asked.into_iter().map(Digest::new).collect()
 }
 
 /// Puts the hashes of the body that passed in place of those of the empty one that was parsed.
 fn fill(message: &mut AuthenticatedMessage<'_>, digests: Vec<Digest>) {
     message.dkim_headers.truncate(MOST_SIGNATURES);
     message.body_hashes.iter_mut().for_each(|(.., hash)| hash.clear());
-    for Digest { canonical, hasher } in digests {
-        let hash = hasher.finish().0.complete();
+    for digest in digests {
+        let canonical = digest.canonical;
         let wanted = message.body_hashes.iter_mut().find(|(how, algorithm, length, _)| {
             *how == canonical && *algorithm == HashAlgorithm::Sha256 && *length == 0
         });
         if let Some((.., place)) = wanted {
-            *place = hash.as_ref().to_vec();
+            *place = digest.finish();
         }
     }
 }
@@ -385,6 +438,40 @@ mod tests {
             let said = says(head);
             assert_eq!(said.is_empty(), expected.is_empty(), "{head}: {said}");
             assert!(said.contains(expected), "{head}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_relaxed_body_ends_before_its_empty_lines_wherever_it_is_cut() {
+        let hash = |body: &[u8], at: usize, canonical| {
+            let mut digest = Digest::new(canonical);
+            let (one, two) = body.split_at(at);
+            digest.write(one);
+            digest.write(two);
+            digest.finish()
+        };
+        for (body, canonical) in [
+            (&b""[..], &b""[..]),
+            (b" \r\n", b""),
+            (b" \t", b""),
+            (b"\r\n \r\n\t\r\n", b""),
+            (b"\tx\r\n \r\n", b" x\r\n"),
+            (b"x\r\n \r\n\r\n", b"x\r\n"),
+            (b"x \t\r\n\t \r\n ", b"x\r\n"),
+            (b"a  b\t\tc  \r\n \r\n  d", b"a b c\r\n\r\n d\r\n"),
+            (b"  a\r\n\r\n", b" a\r\n"),
+        ] {
+            let mut plain = Sha256::hasher();
+            mail_auth::common::headers::Writer::write(&mut plain, canonical);
+            let expected = plain.complete().as_ref().to_vec();
+            for at in 0..=body.len() {
+                let shown = String::from_utf8_lossy(body);
+                assert_eq!(hash(body, at, Canonicalization::Relaxed), expected, "{shown:?} cut at {at}");
+                let mut simple = BodyHasher::new(Sha256::hasher(), Canonicalization::Simple, 0);
+                simple.write(body);
+                let simple = simple.finish().0.complete().as_ref().to_vec();
+                assert_eq!(hash(body, at, Canonicalization::Simple), simple, "{shown:?}");
+            }
         }
     }
 
