@@ -61,8 +61,7 @@ impl Inner {
         if erase(self.staging.fd(), name.as_bytes(), &mut budget).map_err(failed)? {
             return Ok(());
         }
-        let staging = self.staging.clone();
-        std::thread::Builder::new().name("stoa-erase".into()).spawn(move || erase_logged(&staging, &name))?;
+        erase_later(&self.staging, [name]);
         Ok(())
     }
 }
@@ -74,19 +73,38 @@ fn not_a_folder(parent: &OwnedFd, name: &[u8]) -> Result<()> {
     }
 }
 
-/// Removes what earlier processes left half removed; in a thread of its own, for it may be long.
+/// Removes what earlier processes left half removed; in the background, for it may be long.
 pub(super) fn clear_leftovers(staging: &Arc<Staging>) -> Result<()> {
-    let names = staging.leftovers().map_err(failed)?;
-    if names.is_empty() {
-        return Ok(());
-    }
-    let staging = staging.clone();
-    std::thread::Builder::new().name("stoa-erase".into()).spawn(move || {
-        for name in names {
-            erase_logged(&staging, &name);
-        }
-    })?;
+    erase_later(staging, staging.leftovers().map_err(failed)?);
     Ok(())
+}
+
+/// Has folders of the staging folder erased, one after the other by one thread, however many were removed at once.
+fn erase_later(staging: &Arc<Staging>, names: impl IntoIterator<Item = String>) {
+    let mut erasing = staging.erasing.lock();
+    erasing.waiting.extend(names);
+    if erasing.begun || erasing.waiting.is_empty() {
+        return;
+    }
+    let own = staging.clone();
+    let begun = std::thread::Builder::new().name("stoa-erase".into()).spawn(move || {
+        while let Some(name) = next_to_erase(&own) {
+            erase_logged(&own, &name);
+        }
+    });
+    match begun {
+        Ok(_) => erasing.begun = true,
+        Err(error) => {
+            tracing::warn!(%error, "removed folders stay in the staging folder until the next one is removed, or until the next start")
+        }
+    }
+}
+
+fn next_to_erase(staging: &Staging) -> Option<String> {
+    let mut erasing = staging.erasing.lock();
+    let next = erasing.waiting.pop_front();
+    erasing.begun = next.is_some();
+    next
 }
 
 fn erase_logged(staging: &Staging, name: &str) {
@@ -219,4 +237,38 @@ fn some_names(folder: &OwnedFd) -> rustix::io::Result<Vec<(Vec<u8>, FileType)>> 
         names.len() < BATCH
     })?;
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn erasers() -> usize {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.trim() == "stoa-erase").count()
+    }
+
+    #[test]
+    fn many_large_folders_are_erased_by_one_thread() {
+        let folder = tempfile::tempdir().unwrap();
+        let staging = Arc::new(Staging::new(std::fs::File::open(folder.path()).unwrap().into()));
+        let names: Vec<String> = (0..20).map(|number| format!("{number}")).collect();
+        for name in &names {
+            for inner in 0..10 {
+                std::fs::create_dir_all(folder.path().join(name).join(format!("{inner}/x/y/z"))).unwrap();
+            }
+        }
+        let mut most = 0;
+        for name in names {
+            erase_later(&staging, [name]);
+            most = most.max(erasers());
+        }
+        assert!(most <= 1, "{most} threads");
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while std::fs::read_dir(folder.path()).unwrap().next().is_some() || staging.erasing.lock().begun {
+            assert!(std::time::Instant::now() < until, "not erased");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Staging: invisible bytes in a folder of their own on the volume's file system.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -33,12 +34,22 @@ const OWN: &str = ".own-";
 /// The staging folder.
 pub(super) struct Staging {
     fd: Arc<OwnedFd>,
+    /// Removed folders that are still to be erased.
+    pub(super) erasing: parking_lot::Mutex<Erasing>,
+}
+
+/// Removed folders that wait, for one thread at a time.
+#[derive(Default)]
+pub(super) struct Erasing {
+    pub(super) waiting: VecDeque<String>,
+    /// A thread works on them.
+    pub(super) begun: bool,
 }
 
 impl Staging {
     /// Takes the open folder and begins to remove what a crashed daemon left half done in it.
     pub(super) fn new(fd: OwnedFd) -> Self {
-        Self { fd: Arc::new(fd) }
+        Self { fd: Arc::new(fd), erasing: parking_lot::Mutex::default() }
     }
 
     pub(super) fn fd(&self) -> &OwnedFd {
