@@ -50,6 +50,10 @@ pub enum DeviceCommand {
     Remove(RemoveArgs),
     /// End all sessions of a device, on every door.
     SignOut(NameArgs),
+    /// Refuse every sign-in of a device.
+    Disable(NameArgs),
+    /// Allow a disabled device to sign in again.
+    Enable(NameArgs),
 }
 
 /// A new user.
@@ -147,8 +151,8 @@ pub fn user(file: Option<&Path>, command: UserCommand) -> Result<(), Failure> {
         UserCommand::List(args) => list(file, AccountKind::User, &args),
         UserCommand::Remove(args) => remove(file, AccountKind::User, &args),
         UserCommand::SignOut(args) => sign_out(file, AccountKind::User, &args.name),
-        UserCommand::Disable(args) => switch(file, &args.name, true),
-        UserCommand::Enable(args) => switch(file, &args.name, false),
+        UserCommand::Disable(args) => switch(file, AccountKind::User, &args.name, true),
+        UserCommand::Enable(args) => switch(file, AccountKind::User, &args.name, false),
         UserCommand::Hash(args) => hash(file, &args),
     }
 }
@@ -161,6 +165,8 @@ pub fn device(file: Option<&Path>, command: DeviceCommand) -> Result<(), Failure
         DeviceCommand::List(args) => list(file, AccountKind::Device, &args),
         DeviceCommand::Remove(args) => remove(file, AccountKind::Device, &args),
         DeviceCommand::SignOut(args) => sign_out(file, AccountKind::Device, &args.name),
+        DeviceCommand::Disable(args) => switch(file, AccountKind::Device, &args.name, true),
+        DeviceCommand::Enable(args) => switch(file, AccountKind::Device, &args.name, false),
     }
 }
 
@@ -236,11 +242,11 @@ fn passwd(file: Option<&Path>, kind: AccountKind, args: &PasswdArgs) -> Result<(
     })
 }
 
-fn switch(file: Option<&Path>, name: &str, disabled: bool) -> Result<(), Failure> {
+fn switch(file: Option<&Path>, kind: AccountKind, name: &str, disabled: bool) -> Result<(), Failure> {
     let desk = Desk::open(file)?;
-    let row = AccountRow { disabled, ..find(&desk, AccountKind::User, name)?.row };
+    let row = AccountRow { disabled, ..find(&desk, kind, name)?.row };
     desk.wait(desk.hub.put_account(row, None, false))?;
-    tell!("user {name} {}", if disabled { "can no longer sign in" } else { "can sign in again" });
+    tell!("{} {name} {}", word(kind), if disabled { "can no longer sign in" } else { "can sign in again" });
     Ok(())
 }
 

@@ -545,3 +545,25 @@ fn http2_and_ftp_with_tls_are_cut_as_well() {
     }
     assert!(!daemon.on_disk("/home/ann/stored").exists());
 }
+
+#[test]
+fn a_disabled_device_cannot_sign_in_until_it_is_enabled() {
+    let place = Place::new(DOORS);
+    place.must(&["device", "add", "camera", "--folder", "/cameras/1"], "right-password\n");
+    let daemon = place.start();
+    let code = || {
+        let mut wire = Wire::open(daemon.ftp);
+        wire.line();
+        wire.ask("USER camera", "331");
+        wire.say("PASS right-password\r\n");
+        wire.line().get(..3).unwrap_or_default().to_owned()
+    };
+    assert_eq!(code(), "230");
+    for (word, expected) in [("disable", "530"), ("enable", "230")] {
+        daemon.must(&["device", word, "camera"], "");
+        until(&format!("the device is {word}d"), || code() == expected);
+        let disabled = daemon.must(&["device", "list", "--json"], "").contains("\"disabled\": true")
+            || daemon.must(&["device", "list", "--json"], "").contains("\"disabled\":true");
+        assert_eq!(disabled, word == "disable");
+    }
+}
