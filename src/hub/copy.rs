@@ -14,6 +14,7 @@ use crate::hub::put::Put;
 use crate::hub::settings::Overwrite;
 use crate::hub::view::Space;
 use crate::hub::{Caller, Micros, NodeKind, Receipt, WriteOptions};
+use crate::store::volume::name;
 use crate::store::{Node, RelPath};
 
 /// Bytes copied at once.
@@ -117,6 +118,7 @@ impl Caller {
         replace: bool,
         modified: Option<Micros>,
     ) -> Result<Receipt> {
+        let to = &self.new_place(from, to, true).await?;
         let source = self.open(from).await?;
         let size = source.node().size;
         let only_if = if replace { None } else { Some(None) };
@@ -172,6 +174,7 @@ impl Caller {
             return Err(Error::new(Kind::Invalid, "a folder cannot be copied into itself"));
         }
         self.allow(Verb::List, from)?;
+        let to = &self.new_place(from, to, true).await?;
         let mut copied = Copied::at(to.clone());
         self.copy_one_folder(from, to).await?;
         copied.count += 1;
@@ -197,7 +200,7 @@ impl Caller {
                         let text = format!("more than {most} files and folders are not copied at once");
                         return Err(Error::new(Kind::TooLarge, text));
                     }
-                    let place = goal.join(entry.path.name())?;
+                    let place = self.new_place(&entry.path, &goal.join(entry.path.name())?, false).await?;
                     let outcome = match entry.node.kind {
                         NodeKind::File => self.copy(&entry.path, &place, false, None).await.map(drop),
                         NodeKind::Folder => self.copy_one_folder(&entry.path, &place).await,
@@ -217,6 +220,28 @@ impl Caller {
             }
         }
         Ok(copied)
+    }
+
+    /// Where a copy under the same name goes. An alias (`store::volume::name`) stands for an entry that is there, so a copy cannot have
+    /// it: it gets the first free numbered name, or with `plain` the name without a number while that is free. In the copy of a folder the
+    /// other entry gets that one.
+    async fn new_place(&self, from: &TreePath, to: &TreePath, plain: bool) -> Result<TreePath> {
+        let view = self.hub().view();
+        let same = from.name() == to.name() && name::is_alias(to.name());
+        if !same || !view.verbs(self.account(), to).has(Verb::Create) {
+            return Ok(to.clone());
+        }
+        let sight = Sight { hub: self.hub(), view: &view, caller: self, again: false };
+        let (space, rel) = sight.place(to)?;
+        let unseeing = view.adds_unseeing(self.account(), to);
+        if !unseeing && sight.look(&space, &rel).await?.is_some() {
+            return Ok(to.clone());
+        }
+        let name = rel.parent().unwrap_or_default().join(&name::without_alias(to.name()))?;
+        match unseeing || (plain && sight.look(&space, &name).await?.is_none()) {
+            true => Ok(space.path.with(&name)),
+            false => Ok(space.path.with(&Put::free_name(&sight, &space, &name, &HashSet::new()).await?)),
+        }
     }
 
     /// Does a folder hold entries that no listing shows?

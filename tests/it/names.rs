@@ -716,6 +716,21 @@ fn equivalent_spellings_are_one_name_for_rights_and_locks_too() {
     std::fs::write(disk.join("\u{e9}.txt"), "exact").expect("a file");
     until("the exact name wins", || dav.alice("GET", "/dav/%C3%A9.txt", "", "").text() == "exact");
     assert_eq!(dav.alice("GET", &format!("/dav/{alias}"), "", "").text(), "inside");
+    // A copy cannot be an alias: it gets the plain name, and replaces nothing.
+    dav.must("COPY", &format!("/dav/{alias}"), &format!("Destination: /other/{alias}\r\n"), "");
+    dav.must("COPY", &format!("/dav/{alias}"), &format!("Destination: /other/{alias}\r\n"), "");
+    for copy in ["%C3%A9.txt", "%C3%A9%20(2).txt"] {
+        assert_eq!(dav.alice("GET", &format!("/other/{copy}"), "", "").text(), "inside", "{copy}");
+    }
+    dav.must("MKCOL", "/dav/pair", "", "");
+    for (form, body) in [("e\u{301}", "one"), ("\u{e9}", "two")] {
+        std::fs::create_dir_all(disk.join("pair").join(format!("{form}d"))).expect("a folder");
+        std::fs::write(disk.join("pair").join(format!("{form}d/in")), body).expect("a file");
+    }
+    dav.must("COPY", "/dav/pair", "Destination: /other/pair\r\n", "");
+    let copied =
+        ["%C3%A9d", "%C3%A9d%20(2)"].map(|name| dav.alice("GET", &format!("/other/pair/{name}/in"), "", "").text());
+    assert_eq!(copied, ["two", "one"], "the exact name keeps its name");
     dav.must("MOVE", &format!("/dav/{alias}"), "Destination: /dav/other.txt\r\n", "");
     assert_eq!(dav.alice("GET", "/dav/other.txt", "", "").text(), "inside");
     assert_eq!(std::fs::read_to_string(disk.join("\u{e9}.txt")).expect("untouched"), "exact");
