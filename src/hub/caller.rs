@@ -186,18 +186,27 @@ impl Caller {
         self.hub.view().space(&path.to_string()).is_some()
     }
 
-    /// Both paths are in the same space.
+    /// Both paths are in the same space, as far as this caller may know.
     #[must_use]
     pub fn is_one_space(&self, one: &TreePath, other: &TreePath) -> bool {
         let view = self.hub.view();
-        let key = |path| view.space_of(path).map(|(space, _)| &space.key);
-        key(one) == key(other)
+        let space = |path| match view.is_hidden(self.account(), path) {
+            true => view.apparent_space(self.account(), path),
+            false => view.space_of(path).map(|(space, _)| space),
+        };
+        space(one).map(|space| &space.key) == space(other).map(|space| &space.key)
     }
 
     /// What it may do at a path.
     #[must_use]
     pub fn rights(&self, path: &TreePath) -> Verbs {
         self.hub.view().verbs(self.account(), path)
+    }
+
+    /// What it would seem to be allowed at a path if nothing were hidden there: chooses words, gives no right.
+    #[must_use]
+    pub fn seeming_rights(&self, path: &TreePath) -> Verbs {
+        self.hub.view().apparent(self.account(), path)
     }
 
     /// It may add files there and see nothing of what is there.
@@ -214,6 +223,17 @@ impl Caller {
         self.hub.view().allow(self.account(), verb, path)
     }
 
+    /// The verdict that there would be if nothing were hidden there. What is done next meets the true one.
+    ///
+    /// # Errors
+    /// As [`Caller::allow`].
+    pub fn allow_seemingly(&self, verb: Verb, path: &TreePath) -> Result<()> {
+        match self.seeming_rights(path).has(verb) {
+            true => Ok(()),
+            false => self.allow(verb, path),
+        }
+    }
+
     /// What is at a path. A folder shows itself to whoever may do anything in it, a file to who may list or read it.
     ///
     /// # Errors
@@ -223,6 +243,9 @@ impl Caller {
         let rights = view.verbs(self.account(), path);
         if let Some((space, rel)) = view.space_of(path) {
             if rights.is_empty() && view.mounts_in(self.account(), path).is_empty() {
+                if view.is_hidden(self.account(), path) {
+                    return Err(nothing());
+                }
                 view.allow(self.account(), Verb::Read, path)?;
             }
             match space.volume.stat(&rel).await {
@@ -374,7 +397,8 @@ impl Caller {
             Some(_) if replaces && !filled && space.overwrite == Overwrite::Refuse => {
                 return Err(Error::new(Kind::Exists, "the name is taken and files here are never replaced"));
             }
-            None if !options.folders => self.folder_is_there(space, rel, unseeing).await?,
+            // Made folders would tell by their names which are taken by files.
+            None if !options.folders || unseeing => self.folder_is_there(space, rel, unseeing).await?,
             Some(_) | None => {}
         }
         if options.only_if.is_some_and(|wanted| wanted != there.as_ref().map(|node| node.tag)) {

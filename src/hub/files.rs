@@ -77,8 +77,22 @@ impl Sight<'_> {
         match self.view.space_of(path) {
             Some((space, rel)) if !rel.is_root() => Ok((space.clone(), rel)),
             Some(_) => Err(Error::new(Kind::Denied, "this folder is the root of a space and stays as it is")),
-            None => Err(Error::new(Kind::Denied, "no space is here: files live in one of the folders shown")),
+            None => Err(nowhere()),
         }
+    }
+
+    /// A new name in a space in which the caller is granted nothing is answered as if that space were not there.
+    fn known(&self, from: &Space, path: &TreePath) -> Result<()> {
+        let account = self.caller.account();
+        if !self.view.verbs(account, path).is_empty() {
+            return Ok(());
+        }
+        Err(match self.view.apparent_space(account, path) {
+            _ if !self.view.is_hidden(account, path) => nowhere(),
+            Some(space) if space.key != from.key => elsewhere(),
+            _ if self.view.space(&path.to_string()).is_some() => Error::new(Kind::Exists, "the new name is taken"),
+            _ => Error::new(Kind::NotFound, "the folder does not exist"),
+        })
     }
 
     /// What is there, or nothing.
@@ -133,6 +147,14 @@ impl Sight<'_> {
     }
 }
 
+fn elsewhere() -> Error {
+    Error::new(Kind::Invalid, "a rename stays within one space; copy it there and delete it here")
+}
+
+fn nowhere() -> Error {
+    Error::new(Kind::Denied, "no space is here: files live in one of the folders shown")
+}
+
 /// The edits that forget a file's row.
 pub(crate) fn forget(space: &Space, row: &FileRow) -> [Edit; 2] {
     [
@@ -180,6 +202,15 @@ fn one_change(
     Plan { batch: Batch { edits }, changes, wide: false, undo, answer }
 }
 
+/// Who may add and see nothing is told of folders only: the answer for any other name is the same whether a file has it or not, so no
+/// folder can be made.
+fn unseeing(there: Result<Option<Node>>) -> Error {
+    match there {
+        Ok(Some(node)) if node.kind == NodeKind::Folder => Error::new(Kind::Exists, "the folder is there already"),
+        _ => Error::new(Kind::Denied, "whoever may only add files here may not make folders"),
+    }
+}
+
 #[async_trait]
 impl Act for MakeFolder {
     type Yield = ();
@@ -193,6 +224,9 @@ impl Act for MakeFolder {
             return Err(Error::new(Kind::Exists, "the folder is there already"));
         }
         let (space, rel) = sight.place(&self.path)?;
+        if sight.view.adds_unseeing(sight.caller.account(), &self.path) {
+            return Err(unseeing(sight.look(&space, &rel).await));
+        }
         let guard = sight.unlocked(&self.path, &[], Reach::Member)?;
         match sight.look(&space, &rel).await? {
             Some(node) if node.kind == NodeKind::Folder => {
@@ -277,9 +311,10 @@ impl Act for Rename {
 
     async fn plan(&self, sight: &Sight<'_>) -> Result<Plan<TreePath>> {
         let (space, from) = sight.place(&self.from)?;
+        sight.known(&space, &self.to)?;
         let (goal, to) = sight.place(&self.to)?;
         if goal.key != space.key {
-            return Err(Error::new(Kind::Invalid, "a rename stays within one space; copy it there and delete it here"));
+            return Err(elsewhere());
         }
         sight.holds_no_space(&self.from)?;
         sight.holds_no_space(&self.to)?;

@@ -102,12 +102,15 @@ impl Locks {
         Ok(LockGuard { path: path.to_string(), member, below, known })
     }
 
-    /// A lock that a new one cannot be beside.
-    fn rival(&self, path: &TreePath, wish: &Wish, now: Micros) -> Option<LockRow> {
+    /// A lock that a new one cannot be beside. Of those below it only the ones it reaches count.
+    fn rival(&self, path: &TreePath, wish: &Wish, now: Micros, reaches: impl Fn(&LockRow) -> bool) -> Option<LockRow> {
         let held = self.held.read();
         let rival = |row: &&LockRow| !(wish.shared && row.shared);
         let above = covering(&held, path, now).into_iter().find(rival);
-        let inside = || below(&held, path).flat_map(|(_, rows)| rows).filter(|row| row.expires > now).find(rival);
+        let inside = || {
+            let rows = below(&held, path).flat_map(|(_, rows)| rows).filter(|row| row.expires > now);
+            rows.filter(|row| reaches(row)).find(rival)
+        };
         above.or_else(|| if wish.deep { inside() } else { None }).cloned()
     }
 
@@ -198,6 +201,8 @@ impl Hub {
     pub async fn lock(&self, caller: &Caller, path: &TreePath, wish: Wish) -> Result<(LockRow, bool)> {
         let view = self.view();
         let there = match view.space_of(path) {
+            // It is answered as if nothing were there.
+            _ if view.is_hidden(caller.account(), path) => None,
             // A folder that is only on the way to spaces.
             None => Some(NodeKind::Folder),
             Some((space, rel)) => match space.volume.stat(&rel).await {
@@ -241,13 +246,15 @@ impl Hub {
         }
         let _turn = self.inner.locks.taking.lock().await;
         let at = now();
-        if let Some(other) = self.inner.locks.rival(path, &wish, at) {
+        if let Some(other) = self.inner.locks.rival(path, &wish, at, |row| caller.may_know_of(row)) {
             return Err(match caller.may_know_of(&other) {
                 true => held_by(&other),
                 false => Error::new(Kind::Locked, "it is locked; try again later"),
             });
         }
         self.inner.locks.room_for(caller.name(), limits, at)?;
+        let out_of_reach = self.inner.locks.within(path).into_iter().filter(|row| !caller.may_know_of(row));
+        let beside = out_of_reach.map(|row| row.token).collect();
         let row = LockRow {
             token: format!("opaquelocktoken:{}", fresh_id()?),
             path: path.to_string(),
@@ -258,7 +265,7 @@ impl Hub {
             expires: until(at, wish.seconds, limits),
         };
         let line = Sight { hub: self, view: &view, caller, again: false }.line("lock", path, 0, "");
-        self.catalog().commit(Batch { edits: vec![Edit::PutLock(row.clone()), line] }).await?;
+        self.catalog().commit(Batch { edits: vec![Edit::PutLock(row.clone(), beside), line] }).await?;
         self.inner.locks.put(row.clone());
         Ok(row)
     }
@@ -351,7 +358,7 @@ impl Caller {
     }
 
     /// Whose lock it is and on what is told only to those who may see that place.
-    fn may_know_of(&self, row: &LockRow) -> bool {
+    pub(crate) fn may_know_of(&self, row: &LockRow) -> bool {
         TreePath::parse(&row.path).is_ok_and(|place| !self.rights(&place).is_empty())
     }
 
@@ -378,7 +385,7 @@ impl Sight<'_> {
     /// What takes the locks again if the change is refused after the commit, and what forgets them when it is done.
     pub(crate) fn end_locks(&self, locks: Vec<LockRow>) -> (Vec<Edit>, Answer<()>) {
         let tokens = locks.iter().map(|row| row.token.clone()).collect();
-        (locks.into_iter().map(Edit::PutLock).collect(), self.ending(tokens))
+        (locks.into_iter().map(|row| Edit::PutLock(row, Vec::new())).collect(), self.ending(tokens))
     }
 
     /// Forgets the locks that ended, once the commit is done.
@@ -487,8 +494,9 @@ mod tests {
         assert!(!passes(&locks, "/a/x", Reach::Content, &["b"]));
         assert!(!passes(&locks, "/a", Reach::Tree, &["a"]), "each locked name needs a token");
         assert!(passes(&locks, "/a", Reach::Tree, &["a", "c"]));
-        let rival =
-            |path: &str, deep, shared| locks.rival(&at(path), &Wish { deep, shared, ..Wish::default() }, 1).is_some();
+        let rival = |path: &str, deep, shared| {
+            locks.rival(&at(path), &Wish { deep, shared, ..Wish::default() }, 1, |_| true).is_some()
+        };
         assert!(!rival("/a/x", false, true) && rival("/a/x", false, false));
         assert!(rival("/a", true, false) && !rival("/a", true, true) && !rival("/a", false, false));
     }

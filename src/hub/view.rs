@@ -462,24 +462,75 @@ impl View {
     }
 
     /// The verdict. `Unauthenticated` when signing in could help, `NotFound` when nothing at all is allowed there,
-    /// `Denied` when something else is.
+    /// `Denied` when something else is. In a space in which nothing is allowed, inside one in which something is, the same as if the
+    /// inner space were not there.
     ///
     /// # Errors
     /// As said.
     pub fn allow(&self, account: Option<&Account>, verb: Verb, path: &TreePath) -> Result<()> {
-        let (verbs, name) = match self.standing(account) {
-            Standing::Gone => {
-                return Err(access_ended());
-            }
-            Standing::Guest => (self.granted(None, path), None),
-            Standing::Known(account) => (self.granted(Some(account), path), Some(&account.name)),
+        let account = match self.standing(account) {
+            Standing::Gone => return Err(access_ended()),
+            Standing::Guest => None,
+            Standing::Known(account) => Some(account),
         };
-        match name {
-            _ if verbs.has(verb) => Ok(()),
-            None => Err(Error::new(Kind::Unauthenticated, "sign in first")),
-            Some(_) if verbs.is_empty() => Err(Error::new(Kind::NotFound, "no such file or folder")),
-            Some(name) => Err(Error::new(Kind::Denied, format!("{name} may not {} here", verb.word()))),
+        if self.granted(account, path).has(verb) {
+            return Ok(());
         }
+        let apparent = self.apparent_to(account, path);
+        match account {
+            _ if apparent.has(verb) => Err(self.nothing_for(verb, path)),
+            None => Err(Error::new(Kind::Unauthenticated, "sign in first")),
+            Some(_) if apparent.is_empty() => Err(Error::new(Kind::NotFound, "no such file or folder")),
+            Some(account) => Err(Error::new(Kind::Denied, format!("{} may not {} here", account.name, verb.word()))),
+        }
+    }
+
+    /// What is said at a place of a hidden space, where the space around it would allow the verb. The name of the hidden space itself is taken:
+    /// that cannot be kept from someone who may use any other name there.
+    fn nothing_for(&self, verb: Verb, path: &TreePath) -> Error {
+        let is_mount = self.covering(path).is_some_and(|space| space.path == *path);
+        match verb {
+            Verb::Create if is_mount => Error::new(Kind::Exists, "this name cannot be used here; choose another"),
+            Verb::Create => Error::new(Kind::NotFound, "the folder does not exist"),
+            _ => Error::new(Kind::NotFound, "no such file or folder"),
+        }
+    }
+
+    /// What the account would be granted at a path if the spaces in which it is granted nothing were not there: replies are chosen by
+    /// this, so that they do not tell of such spaces. Gives no right to anything.
+    #[must_use]
+    pub(crate) fn apparent(&self, account: Option<&Account>, path: &TreePath) -> Verbs {
+        match self.standing(account) {
+            Standing::Gone => Verbs::NONE,
+            Standing::Guest => self.apparent_to(None, path),
+            Standing::Known(account) => self.apparent_to(Some(account), path),
+        }
+    }
+
+    fn apparent_to(&self, account: Option<&Account>, path: &TreePath) -> Verbs {
+        let granted = self.granted(account, path);
+        let outside = account.is_some_and(|account| !path.is_in(&account.root));
+        if !granted.is_empty() || outside || path.parts().next() == Some(RESERVED_NAME) {
+            return granted;
+        }
+        self.apparent_space(account, path).map_or(Verbs::NONE, |space| Self::granted_in(space, account, path))
+    }
+
+    /// The innermost space around a path in which the account is granted something there.
+    pub(crate) fn apparent_space(&self, account: Option<&Account>, path: &TreePath) -> Option<&Arc<Space>> {
+        let mut around = self.covering(path);
+        while let Some(space) = around {
+            if !Self::granted_in(space, account, path).is_empty() {
+                return Some(space);
+            }
+            around = space.path.parent().and_then(|folder| self.covering(&folder));
+        }
+        None
+    }
+
+    /// The path is of a space in which the account is granted nothing there, inside one in which it is.
+    pub(crate) fn is_hidden(&self, account: Option<&Account>, path: &TreePath) -> bool {
+        self.verbs(account, path).is_empty() && !self.apparent(account, path).is_empty()
     }
 
     /// The account may add files here and see nothing of what is there: no answer may depend on whether a name is taken.

@@ -184,4 +184,9 @@ fn types_of_ones_own_decide_what_is_text() {
     assert_eq!((scad.header("content-type"), scad.header("content-encoding")), (Some("text/x-scad"), Some("gzip")));
     let txt = get(daemon.http, "/pub/a.txt", "Accept-Encoding: gzip\r\n");
     assert_eq!((txt.header("content-type"), txt.header("content-encoding")), (Some("application/octet-stream"), None));
+    let found = crate::uploads::request("", "PROPFIND", "/pub/", &[("Depth", "1")], b"");
+    let found = crate::uploads::exchange(daemon.http, &found).text();
+    for kind in ["text/x-scad", "application/octet-stream"] {
+        assert!(found.contains(&format!("<D:getcontenttype>{kind}</D:getcontenttype>")), "{kind}: {found}");
+    }
 }

@@ -483,15 +483,16 @@ async fn a_lock_has_one_holder(site: Site) {
         owner: "<D:href>x</D:href>".into(),
         expires,
     };
-    let deep = |token: &str, path: &str| Edit::PutLock(lock(token, path, true, false, FAR));
-    let plain = |token: &str, path: &str| Edit::PutLock(lock(token, path, false, false, FAR));
-    let shared = |token: &str, path: &str| Edit::PutLock(lock(token, path, false, true, FAR));
+    let deep = |token: &str, path: &str| Edit::PutLock(lock(token, path, true, false, FAR), Vec::new());
+    let plain = |token: &str, path: &str| Edit::PutLock(lock(token, path, false, false, FAR), Vec::new());
+    let shared = |token: &str, path: &str| Edit::PutLock(lock(token, path, false, true, FAR), Vec::new());
     open.must([deep("t1", "/a/b")]).await;
     for (path, wide) in [("/a/b", false), ("/a/b/c/d/e/f/g/h/i/j", false), ("/a", true), ("/", true), ("/a/b", true)] {
         let wanted = if wide { deep("t2", path) } else { plain("t2", path) };
         assert_eq!(open.refused([wanted]).await, Kind::Locked, "{path}");
     }
-    open.must([plain("t3", "/a"), plain("t4", "/a/bc"), Edit::PutLock(lock("t5", "/b", true, false, 5))]).await;
+    open.must([plain("t3", "/a"), plain("t4", "/a/bc"), Edit::PutLock(lock("t5", "/b", true, false, 5), Vec::new())])
+        .await;
     open.must([shared("t6", "/b"), shared("t7", "/b")]).await;
     assert_eq!(open.refused([plain("t8", "/b")]).await, Kind::Locked, "not beside shared ones");
     assert_eq!(open.refused([shared("t8", "/a/b/x")]).await, Kind::Locked, "nor a shared one beside it");
@@ -516,7 +517,7 @@ async fn a_commit_passes_only_where_no_unknown_lock_is(site: Site) {
     let open = site.open().await;
     let lock = |token: &str, path: &str, deep| {
         let row = LockRow { token: token.into(), path: path.into(), deep, expires: i64::MAX, ..LockRow::default() };
-        Edit::PutLock(row)
+        Edit::PutLock(row, Vec::new())
     };
     open.must([lock("top", "/a", true), lock("plain", "/p", false), lock("leaf", "/x/y/z", false)]).await;
     let guard = |path: &str, member, below, known: &[&str]| {

@@ -165,3 +165,18 @@ fn a_large_folder_is_shown_in_pages_and_in_the_order_of_numbers() {
     let list = ask(daemon.http, "alice", "GET", "/own/many/?format=text", "", b"").text();
     assert_eq!(list.lines().count(), wanted.len());
 }
+
+#[test]
+fn a_folder_on_the_way_to_others_has_no_time() {
+    let more = "[[space]]\npath = \"/way/to/it\"\ngrants = [ { to = \"user:alice\", allow = \"edit\" } ]";
+    let daemon = crate::uploads::daemon(more);
+    std::fs::create_dir(daemon.on_disk("/in/folder")).expect("a folder");
+    let json = [("Accept", "application/json")];
+    for (folder, name, timed) in [("/", "way", false), ("/way/", "to", false), ("/in/", "folder", true)] {
+        let said =
+            crate::uploads::exchange(daemon.http, &crate::uploads::request("alice", "GET", folder, &json, b"")).json();
+        let entries = said["entries"].as_array().expect("entries");
+        let entry = entries.iter().find(|entry| entry["name"] == name).unwrap_or_else(|| panic!("{name}: {said}"));
+        assert_eq!(entry.get("modified").is_some(), timed, "{entry}");
+    }
+}

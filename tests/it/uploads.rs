@@ -458,6 +458,17 @@ fn a_repeated_request_is_done_once_and_answered_alike() {
     for (path, body) in [("/both/a", &b"hellx"[..]), ("/both/a", b"hello!"), ("/both/b", b"hello")] {
         assert_eq!(ask(&daemon, "PUT", path, &[key], body).status, 422, "{path}");
     }
+    // A digest is compared with the body, as it was the first time.
+    let digest = |text: &[u8]| format!("sha-256=:{}:", STANDARD.encode(sha2::Sha256::digest(text)));
+    for header in ["Repr-Digest", "Content-Digest"] {
+        for (said, body, expected) in
+            [(&b"hello"[..], &b"hello"[..], 201), (b"hello", b"hellx", 400), (b"hellx", b"hellx", 422)]
+        {
+            let said = digest(said);
+            let again = ask(&daemon, "PUT", "/both/a", &[key, (header, &said)], body);
+            assert_eq!(again.status, expected, "{header} {said}: {}", again.text());
+        }
+    }
     assert_eq!(names(&daemon, "/both/"), ["a"]);
     assert_eq!(exchange(daemon.http, &request("", "PUT", "/drop/x", &[key], b"hello")).status, 401);
 

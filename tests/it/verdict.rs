@@ -254,6 +254,10 @@ impl Daemon {
                         said = said.and_then(|()| who.allow(Verb::Create, &path));
                     }
                     let unseeing = who.is_unseeing(&path);
+                    // A folder's name would tell which names are taken.
+                    if *ask == Ask::MakeFolder && unseeing {
+                        said = Err(stoa::Error::new(Kind::Denied, ""));
+                    }
                     let meant = match said.map_err(|error| error.kind()) {
                         Ok(()) => Class::Allowed,
                         Err(Kind::Denied) => Class::Refused,
@@ -547,6 +551,8 @@ impl Http {
             401 => Class::SignIn,
             403 => Class::Refused,
             404 => Class::NotThere,
+            // A name below what is not there (RFC 4918 §9.3.1, §9.7.1).
+            409 if cell.meant == Class::NotThere => Class::NotThere,
             status => panic!("HTTP said {status} to {}", cell.says()),
         }
     }

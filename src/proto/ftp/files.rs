@@ -37,10 +37,14 @@ impl Session {
             Command::Rmd(name) => self.remove_folder(caller, &name).await?,
             Command::Rnfr(name) => {
                 let path = self.resolve(caller, &name).await?;
-                caller.allow(Verb::Rename, &path)?;
+                let rights = caller.seeming_rights(&path);
+                let sees = rights.has(Verb::List) || rights.has(Verb::Read);
+                match caller.allow(Verb::Rename, &path) {
+                    Err(error) if error.kind() == Kind::NotFound && rights.has(Verb::Rename) && !sees => {}
+                    allowed => allowed?,
+                }
                 // Who may rename but not look learns at RNTO whether it is there, as at the other doors.
-                let rights = caller.rights(&path);
-                if rights.has(Verb::List) || rights.has(Verb::Read) {
+                if sees {
                     caller.stat(&path).await?;
                 }
                 self.renaming = Some(path);

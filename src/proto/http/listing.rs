@@ -49,7 +49,7 @@ pub async fn send(visit: &Visit<'_>, path: &TreePath) -> Answer {
 
 /// One page of it, as a page.
 async fn page(visit: &Visit<'_>, path: &TreePath, order: Order) -> Result<Response<Outgoing>, Error> {
-    let rights = visit.caller.rights(path);
+    let rights = visit.caller.seeming_rights(path);
     let cursor = Cursor::read(visit.query("after").as_deref(), visit.query("before").as_deref());
     let (rows, denied) = match visit.caller.list(path).await {
         Ok(mut listing) => (pager::read(&mut listing, order, cursor.as_ref(), |_| true).await?, false),
@@ -170,15 +170,18 @@ impl Pages {
                 NodeKind::Special => (false, "special"),
             };
             let rights = entry.rights.to_string();
-            let value = serde_json::json!({
+            let mut value = serde_json::json!({
                 "name": entry.path.name(),
                 "type": kind,
                 "size": entry.node.size,
-                "modified": date::rfc3339(entry.node.modified),
                 "etag": if folder { None } else { Some(condition::etag(entry.node.tag)) },
                 "url": self.base.url(&entry.path, folder),
                 "rights": rights.split_whitespace().collect::<Vec<_>>(),
             });
+            // A folder on the way to others has no time.
+            if let (false, Some(fields)) = (entry.is_virtual(), value.as_object_mut()) {
+                fields.insert("modified".to_owned(), date::rfc3339(entry.node.modified).into());
+            }
             let _ = write!(text, "{value}");
         }
     }

@@ -142,16 +142,16 @@ impl Again {
     }
 }
 
-/// Takes the body of a repeated request and compares it; a digest that is announced need not be computed.
+/// Takes the body of a repeated request and compares it with the receipt and with the digest that is announced.
 ///
 /// # Errors
-/// 422 when it is another body; those of the intake.
+/// 422 when it is another body, 400 when it is not what its digest says; those of the intake.
 pub async fn same_body(visit: &mut Visit<'_>, receipt: &Receipt, announced: Option<[u8; 32]>) -> Result<(), Refusal> {
     if visit.intake.length().is_some_and(|length| length != receipt.bytes) {
         return Err(another());
     }
-    if announced.is_some() {
-        return if announced == receipt.sha256 { Ok(()) } else { Err(another()) };
+    if announced.is_some() && announced != receipt.sha256 {
+        return Err(another());
     }
     let mut again = Again::new();
     while let Some(chunk) = visit.intake.next().await? {
@@ -160,7 +160,11 @@ pub async fn same_body(visit: &mut Visit<'_>, receipt: &Receipt, announced: Opti
         }
         again.push(&chunk);
     }
-    again.compare(receipt)
+    let compared = again.compare(receipt);
+    if compared.is_err() && announced.is_some() {
+        return Err(Refusal::bad("the body is not what its digest says; nothing was stored"));
+    }
+    compared
 }
 
 fn another() -> Refusal {

@@ -1,6 +1,7 @@
 //! `[http]`: what the door is told, and the same read once into what requests are answered by.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::header::HeaderValue;
@@ -160,7 +161,21 @@ pub struct Rules {
     pub siblings: Siblings,
     /// `Strict-Transport-Security`, where it is said.
     pub hsts: Option<HeaderValue>,
-    types: HashMap<String, String>,
+    /// Content types by name.
+    pub types: Types,
+}
+
+/// Content types by extension: those of the configuration, then our own table.
+#[derive(Clone, Default)]
+pub struct Types(Arc<HashMap<String, String>>);
+
+impl Types {
+    /// The content type of a file by its name.
+    pub fn of<'a>(&'a self, name: &str) -> &'a str {
+        let own = || self.0.get(&name.rsplit_once('.')?.1.to_ascii_lowercase()).map(String::as_str);
+        let own = if self.0.is_empty() { None } else { own() };
+        own.unwrap_or_else(|| mime::of(name))
+    }
 }
 
 impl Rules {
@@ -207,9 +222,7 @@ impl Rules {
 
     /// The content type of a file by its name.
     pub fn kind(&self, name: &str) -> &str {
-        let own = || self.types.get(&name.rsplit_once('.')?.1.to_ascii_lowercase()).map(String::as_str);
-        let own = if self.types.is_empty() { None } else { own() };
-        own.unwrap_or_else(|| mime::of(name))
+        self.types.of(name)
     }
 }
 
@@ -218,7 +231,7 @@ const MOST_HEAD: u64 = head::LONGEST as u64;
 const MOST_URI: u64 = target::LONGEST_URI as u64;
 const MOST_LINES: usize = head::LINES;
 
-fn types(wanted: &BTreeMap<String, String>) -> Result<HashMap<String, String>> {
+fn types(wanted: &BTreeMap<String, String>) -> Result<Types> {
     let mut types = HashMap::new();
     for (extension, kind) in wanted {
         let plain = extension.trim_start_matches('.').to_ascii_lowercase();
@@ -227,7 +240,7 @@ fn types(wanted: &BTreeMap<String, String>) -> Result<HashMap<String, String>> {
         }
         types.insert(plain, kind.clone());
     }
-    Ok(types)
+    Ok(Types(Arc::new(types)))
 }
 
 /// What is wrong with `[http]`.

@@ -111,7 +111,7 @@ async fn condition(visit: &Visit<'_>, path: &TreePath) -> Result<Option<Option<u
         Err(error) => return Err(error.into()),
     };
     // RFC 9110 §13.2.1: who may not write learns nothing of conditions.
-    visit.caller.allow(if there.is_some() { Verb::Overwrite } else { Verb::Create }, path)?;
+    visit.caller.allow_seemingly(if there.is_some() { Verb::Overwrite } else { Verb::Create }, path)?;
     match condition::judge(visit.headers(), there.as_ref(), false) {
         Verdict::Failed | Verdict::NotModified => Err(Refusal::precondition()),
         Verdict::Go => Ok(Some(there.map(|node| node.tag))),
@@ -166,7 +166,7 @@ fn refused(visit: &Visit<'_>, path: &TreePath, conditional: bool, error: Error) 
         return Refusal::precondition();
     }
     // RFC 9110 §9.3.4 leaves it open; RFC 4918 §9.7.1 asks for 409 when the folder is missing.
-    if error.kind() == Kind::NotFound && visit.caller.rights(path).has(Verb::Create) {
+    if error.kind() == Kind::NotFound && visit.caller.seeming_rights(path).has(Verb::Create) {
         return Refusal::new(StatusCode::CONFLICT, "its folder is not there; make it first, or add ?folders=1");
     }
     error.into()

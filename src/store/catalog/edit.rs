@@ -68,8 +68,8 @@ pub enum Edit {
     ForgetSpace(String),
     /// Removes sessions and locks past their time.
     Expire(Micros),
-    /// Takes a lock; `Locked` when one is in the way that it cannot be beside.
-    PutLock(LockRow),
+    /// Takes a lock; `Locked` when one is in the way that it cannot be beside. Those of these tokens are not.
+    PutLock(LockRow, Vec<String>),
     /// Prolongs a lock; `NotFound` when it is not in force any more.
     RefreshLock { token: String, expires: Micros },
     /// `Locked` when a lock is held there that is not known.

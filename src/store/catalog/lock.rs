@@ -55,9 +55,9 @@ pub(super) fn guard(into: &mut Transaction, guard: &LockGuard, now: Micros) {
     unlocked(into, guard, now, false);
 }
 
-/// Takes a lock: an exclusive one where no other is, a shared one where no exclusive one is.
-pub(super) fn take(into: &mut Transaction, row: LockRow, now: Micros) {
-    let guard = LockGuard { path: row.path.clone(), member: false, below: row.deep, known: Vec::new() };
+/// Takes a lock: an exclusive one where no other is, a shared one where no exclusive one is. Those of the tokens `beside` do not count.
+pub(super) fn take(into: &mut Transaction, row: LockRow, beside: Vec<String>, now: Micros) {
+    let guard = LockGuard { path: row.path.clone(), member: false, below: row.deep, known: beside };
     guarded(into, TURN, Vec::new(), LOCKED);
     unlocked(into, &guard, now, row.shared);
     let params = vec![

@@ -152,7 +152,7 @@ fn push(into: &mut Transaction, edit: Edit, node: &str) {
             plain(into, EXPIRE_SESSIONS, vec![Value::Int(now)]);
             plain(into, EXPIRE_LOCKS, vec![Value::Int(now)]);
         }
-        Edit::PutLock(row) => lock::take(into, row, now()),
+        Edit::PutLock(row, beside) => lock::take(into, row, beside, now()),
         Edit::RefreshLock { token, expires } => lock::refresh(into, token, expires, now()),
         Edit::RemoveLock(token) => lock::remove(into, token),
         Edit::Unlocked(guard) => lock::guard(into, &guard, now()),

@@ -6,7 +6,8 @@ use crate::hub::TreePath;
 use crate::hub::{Caller, Entry, LockRow, NodeKind, SpaceRoom, now};
 use crate::proto::http::base::Base;
 use crate::proto::http::dav::xml::{self, Name};
-use crate::proto::http::{condition, date, mime};
+use crate::proto::http::settings::Types;
+use crate::proto::http::{condition, date};
 
 /// A live property.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,13 +66,19 @@ impl Live {
     }
 
     /// Its value as XML; `None` where it has none. `room` is that of a folder's space.
-    pub fn value(self, entry: &Entry, caller: &Caller, base: &Base, room: Option<&SpaceRoom>) -> Option<String> {
+    pub fn value(
+        self,
+        entry: &Entry,
+        caller: &Caller,
+        (base, types): (&Base, &Types),
+        room: Option<&SpaceRoom>,
+    ) -> Option<String> {
         let node = &entry.node;
         let (file, folder) = (node.kind == NodeKind::File, node.kind == NodeKind::Folder);
         let timed = !entry.is_virtual();
         match self {
             Self::ContentLength => (!folder).then(|| node.size.to_string()),
-            Self::ContentType => file.then(|| mime::of(entry.path.name()).to_owned()),
+            Self::ContentType => file.then(|| xml::text(types.of(entry.path.name()))),
             Self::CreationDate => timed.then(|| date::rfc3339(node.modified)),
             Self::DisplayName => Some(xml::text(if entry.path.is_root() { "Stoa" } else { entry.path.name() })),
             Self::Etag => file.then(|| xml::text(&condition::etag(node.tag))),
@@ -103,9 +110,15 @@ impl Live {
     }
 }
 
-/// The locks in whose scope a path is.
+/// The locks in whose scope a path is, of those that the caller may know of.
 pub fn active(caller: &Caller, base: &Base, path: &TreePath) -> String {
-    caller.hub().locks_on(path).iter().map(|row| active_lock(row, caller, base)).collect()
+    caller
+        .hub()
+        .locks_on(path)
+        .iter()
+        .filter(|row| caller.may_know_of(row))
+        .map(|row| active_lock(row, caller, base))
+        .collect()
 }
 
 /// One lock as `activelock` (RFC 4918 §14.1). Its token is shown to its holder alone.

@@ -102,7 +102,7 @@ fn discovery(visit: &Visit<'_>, path: &TreePath, status: StatusCode) -> hyper::R
 fn refused(visit: &Visit<'_>, path: &TreePath, error: Error) -> Refusal {
     match error.kind() {
         // RFC 4918 §9.10.6.
-        Kind::NotFound if visit.caller.rights(path).has(Verb::Create) => {
+        Kind::NotFound if visit.caller.seeming_rights(path).has(Verb::Create) => {
             Refusal::new(StatusCode::CONFLICT, "its folder is not there; make it first")
         }
         Kind::Locked => {
@@ -126,7 +126,7 @@ pub fn token<'a>(visit: &'a Visit<'_>) -> Option<&'a str> {
 /// # Errors
 /// 400 without a `Lock-Token`, 409 when there is no such lock here, 403 when it is somebody else's.
 pub async fn unlock(visit: &Visit<'_>, path: &TreePath) -> Answer {
-    if visit.caller.is_guest() || visit.caller.rights(path).is_empty() {
+    if visit.caller.is_guest() || visit.caller.seeming_rights(path).is_empty() {
         visit.caller.allow(Verb::Overwrite, path)?;
     }
     let Some(token) = token(visit) else { return Err(Refusal::bad("Lock-Token is missing: <opaquelocktoken:…>")) };

@@ -17,6 +17,7 @@ use crate::proto::http::dav::live::Live;
 use crate::proto::http::dav::xml::{self, Element, Name};
 use crate::proto::http::dav::{self, Depth};
 use crate::proto::http::reply::{Answer, Refusal};
+use crate::proto::http::settings::Types;
 use crate::proto::http::visit::Visit;
 
 /// Most properties asked for by name.
@@ -64,7 +65,14 @@ pub async fn answer(visit: &mut Visit<'_>, path: &TreePath, most: usize) -> Answ
         NodeKind::File | NodeKind::Folder | NodeKind::Special => None,
     };
     let hidden = without_root && listing.is_some();
-    let mut sheet = Sheet { caller: visit.caller.clone(), base: visit.rules.base.clone(), wanted, brief, room: None };
+    let mut sheet = Sheet {
+        caller: visit.caller.clone(),
+        base: visit.rules.base.clone(),
+        types: visit.rules.types.clone(),
+        wanted,
+        brief,
+        room: None,
+    };
     if sheet.asks(Live::is_quota) {
         sheet.room = visit.caller.room(path).await.ok();
     }
@@ -117,6 +125,7 @@ impl Wanted {
 struct Sheet {
     caller: Caller,
     base: Base,
+    types: Types,
     wanted: Wanted,
     brief: bool,
     /// That of the folder's space, where a quota is asked for.
@@ -154,7 +163,8 @@ impl Sheet {
         let url = self.base.url(&entry.path, entry.node.kind == NodeKind::Folder);
         let _ = write!(out, "<D:response><D:href>{url}</D:href>");
         let room = self.room_of(entry).await;
-        let resource = Resource { entry, base: &self.base, kept, caller: &self.caller, room: room.as_ref() };
+        let resource =
+            Resource { entry, base: &self.base, types: &self.types, kept, caller: &self.caller, room: room.as_ref() };
         let (mut there, mut missing) = (String::new(), String::new());
         match &self.wanted {
             Wanted::Some(names) => {
@@ -185,6 +195,7 @@ impl Sheet {
 struct Resource<'a> {
     entry: &'a Entry,
     base: &'a Base,
+    types: &'a Types,
     /// What clients keep beside it.
     kept: &'a [Property],
     caller: &'a Caller,
@@ -208,7 +219,7 @@ impl Resource<'_> {
     }
 
     fn write_live(&self, name: &str, live: Live, out: &mut String) -> bool {
-        let Some(value) = live.value(self.entry, self.caller, self.base, self.room) else { return false };
+        let Some(value) = live.value(self.entry, self.caller, (self.base, self.types), self.room) else { return false };
         let _ = match value.is_empty() {
             true => write!(out, "<D:{name}/>"),
             false => write!(out, "<D:{name}>{value}</D:{name}>"),

@@ -180,7 +180,9 @@ impl Transfer<'_> {
                 dav::locked(visit, error.into(), other.as_ref().unwrap_or(&self.to))
             }
             // RFC 4918 §9.8.5: the folder it should come into.
-            Kind::NotFound if visit.caller.rights(&self.to).has(Verb::Create) && self.is_nowhere(visit).await => {
+            Kind::NotFound
+                if visit.caller.seeming_rights(&self.to).has(Verb::Create) && self.is_nowhere(visit).await =>
+            {
                 Refusal::new(StatusCode::CONFLICT, "the folder it should come into is not there; make it first")
             }
             Kind::Exists if !self.replace => Refusal::precondition(),
@@ -243,7 +245,7 @@ fn overwrite(visit: &Visit<'_>) -> Result<bool, Refusal> {
 /// # Errors
 /// Those of the hub; 405 when something is there, 409 when its own folder is missing, 415 for a body.
 pub async fn make_folder(visit: &mut Visit<'_>, path: &TreePath) -> Answer {
-    visit.caller.allow(Verb::Create, path)?;
+    visit.caller.allow_seemingly(Verb::Create, path)?;
     if visit.intake.next().await?.is_some() {
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "a folder is made without a body"));
     }
@@ -259,7 +261,7 @@ pub async fn make_folder(visit: &mut Visit<'_>, path: &TreePath) -> Answer {
             );
             Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "it is there already").with(header::ALLOW, allow))
         }
-        Err(error) if error.kind() == Kind::NotFound && visit.caller.rights(path).has(Verb::Create) => {
+        Err(error) if error.kind() == Kind::NotFound && visit.caller.seeming_rights(path).has(Verb::Create) => {
             Err(Refusal::new(StatusCode::CONFLICT, "its folder is not there; make it first"))
         }
         Err(error) => Err(error.into()),

@@ -200,7 +200,7 @@ async fn make(visit: &mut Visit<'_>, wish: &UploadWish, place: Place, note: &mut
 
 /// As `PUT` answers a missing folder.
 fn missing_folder(visit: &Visit<'_>, path: &TreePath, error: crate::error::Error) -> Refusal {
-    if error.kind() == Kind::NotFound && visit.caller.rights(path).has(crate::hub::Verb::Create) {
+    if error.kind() == Kind::NotFound && visit.caller.seeming_rights(path).has(crate::hub::Verb::Create) {
         return Refusal::new(StatusCode::CONFLICT, "its folder is not there; make it first, or add ?folders=1");
     }
     error.into()
