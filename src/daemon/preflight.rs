@@ -80,7 +80,7 @@ impl<'a> Look<'a> {
             match ending {
                 Ok(said) => self.found.notes.push(format!("certificate {file}: {said}")),
                 Err(words) => {
-                    self.warn("tls.certificate", format!("{file}: {words}"), "put the new one in its place and reload")
+                    self.warn("tls.certificate", format!("{file}: {words}"), "put the new one in its place and reload");
                 }
             }
         }
