@@ -117,18 +117,29 @@ pub fn without_alias(text: &str) -> Cow<'_, str> {
 #[must_use]
 pub fn shortened(text: &str, most: usize) -> &str {
     let (mut taken, mut on_disk) = (0, 0);
-    let mut rest = text;
-    while let Some(grapheme) = rest.graphemes(true).next() {
-        let escape = rest.starts_with(MARK) && escaped_byte(rest).is_some();
-        let (len, costs) = if escape { (MARK_BYTES + 2, 1) } else { (grapheme.len(), grapheme.len()) };
-        on_disk += costs;
+    for piece in pieces(text) {
+        on_disk += if escaped_byte(piece).is_some() { 1 } else { piece.len() };
         if on_disk > most {
             break;
         }
-        taken += len;
-        rest = rest.get(len..).unwrap_or_default();
+        taken += piece.len();
     }
     text.get(..taken).unwrap_or_default()
+}
+
+/// The escapes and the grapheme clusters of a text, in order. A cluster never takes in a part of an escape, whatever stands before it.
+fn pieces(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let is_escape = |at: &usize| rest.get(*at..).is_some_and(|from| escaped_byte(from).is_some());
+        let len = match rest.match_indices(MARK).map(|(at, _)| at).find(is_escape) {
+            Some(0) => MARK_BYTES + 2,
+            next => rest.get(..next.unwrap_or(rest.len()))?.graphemes(true).next()?.len(),
+        };
+        let (piece, behind) = rest.split_at_checked(len)?;
+        rest = behind;
+        Some(piece)
+    })
 }
 
 /// Writes each byte that cannot be carried, and each character that `also` names, as an escape.
@@ -295,6 +306,16 @@ mod tests {
             if name.len() <= most {
                 prop_assert_eq!(short, &*text);
             }
+        }
+    }
+
+    #[test]
+    fn a_letter_that_joins_the_next_does_not_swallow_an_escape() {
+        // U+070F joins whatever follows it into one grapheme cluster.
+        let shown = text(b"a\xdc\x8f\x7fb").into_owned();
+        assert_eq!(shown, "a\u{70f}\u{fffd}7Fb");
+        for (most, left) in [(5, &*shown), (4, "a\u{70f}\u{fffd}7F"), (3, "a\u{70f}"), (2, "a"), (1, "a"), (0, "")] {
+            assert_eq!(shortened(&shown, most), left, "{most}");
         }
     }
 
