@@ -95,7 +95,7 @@ fn erase_later(staging: &Arc<Staging>, names: impl IntoIterator<Item = String>) 
     match begun {
         Ok(_) => erasing.begun = true,
         Err(error) => {
-            tracing::warn!(%error, "removed folders stay in the staging folder until the next one is removed, or until the next start")
+            tracing::warn!(%error, "removed folders stay in the staging folder until the next one is removed, or until the next start");
         }
     }
 }
