@@ -38,6 +38,8 @@ pub(super) struct Inner {
     pub(super) memory: bool,
     /// The file system is on a disk of this machine, or in its memory.
     pub(super) near: bool,
+    /// Names that were removed or replaced are only surely so once the whole file system is synced (btrfs).
+    pub(super) whole: bool,
     /// On the disk that has the data folder, and so the catalog.
     pub(super) beside: bool,
     /// Its room when it was asked last, where that was plenty.

@@ -103,11 +103,11 @@ impl Directory {
         }
         let staging = Arc::new(Staging::new(staging));
         remove::clear_leftovers(&staging)?;
-        let (near, memory) = (is_local(&fd), in_memory(&fd));
+        let (near, memory, whole) = (is_local(&fd), in_memory(&fd), is_btrfs(&fd));
         let (stamps, listings) = (Stamps::new(near), Listings::default());
         let (root, unnamed, room) = (Root::new(fd, lookups), Unnamed::probe(&staging), Mutex::default());
         let own = OwnNames::new();
-        let inner = Inner { root, staging, unnamed, listings, stamps, own, memory, near, beside, room };
+        let inner = Inner { root, staging, unnamed, listings, stamps, own, memory, near, whole, beside, room };
         Ok(Self { inner: Arc::new(inner), places: Arc::new(Semaphore::new(PLACES)), patience: PATIENCE })
     }
 
@@ -322,8 +322,17 @@ fn is_local(fd: impl AsFd) -> bool {
     rustix::fs::fstatfs(fd).is_ok_and(|stat| LOCAL.contains(&stat.f_type))
 }
 
+/// There a sync of a folder writes what changed to a log of its own, and after a power cut names that had been removed were seen to come back.
+fn is_btrfs(fd: impl AsFd) -> bool {
+    rustix::fs::fstatfs(fd).is_ok_and(|stat| stat.f_type == BTRFS)
+}
+
+/// statfs(2)
+const BTRFS: rustix::fs::FsWord = 0x9123_683e;
+
 /// statfs(2): btrfs, ext2 to ext4, f2fs, overlayfs, tmpfs, XFS, ZFS.
-const LOCAL: [rustix::fs::FsWord; 7] = [0x9123_683e, 0xef53, 0xf2f5_2010, 0x794c_7630, TMPFS, 0x5846_5342, 0x2fc1_2fc1];
+const LOCAL: [rustix::fs::FsWord; 7] = [BTRFS, 0xef53, 0xf2f5_2010, 0x794c_7630, TMPFS, 0x5846_5342, 0x2fc1_2fc1];
+
 #[cfg(test)]
 mod tests {
     use super::*;

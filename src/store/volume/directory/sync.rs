@@ -18,7 +18,7 @@ use crate::store::{Change, RelPath};
 /// for a commit stands in line behind.
 const MANY: usize = 64;
 
-/// Unwritten bytes in the kernel's memory up to which that is done: what others have written would be waited for too.
+/// Unwritten bytes in the kernel's memory up to which that is done, also on a file system that is better synced as a whole: what others have written would be waited for too.
 const MOST_UNWRITTEN: u64 = 256 << 20;
 
 /// Files held open at once while they are synced.
@@ -49,7 +49,8 @@ impl Inner {
             folders.extend(folders_of(change).into_iter().flatten().flat_map(lineage));
         }
         let mut files: Vec<RelPath> = files.into_iter().collect();
-        if self.near && files.len() >= MANY && unwritten().is_some_and(|bytes| bytes <= MOST_UNWRITTEN) {
+        let at_once = self.whole || files.len() >= MANY;
+        if self.near && at_once && unwritten().is_some_and(|bytes| bytes <= MOST_UNWRITTEN) {
             files = self.sync_at_once(files)?;
         }
         let mut missing = false;
