@@ -151,12 +151,18 @@ async fn every_principal_has_exactly_the_verbs_the_table_says() {
         for (path, row) in &cells {
             let expected = Verbs::parse(row[column]).unwrap();
             assert_eq!(caller.rights(&at(path)), expected, "{name} at {path}");
+            // A space in which somebody may do nothing looks like a name that is free in the space around it.
+            let around = cells
+                .iter()
+                .find(|(place, _)| expected.is_empty() && path.starts_with("/scans/") && *place == "/scans/a.pdf");
+            let apparent = around.map_or(expected, |(_, row)| Verbs::parse(row[column]).unwrap());
             for verb in Verb::ALL {
                 let said = caller.allow(verb, &at(path)).map_err(|error| error.kind());
                 let meant = match name {
                     _ if expected.has(verb) => Ok(()),
+                    _ if apparent.has(verb) => Err(Kind::NotFound),
                     "" => Err(Kind::Unauthenticated),
-                    _ if expected.is_empty() => Err(Kind::NotFound),
+                    _ if apparent.is_empty() => Err(Kind::NotFound),
                     _ => Err(Kind::Denied),
                 };
                 assert_eq!(said, meant, "{name} {} {path}", verb.word());

@@ -170,16 +170,25 @@ struct Look {
     properties: Vec<(String, String)>,
 }
 
+/// Something that is there; `None` for what went since its name was read, while a change is still being settled.
+fn still<T>(outcome: std::io::Result<T>) -> Option<T> {
+    match outcome {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        outcome => Some(outcome.unwrap()),
+    }
+}
+
 fn walk(folder: &Path, files: &mut BTreeMap<PathBuf, (Option<Vec<u8>>, SystemTime)>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in still(std::fs::read_dir(folder)).into_iter().flatten() {
         let path = entry.unwrap().path();
-        let meta = path.metadata().unwrap();
+        let Some(meta) = still(path.metadata()) else { continue };
         if meta.is_dir() {
             // A folder's own time changes with each try that is taken back.
             files.insert(path.clone(), (None, SystemTime::UNIX_EPOCH));
             walk(&path, files);
         } else {
-            files.insert(path.clone(), (Some(std::fs::read(&path).unwrap()), meta.modified().unwrap()));
+            let Some(bytes) = still(std::fs::read(&path)) else { continue };
+            files.insert(path.clone(), (Some(bytes), meta.modified().unwrap()));
         }
     }
 }
