@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
-use hyper::header::{self, HeaderMap, HeaderName};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Response, Uri, Version};
 
-use crate::hub::{Caller, Mark, TreePath};
+use crate::hub::{Caller, Mark, TreePath, now};
 use crate::proto::http::body::{Intake, Note, Outgoing};
 use crate::proto::http::cache::Audience;
 use crate::proto::http::serve::Connection;
 use crate::proto::http::settings::Rules;
 use crate::proto::http::sites::{TREE, Website};
-use crate::proto::http::{coding, form};
+use crate::proto::http::{coding, date, form};
 
 /// A request whose asker is known.
 pub struct Visit<'a> {
@@ -125,9 +125,15 @@ pub fn is_known(method: &str) -> bool {
     ELSEWHERE.contains(&method) || Method::from_bytes(method.as_bytes()).is_ok_and(|method| verb(&method) != "OTHER")
 }
 
-/// The last touches: no body for `HEAD`, the access line at its end.
+/// The last touches: a `Date` that no `Last-Modified` is behind, no body for `HEAD`, the access line at its end.
 pub fn finish(mut response: Response<Outgoing>, method: &Method, mut note: Note) -> Response<Outgoing> {
     note.status = response.status();
+    if response.headers().contains_key(header::LAST_MODIFIED)
+        && let Some(date) = date::imf(now()).and_then(|text| HeaderValue::try_from(text).ok())
+    {
+        // hyper's own was made when it began to read the request.
+        response.headers_mut().insert(header::DATE, date);
+    }
     if *method == Method::HEAD {
         if let Some(length) = response.body().length().filter(|_| response.status() != 304) {
             response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
