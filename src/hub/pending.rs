@@ -220,17 +220,30 @@ fn take(acts: &mut Vec<Committed>, first: i64) -> Option<Committed> {
     Some(acts.remove(index))
 }
 
-/// Does a change work at a path of an earlier one, above or below it?
+/// Must a change wait for an earlier one that is still to be done?
 pub(crate) fn runs_into(later: &Planned, earlier: &Planned) -> bool {
-    let theirs = || places(&earlier.change).into_iter().flatten();
-    later.space.key == earlier.space.key
-        && places(&later.change).into_iter().flatten().any(|ours| theirs().any(|theirs| overlap(ours, theirs)))
+    later.space.key == earlier.space.key && meets(&later.change, &earlier.change)
+}
+
+/// Do two changes work at one path, or one above the other? A folder that is made only minds what happens at its path or above it.
+fn meets(one: &Change, other: &Change) -> bool {
+    let made = |change: &Change| matches!(change, Change::Folder { .. }).then(|| change.path().as_str().to_owned());
+    let paths = |change| places(change).into_iter().flatten();
+    match (made(one), made(other)) {
+        (Some(_), Some(_)) => false,
+        (Some(folder), None) => paths(other).any(|place| is_at_or_below(&folder, place)),
+        (None, Some(folder)) => paths(one).any(|place| is_at_or_below(&folder, place)),
+        (None, None) => paths(one).any(|ours| paths(other).any(|theirs| overlap(ours, theirs))),
+    }
+}
+
+fn is_at_or_below(path: &str, place: &str) -> bool {
+    path.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Is one of them the other, or below it?
 fn overlap(a: &str, b: &str) -> bool {
-    let (short, long) = if a.len() <= b.len() { (a, b) } else { (b, a) };
-    long.strip_prefix(short).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    is_at_or_below(a, b) || is_at_or_below(b, a)
 }
 
 /// The paths a change must have to itself; making a folder is the same however often it is done.
@@ -242,5 +255,37 @@ pub(crate) fn places(change: &Change) -> [Option<&str>; 2] {
         | Change::RemoveFolder { path, .. }
         | Change::SetModified { path, .. } => [Some(path.as_str()), None],
         Change::Rename { from, to } => [Some(from.as_str()), Some(to.as_str())],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Body;
+
+    fn at(path: &str) -> RelPath {
+        RelPath::new(path).expect("a path")
+    }
+
+    #[test]
+    fn a_folder_made_again_waits_for_its_removal_and_for_nothing_below() {
+        let put = |path| Change::Put { path: at(path), body: Body::Inline, modified: None };
+        let folder = |path| Change::Folder { path: at(path) };
+        let remove = |path| Change::Remove { path: at(path) };
+        let rename = |from, to| Change::Rename { from: at(from), to: at(to) };
+        for (one, other, expected) in [
+            (folder("d"), remove("d"), true),
+            (folder("d/e"), remove("d"), true),
+            (folder("d"), rename("d", "f"), true),
+            (folder("d"), put("d/x"), false),
+            (folder("d"), folder("d"), false),
+            (folder("dd"), remove("d"), false),
+            (put("d/x"), remove("d"), true),
+            (put("d"), put("d/x"), true),
+            (put("a"), put("b"), false),
+        ] {
+            assert_eq!(meets(&one, &other), expected, "{one:?} {other:?}");
+            assert_eq!(meets(&other, &one), expected, "{other:?} {one:?}");
+        }
     }
 }
